@@ -1,0 +1,31 @@
+"""Runs a graph by the numpy meanings of its operators: the oracle of tests and of constant folding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.ops import OPS
+
+
+def evaluate_node(node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """The outputs of one node, given its inputs' arrays."""
+    if node.body is not None:
+        names = [value.name for value in node.body.inputs]
+        return tuple(evaluate(node.body, dict(zip(names, inputs, strict=True))))
+    return OPS[node.op].evaluate(inputs, node.attrs)
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The graph's outputs for arrays given by input name."""
+    arrays: dict[int, np.ndarray] = {id(value): np.asarray(inputs[value.name]) for value in graph.inputs}
+
+    def array(value: Value) -> np.ndarray:
+        return value.constant.numpy() if value.constant is not None else arrays[id(value)]
+
+    for node in graph.nodes:
+        results = evaluate_node(node, [array(value) for value in node.inputs])
+        arrays.update((id(value), result) for value, result in zip(node.outputs, results, strict=True))
+    return [array(value) for value in graph.outputs]

@@ -1,0 +1,141 @@
+"""Operators that compute one output element from one element of each input, after broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorc.ir.dims import broadcast
+from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, Meaning, TypeRule, register
+from tensorc.ir.types import TensorType, numpy_dtype
+
+
+def _same(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    return [types[0]]
+
+
+def _promote(types: Sequence[TensorType]) -> TensorType:
+    dtypes = {t.dtype for t in types}
+    if len(dtypes) != 1:
+        raise TypeError(f"operands have different element types: {', '.join(map(str, types))}")
+    return TensorType(types[0].dtype, broadcast(*(t.shape for t in types)))
+
+
+def _arithmetic(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    return [_promote(types)]
+
+
+def _comparison(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    return [TensorType("bool", _promote(types).shape)]
+
+
+def _where(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    condition, *branches = types
+    if condition.dtype != "bool":
+        raise TypeError(f"the condition must be bool, not {condition}")
+    return [TensorType(_promote(branches).dtype, broadcast(*(t.shape for t in types)))]
+
+
+def _cast(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    return [TensorType(attrs["to"], types[0].shape)]
+
+
+def _typed(function: Callable[..., Any]) -> Meaning:
+    """Compute in the input's own type: numpy would promote small integers or float16 in places."""
+
+    def meaning(x: np.ndarray, *rest: np.ndarray, **attrs: Any) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.asarray(function(x, *rest, **attrs)).astype(x.dtype, copy=False)
+
+    return meaning
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    from math import erf
+
+    return np.vectorize(erf, otypes=[np.float64])(x.astype(np.float64)) if x.size else x
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    # exp of a negative number only: no overflow on either side.
+    z = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + z), z / (1 + z))
+
+
+def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
+    wide = x.astype(np.float64)
+    if approximate == "tanh":
+        return 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+    return 0.5 * wide * (1 + _erf(wide / np.sqrt(2)))
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # ONNX divides integers towards zero; numpy's floor_divide goes down.
+    if np.issubdtype(a.dtype, np.integer):
+        return np.trunc(np.divide(a, np.where(b == 0, 1, b), dtype=np.float64)) if a.dtype.itemsize < 8 else (
+            np.sign(a) * np.sign(b) * (np.abs(a) // np.where(b == 0, 1, np.abs(b)))
+        )  # fmt: skip
+    return np.divide(a, b)
+
+
+def _unary(name: str, function: Callable[..., Any], infer: TypeRule = _same, doc: str = "", **attrs: Any) -> None:
+    register(name, Kind.ELEMENTWISE, 1, infer, _typed(function), doc, **attrs)
+
+
+def _binary(name: str, function: Callable[..., Any], doc: str = "", **attrs: Any) -> None:
+    register(name, Kind.ELEMENTWISE, 2, _arithmetic, _typed(function), doc, **attrs)
+
+
+def _compare(name: str, function: Callable[..., Any]) -> None:
+    register(name, Kind.ELEMENTWISE, 2, _comparison, function)
+
+
+_unary("abs", np.abs)
+_unary("ceil", np.ceil)
+_unary("clip", lambda x, min, max: np.clip(x, min, max), doc="min <= x <= max", min=REQUIRED, max=REQUIRED)
+_unary("cos", np.cos)
+_unary("elu", lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))), alpha=1.0)
+_unary("erf", _erf)
+_unary("exp", np.exp)
+_unary("floor", np.floor)
+_unary("gelu", _gelu, doc='Gaussian error linear unit; approximate is "none" (erf) or "tanh"', approximate="none")
+_unary("hard_sigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
+_unary("hard_swish", lambda x: x * np.clip(x / 6 + 0.5, 0, 1))
+_unary("leaky_relu", lambda x, alpha: np.where(x >= 0, x, alpha * x), alpha=0.01)
+_unary("log", np.log)
+_unary("neg", np.negative)
+_unary("not", np.logical_not)
+_unary("reciprocal", np.reciprocal)
+_unary("relu", lambda x: np.maximum(x, 0))
+_unary("round", np.round, doc="half to even")
+_unary("rsqrt", lambda x: 1 / np.sqrt(x))
+_unary("sigmoid", _sigmoid)
+_unary("sign", np.sign)
+_unary("silu", lambda x: x * _sigmoid(x), doc="x * sigmoid(x)")
+_unary("sin", np.sin)
+_unary("softplus", lambda x: np.logaddexp(x, 0))
+_unary("sqrt", np.sqrt)
+_unary("tanh", np.tanh)
+register(
+    "cast", Kind.ELEMENTWISE, 1, _cast, lambda x, to: x.astype(numpy_dtype(to)), "convert the element type", to=REQUIRED
+)
+
+_binary("add", np.add)
+_binary("sub", np.subtract)
+_binary("mul", np.multiply)
+_binary("div", _divide, doc="integers towards zero")
+_binary("pow", np.power)
+_binary("max", np.maximum)
+_binary("min", np.minimum)
+_binary("mod", lambda a, b, fmod: np.fmod(a, b) if fmod else np.mod(a, b), doc="sign of b, or of a with fmod", fmod=0)
+_binary("and", np.logical_and)
+_binary("or", np.logical_or)
+_binary("xor", np.logical_xor)
+_compare("equal", np.equal)
+_compare("less", np.less)
+_compare("less_equal", np.less_equal)
+_compare("greater", np.greater)
+_compare("greater_equal", np.greater_equal)
+register("where", Kind.ELEMENTWISE, 3, _where, np.where, "second operand where the first is true, else the third")

@@ -1,0 +1,57 @@
+"""Passes, and how a list of them is run.
+
+A pass is a frozen dataclass whose fields are its options. It changes the graph in place and says whether it did.
+Verifying, timing and printing happen around it, never in it.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tensorc.errors import IRError
+from tensorc.ir.graph import Graph
+from tensorc.ir.verifier import verify
+
+
+@dataclass(frozen=True)
+class Pass(abc.ABC):
+    """Graph in, graph out; a valid graph stays valid."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def run(self, graph: Graph) -> bool:
+        """Change `graph` in place; True if anything changed."""
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did: its time in seconds and the number of nodes before and after."""
+
+    name: str
+    seconds: float
+    nodes_before: int
+    nodes_after: int
+
+
+def run_passes(
+    graph: Graph, passes: Sequence[Pass], after: Callable[[str, Graph], None] | None = None
+) -> list[PassRecord]:
+    """Run `passes` in order, verifying after each; `after` is called with each pass's name and the graph."""
+    verify(graph)
+    records = []
+    for step in passes:
+        before, start = len(graph.nodes), time.perf_counter()
+        step.run(graph)
+        try:
+            verify(graph)
+        except IRError as error:
+            raise IRError(f"after pass {step.name}: {error}") from error
+        records.append(PassRecord(step.name, time.perf_counter() - start, before, len(graph.nodes)))
+        if after is not None:
+            after(step.name, graph)
+    return records

@@ -1,0 +1,91 @@
+"""What the core asks of a target, and how it finds one.
+
+The core never imports a target: targets are found by the entry-point group `tensorc.targets`, which is also how
+somebody else adds one. A target string is `NAME` or `NAME:PART`, where the part is the target's own affair
+(`cpu:x86-64-v3`).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+from tensorc.errors import UserError
+from tensorc.ir.graph import Graph
+from tensorc.options import CompileOptions
+from tensorc.pipeline import Pass
+
+ENTRY_POINTS = "tensorc.targets"
+
+#: Called with (kernels done, kernels in all, name of the one at hand).
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Program:
+    """What a target builds of a graph: sections of bytes for the artifact, and the facts needed to run them.
+
+    A section is an iterable of chunks, so that gigabytes of weights are never in memory at once. `manifest` is
+    JSON and the target's own; `summary` rows are (label, value) pairs for a person.
+    """
+
+    sections: Mapping[str, Iterable[Any]]
+    manifest: dict[str, Any]
+    summary: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Executable(abc.ABC):
+    """A loaded program. `run` may be called from several threads at once."""
+
+    @abc.abstractmethod
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in order, freshly allocated. Inputs have the types and shapes of the manifest, C-contiguous."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Stop threads and unmap; the object is not used afterwards."""
+
+
+class Target(abc.ABC):
+    """One kind of machine. `part` is what followed the colon in the target string, or ""."""
+
+    name: str
+
+    def __init__(self, part: str = ""):
+        self.part = part
+
+    @abc.abstractmethod
+    def passes(self, options: CompileOptions) -> Sequence[Pass]:
+        """The passes from the frontend's graph to fused groups, in order."""
+
+    @abc.abstractmethod
+    def build(self, graph: Graph, options: CompileOptions, progress: Progress) -> Program:
+        """Native code for a graph that went through `passes`."""
+
+    @abc.abstractmethod
+    def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
+        """Make a built program runnable here; `manifest` is what `Program.manifest` was. threads 0: the default."""
+
+    @classmethod
+    @abc.abstractmethod
+    def describe(cls) -> list[tuple[str, str]]:
+        """Rows (target string, what it is) for `tensorc targets`."""
+
+
+def find_target(text: str) -> Target:
+    """The target that a string such as `cpu` or `cpu:x86-64-v3` names."""
+    name, _, part = text.partition(":")
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        raise UserError(f"unknown target {name!r}; installed: {', '.join(sorted(found)) or 'none'}")
+    target: Target = found[name].load()(part)
+    return target
+
+
+def installed_targets() -> list[type[Target]]:
+    return [entry.load() for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name)]

@@ -8,11 +8,14 @@ is imported only when a symbol is met, so that static models never pay for it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 Dim = int | str
 Shape = tuple[Dim, ...]
+
+_EXPRESSION = re.compile(r"[\w\s+*/(),-]+")
 
 
 def _symbolic(dim: Dim) -> Any:
@@ -20,6 +23,8 @@ def _symbolic(dim: Dim) -> Any:
 
     if isinstance(dim, int):
         return sympy.Integer(dim)
+    if not _EXPRESSION.fullmatch(dim):  # sympify evaluates what it is given
+        raise ValueError(f"{dim!r} is no expression of dimensions")
     names = {name: sympy.Symbol(name, integer=True, positive=True) for name in symbols_of((dim,))}
     return sympy.sympify(dim, locals=names)
 
@@ -33,8 +38,6 @@ def _canonical(expression: Any) -> Dim:
 
 def symbols_of(shape: Iterable[Dim]) -> set[str]:
     """Names of the free symbols in `shape`."""
-    import re
-
     found: set[str] = set()
     for dim in shape:
         if isinstance(dim, str):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorc.errors import IRError
+from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.table import OPS, Attrs
 from tensorc.ir.types import SHORT_NAMES, TensorType, numpy_dtype
 
@@ -47,7 +48,7 @@ class Constant:
     @staticmethod
     def full(type: TensorType, value: Any, label: str = "") -> Constant:
         scalar = np.asarray(value, dtype=numpy_dtype(type.dtype))
-        return Constant.of(np.broadcast_to(scalar, type.shape), label=label)
+        return Constant.of(np.broadcast_to(scalar, static_shape(type.shape)), label=label)
 
     def derive(self, type: TensorType, change: Callable[[np.ndarray], np.ndarray], label: str = "") -> Constant:
         """A constant computed from this one when it is loaded."""
@@ -158,6 +159,7 @@ class Graph:
         row = OPS.get(op)
         if row is None:
             raise IRError(f"unknown op {op!r}")
+        row.check_arity(len(inputs))
         node = Node(op, inputs, row.complete(attrs or {}), body)
         types = body_types(body) if body is not None else row.infer([v.type for v in inputs], node.attrs)
         node.outputs = tuple(Value(self.unique_name(name), type, node) for type in types)

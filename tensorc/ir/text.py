@@ -20,14 +20,15 @@ to parse those back give their data.
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tensorc.errors import IRError
-from tensorc.ir.dims import Dim
-from tensorc.ir.graph import Constant, Graph, Value, body_types
+from tensorc.ir.dims import Dim, static_shape
+from tensorc.ir.graph import Constant, Graph, Node, Value, body_types
 from tensorc.ir.ops import OPS
 from tensorc.ir.types import DTYPES, TensorType, numpy_dtype
 
@@ -36,10 +37,9 @@ INLINE_ELEMENTS = 16
 
 
 def print_graph(graph: Graph, indent: str = "") -> str:
-    lines = [f"{indent}graph @{graph.name}({', '.join(map(repr, graph.inputs))}) {{"]
+    lines = [f"{indent}graph {_reference(graph.name)}({', '.join(map(repr, graph.inputs))}) {{"]
     inner = indent + "  "
-    for value in graph.constants():
-        lines.append(f"{inner}%{value.name} = constant {_print_constant(value)} : {value.type}")
+    lines += [f"{inner}%{v.name} = constant {_print_constant(v)} : {v.type}" for v in graph.constants()]
     for node in graph.nodes:
         names = ", ".join(f"%{v.name}" for v in node.outputs)
         text = f"{inner}{names} = {node.op}({', '.join('%' + v.name for v in node.inputs)})"
@@ -63,7 +63,16 @@ def _print_constant(value: Value) -> str:
     if constant.type.size <= INLINE_ELEMENTS:
         items = ", ".join(_item(x) for x in constant.numpy().reshape(-1))
         return f"[{items}]"
-    return f'@"{constant.label or value.name}"'
+    return _reference(constant.label or value.name, quoted=True)
+
+
+def _reference(name: str, quoted: bool = False) -> str:
+    """`@name`, in quotes (as JSON escapes them) where the name is not a plain word."""
+    return "@" + (name if not quoted and re.fullmatch(r"[\w.]+", name) else json.dumps(name, ensure_ascii=False))
+
+
+def _referenced(token: str) -> str:
+    return str(json.loads(token[1:])) if token.startswith('@"') else token[1:]
 
 
 def _item(scalar: object) -> str:
@@ -75,12 +84,13 @@ def _is_bf16(scalar: object) -> bool:
     return np.asarray(scalar).dtype.name == "bfloat16"
 
 
+#: White space and comments.
+_GAP = re.compile(r"(?:\s|#[^\n]*)*")
 _TOKEN = re.compile(
-    r"""\s*(?:\#[^\n]*\s*)*(?:
-        (?P<ref>@"[^"]*"|@[\w.]+) | (?P<value>%[\w./-]+) | (?P<word>-?[A-Za-z_][\w.]*)
+    r"""(?P<ref>@"(?:[^"\\]|\\.)*"|@[\w.]+) | (?P<value>%[\w./-]+) | (?P<word>-?[A-Za-z_][\w.]*)
       | (?P<number>-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?) | (?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
       | (?P<mark>[()\[\]{}:,=*+/-])
-    )""",
+    """,
     re.VERBOSE,
 )
 
@@ -90,20 +100,25 @@ class _Parser:
         self.text = text
         self.data = data
         self.tokens: list[tuple[str, str, int]] = []
-        position = 0
-        end = len(text.rstrip())
-        while position < end:
+        position = self.skip_gap(0)
+        while position < len(text):
             match = _TOKEN.match(text, position)
             if match is None:
                 raise self.error(position, "unexpected character")
             kind = match.lastgroup or ""
             self.tokens.append((kind, match.group(kind), match.start(kind)))
-            position = match.end()
+            position = self.skip_gap(match.end())
         self.index = 0
+
+    def skip_gap(self, position: int) -> int:
+        match = _GAP.match(self.text, position)
+        assert match is not None
+        return match.end()
 
     def error(self, position: int, what: str) -> IRError:
         line = self.text.count("\n", 0, position) + 1
-        return IRError(f"line {line}: {what}: {self.text[position : position + 40].splitlines()[0]!r}")
+        here, *_ = self.text[position : position + 40].splitlines() or [""]
+        return IRError(f"line {line}: {what}: {here!r}")
 
     def fail(self, what: str) -> IRError:
         position = self.tokens[self.index][2] if self.index < len(self.tokens) else max(len(self.text) - 1, 0)
@@ -132,11 +147,11 @@ class _Parser:
 
     def graph(self) -> Graph:
         self.expect("graph")
-        graph = Graph(self.take("ref").lstrip("@").strip('"'))
+        graph = Graph(_referenced(self.take("ref")))
         scope: dict[str, Value] = {}
         self.expect("(")
         while not self.accept(")"):
-            name = self.take("value")[1:]
+            name = self.define(scope)
             self.expect(":")
             scope[name] = graph.add_input(name, self.type())
             self.accept(",")
@@ -149,6 +164,13 @@ class _Parser:
         self.expect("}")
         return graph
 
+    def define(self, scope: Mapping[str, Value], others: Sequence[str] = ()) -> str:
+        name = self.take("value")[1:]
+        if name in scope or name in others:
+            self.index -= 1
+            raise self.fail("defined before")
+        return name
+
     def use(self, scope: Mapping[str, Value]) -> Value:
         name = self.take("value")[1:]
         if name not in scope:
@@ -157,15 +179,14 @@ class _Parser:
         return scope[name]
 
     def statement(self, graph: Graph, scope: dict[str, Value]) -> None:
-        names = [self.take("value")[1:]]
+        names = [self.define(scope)]
         while self.accept(","):
-            names.append(self.take("value")[1:])
-        for name in names:
-            if name in scope:
-                raise self.fail(f"%{name} is defined twice; see before")
+            names.append(self.define(scope, names))
         self.expect("=")
         op = self.take("word")
         if op == "constant":
+            if len(names) != 1:
+                raise self.fail("a constant has one name")
             (name,) = names
             scope[name] = graph.add_constant(self.constant(), name)
             return
@@ -189,26 +210,28 @@ class _Parser:
                 self.expect("=")
                 attrs[key] = self.literal()
                 self.accept(",")
+        row = OPS[op]
         try:
-            node = graph.make(op, inputs, attrs, body)
+            node = Node(op, inputs, row.complete(attrs), body)
+            row.check_arity(len(inputs))
+            inferred = body_types(body) if body is not None else list(row.infer([v.type for v in inputs], node.attrs))
         except (TypeError, ValueError, IRError) as error:
             raise self.fail(str(error)) from error
         self.expect(":")
         types = [self.type()]
         while self.accept(","):
             types.append(self.type())
-        inferred = body_types(body) if body is not None else [v.type for v in node.outputs]
         if types != inferred:
             raise self.fail(f"{op} gives {', '.join(map(str, inferred))}, the text says {', '.join(map(str, types))}")
-        node.outputs = tuple(
-            Value(graph.unique_name(name), t, node) for name, t in zip(names, types, strict=True)
-        )
+        if len(names) != len(types):
+            raise self.fail(f"{op} gives {len(types)} values, the text names {len(names)}")
+        node.outputs = tuple(Value(graph.unique_name(name), t, node) for name, t in zip(names, types, strict=True))
         graph.nodes.append(node)
         scope.update(zip(names, node.outputs, strict=True))
 
     def constant(self) -> Constant:
         if self.index < len(self.tokens) and self.tokens[self.index][0] == "ref":
-            label = self.take("ref").lstrip("@").strip('"')
+            label = _referenced(self.take("ref"))
             self.expect(":")
             type = self.type()
             if label not in self.data:
@@ -227,7 +250,9 @@ class _Parser:
         type = self.type()
         if splat or not type.shape:
             return Constant.full(type, items[0])
-        return Constant.of(np.array(items, dtype=numpy_dtype(type.dtype)).reshape(type.shape))
+        if len(items) != type.size:
+            raise self.fail(f"{len(items)} elements do not make a {type}")
+        return Constant.of(np.array(items, dtype=numpy_dtype(type.dtype)).reshape(static_shape(type.shape)))
 
     def literal(self) -> object:
         if self.accept("("):
@@ -261,7 +286,11 @@ class _Parser:
                 if self.index >= len(self.tokens):
                     raise self.fail("type is not closed")
             text = "".join(token for _, token, _ in self.tokens[start : self.index])
-            shape.append(int(text) if re.fullmatch(r"-?\d+", text) else _spaced(text))
+            try:
+                shape.append(int(text) if re.fullmatch(r"-?\d+", text) else _spaced(text))
+            except (TypeError, ValueError) as error:
+                self.index = start
+                raise self.fail("no dimension") from error
             self.accept(",")
         return TensorType(DTYPES[short], tuple(shape))
 
@@ -275,7 +304,7 @@ def _spaced(text: str) -> Dim:
     return dims.add(dims.add(text, 1), -1)
 
 
-def _missing(label: str):  # type: ignore[no-untyped-def]
+def _missing(label: str) -> Callable[[], np.ndarray]:
     def load() -> np.ndarray:
         raise IRError(f"the data of constant @{label!r} was not given when the text was parsed")
 

@@ -23,12 +23,28 @@ def numpy_dtype(name: str) -> np.dtype:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(name)
 
 
 def is_float(dtype: str) -> bool:
     return dtype in ("float64", "float32", "float16", "bfloat16")
+
+
+def limits(array: np.ndarray) -> tuple[float, float]:
+    """The least and the greatest element there can be: infinities for floats."""
+    if array.dtype == bool:
+        return False, True
+    if is_float(array.dtype.name):
+        return -np.inf, np.inf
+    info = np.iinfo(array.dtype)
+    return int(info.min), int(info.max)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """`array` in float32 when it holds 16-bit floats, whose long sums would drift; else itself."""
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ def verify(graph: Graph) -> None:
     """Raise IRError at the first broken rule, with the lines around it."""
     defined = {id(value) for value in graph.inputs}
     names = Counter(value.name for value in graph.values())
-    names.update({value.name: 1 for value in graph.constants()})
+    names.update(value.name for value in graph.constants())
     repeated = [name for name, count in names.items() if count > 1]
     if repeated:
         raise IRError(f"two values of graph {graph.name!r} are named %{repeated[0]}")
@@ -34,9 +34,7 @@ def _verify_node(node: Node, defined: set[int]) -> None:
     row = OPS.get(node.op)
     if row is None:
         raise IRError(f"unknown op {node.op!r}")
-    least, most = row.arity
-    if len(node.inputs) < least or (most is not None and len(node.inputs) > most):
-        raise IRError(f"{node.op} takes {least}{'' if most == least else ' or more'} inputs, not {len(node.inputs)}")
+    row.check_arity(len(node.inputs))
     if node.attrs != row.complete(node.attrs):
         raise IRError(f"{node.op} lacks attributes: {sorted(set(row.attrs) - set(node.attrs))}")
     for value in node.inputs:
@@ -65,7 +63,7 @@ def _verify_users(graph: Graph) -> None:
     reads: Counter[tuple[int, int]] = Counter()
     for node in graph.nodes:
         reads.update((id(value), id(node)) for value in node.inputs)
-    for value in graph.values():
+    for value in (*graph.values(), *graph.constants()):
         for user in value.users:
             if reads[id(value), id(user)] != value.users.count(user):
                 raise IRError(f"%{value.name} lists {user.op} as a user, which is not in the graph or reads it less")

@@ -12,7 +12,7 @@ from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, Meaning, TypeRule, regis
 from tensorc.ir.types import TensorType, numpy_dtype
 
 
-def _same(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _same(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return [types[0]]
 
 
@@ -23,15 +23,15 @@ def _promote(types: Sequence[TensorType]) -> TensorType:
     return TensorType(types[0].dtype, broadcast(*(t.shape for t in types)))
 
 
-def _arithmetic(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _arithmetic(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return [_promote(types)]
 
 
-def _comparison(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _comparison(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return [TensorType("bool", _promote(types).shape)]
 
 
-def _where(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _where(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     condition, *branches = types
     if condition.dtype != "bool":
         raise TypeError(f"the condition must be bool, not {condition}")
@@ -46,8 +46,7 @@ def _typed(function: Callable[..., Any]) -> Meaning:
     """Compute in the input's own type: numpy would promote small integers or float16 in places."""
 
     def meaning(x: np.ndarray, *rest: np.ndarray, **attrs: Any) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.asarray(function(x, *rest, **attrs)).astype(x.dtype, copy=False)
+        return np.asarray(np.asarray(function(x, *rest, **attrs)).astype(x.dtype, copy=False))
 
     return meaning
 
@@ -55,29 +54,46 @@ def _typed(function: Callable[..., Any]) -> Meaning:
 def _erf(x: np.ndarray) -> np.ndarray:
     from math import erf
 
-    return np.vectorize(erf, otypes=[np.float64])(x.astype(np.float64)) if x.size else x
+    return np.asarray(np.vectorize(erf, otypes=[np.float64])(x.astype(np.float64))) if x.size else x
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
     # exp of a negative number only: no overflow on either side.
     z = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1 / (1 + z), z / (1 + z))
+    return np.asarray(np.where(x >= 0, 1 / (1 + z), z / (1 + z)))
+
+
+def _gelu_type(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    if attrs["approximate"] not in ("none", "tanh"):
+        raise TypeError(f"approximate is none or tanh, not {attrs['approximate']!r}")
+    return [types[0]]
 
 
 def _gelu(x: np.ndarray, approximate: str) -> np.ndarray:
     wide = x.astype(np.float64)
     if approximate == "tanh":
-        return 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
-    return 0.5 * wide * (1 + _erf(wide / np.sqrt(2)))
+        return np.asarray(0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))))
+    return np.asarray(0.5 * wide * (1 + _erf(wide / np.sqrt(2))))
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    # ONNX divides integers towards zero; numpy's floor_divide goes down.
-    if np.issubdtype(a.dtype, np.integer):
-        return np.trunc(np.divide(a, np.where(b == 0, 1, b), dtype=np.float64)) if a.dtype.itemsize < 8 else (
-            np.sign(a) * np.sign(b) * (np.abs(a) // np.where(b == 0, 1, np.abs(b)))
-        )  # fmt: skip
-    return np.divide(a, b)
+    if not np.issubdtype(a.dtype, np.integer):
+        return np.asarray(np.divide(a, b))
+    # ONNX divides integers towards zero, numpy's floor_divide goes down: they differ by one where the signs
+    # differ and something remains. A division by zero has no meaning; here it gives zero.
+    quotient, remainder = np.divmod(a, b)
+    return np.where((remainder != 0) & ((a < 0) != (b < 0)) & (b != 0), quotient + 1, quotient)
+
+
+def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # numpy refuses integers to negative powers; as everywhere else with integers, the fraction is dropped.
+    if np.issubdtype(a.dtype, np.signedinteger) and (b < 0).any():
+        return np.asarray(np.trunc(np.power(a, b, dtype=np.float64)))
+    return np.asarray(np.power(a, b))
+
+
+def _cast_numpy(x: np.ndarray, to: str) -> np.ndarray:
+    return np.asarray(x.astype(numpy_dtype(to)))
 
 
 def _unary(name: str, function: Callable[..., Any], infer: TypeRule = _same, doc: str = "", **attrs: Any) -> None:
@@ -100,7 +116,13 @@ _unary("elu", lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(np.minimum(x,
 _unary("erf", _erf)
 _unary("exp", np.exp)
 _unary("floor", np.floor)
-_unary("gelu", _gelu, doc='Gaussian error linear unit; approximate is "none" (erf) or "tanh"', approximate="none")
+_unary(
+    "gelu",
+    _gelu,
+    _gelu_type,
+    doc='Gaussian error linear unit; approximate is "none" (erf) or "tanh"',
+    approximate="none",
+)
 _unary("hard_sigmoid", lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1), alpha=0.2, beta=0.5)
 _unary("hard_swish", lambda x: x * np.clip(x / 6 + 0.5, 0, 1))
 _unary("leaky_relu", lambda x, alpha: np.where(x >= 0, x, alpha * x), alpha=0.01)
@@ -118,15 +140,13 @@ _unary("sin", np.sin)
 _unary("softplus", lambda x: np.logaddexp(x, 0))
 _unary("sqrt", np.sqrt)
 _unary("tanh", np.tanh)
-register(
-    "cast", Kind.ELEMENTWISE, 1, _cast, lambda x, to: x.astype(numpy_dtype(to)), "convert the element type", to=REQUIRED
-)
+register("cast", Kind.ELEMENTWISE, 1, _cast, _cast_numpy, "convert the element type", to=REQUIRED)
 
 _binary("add", np.add)
 _binary("sub", np.subtract)
 _binary("mul", np.multiply)
 _binary("div", _divide, doc="integers towards zero")
-_binary("pow", np.power)
+_binary("pow", _power, doc="integers drop the fraction")
 _binary("max", np.maximum)
 _binary("min", np.minimum)
 _binary("mod", lambda a, b, fmod: np.fmod(a, b) if fmod else np.mod(a, b), doc="sign of b, or of a with fmod", fmod=0)

@@ -14,7 +14,7 @@ import numpy as np
 from tensorc.ir import dims
 from tensorc.ir.ops.nn import conv_numpy, window_output
 from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, register
-from tensorc.ir.types import TensorType
+from tensorc.ir.types import TensorType, widened
 
 
 def blocks_of(channels: int, groups: int, block: int) -> int:
@@ -66,9 +66,7 @@ def _conv_blocked(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]
     elif in_channels != per_group * attrs["groups"] or blocks % attrs["groups"]:
         raise TypeError(f"conv_blocked of {x} by {w} in {attrs['groups']} groups: the channels do not fit")
     strides, pads, dilations = attrs["strides"], attrs["pads"], attrs["dilations"]
-    out = [
-        window_output(x.shape[2 + i], kernel[i], strides[i], pads[i], pads[2 + i], dilations[i]) for i in range(2)
-    ]
+    out = [window_output(x.shape[2 + i], kernel[i], strides[i], pads[i], pads[2 + i], dilations[i]) for i in range(2)]
     return [x.with_shape((x.shape[0], blocks, *out, block))]
 
 
@@ -112,15 +110,12 @@ def pack_matmul_weight(b: np.ndarray, width: int) -> np.ndarray:
 
 
 def _matmul_packed_numpy(a: np.ndarray, b: np.ndarray, columns: int) -> np.ndarray:
-    return np.matmul(a, b.transpose(1, 0, 2).reshape(b.shape[1], -1)[:, :columns])
+    plain = b.transpose(1, 0, 2).reshape(b.shape[1], -1)[:, :columns]
+    return np.asarray(np.matmul(widened(a), widened(plain)).astype(a.dtype, copy=False))
 
 
-register(
-    "block", Kind.INJECTIVE, 1, _block, _block_numpy, "[N,C,H,W] to blocked", block=REQUIRED, groups=1
-)
-register(
-    "unblock", Kind.INJECTIVE, 1, _unblock, _unblock_numpy, "blocked to [N,C,H,W]", channels=REQUIRED, groups=1
-)
+register("block", Kind.INJECTIVE, 1, _block, _block_numpy, "[N,C,H,W] to blocked", block=REQUIRED, groups=1)
+register("unblock", Kind.INJECTIVE, 1, _unblock, _unblock_numpy, "blocked to [N,C,H,W]", channels=REQUIRED, groups=1)
 register(
     "conv_blocked", Kind.ANCHOR, 2, _conv_blocked, _conv_blocked_numpy,
     "conv with x [N,B,H,W,c] (or plain, few channels), w [blocks,C/groups,KH,KW,c], result blocked",
@@ -131,6 +126,6 @@ register(
     "[..., K] times packed panels [ceil(N/width), K, width]; `columns` is N", columns=REQUIRED,
 )  # fmt: skip
 register(
-    "group", Kind.OPAQUE, (0, None), lambda types, attrs: (), lambda *xs: xs,
+    "group", Kind.OPAQUE, (0, None), lambda _types, _attrs: (), lambda *xs: xs,
     "a fused group: its body is one kernel",
 )  # fmt: skip

@@ -5,6 +5,7 @@ Tensors of images are [N, C, spatial...]; any number of spatial axes has a numpy
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -12,13 +13,15 @@ import numpy as np
 
 from tensorc.ir import dims
 from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, register
-from tensorc.ir.types import TensorType
+from tensorc.ir.types import TensorType, limits, widened
 
 
 def window_output(extent: dims.Dim, kernel: int, stride: int, before: int, after: int, dilation: int,
                   ceil: bool = False) -> dims.Dim:  # fmt: skip
     """Output extent of a sliding window. With `ceil`, a window that starts inside is kept though it ends outside."""
     span = dims.sub(dims.add(extent, before + after), dilation * (kernel - 1) + 1)
+    if isinstance(span, int) and span < 0:
+        raise TypeError(f"a window of {kernel}, {dilation} apart, does not fit {extent} padded by {before} and {after}")
     if not ceil:
         return dims.add(dims.floordiv(span, stride), 1)
     out = dims.add(dims.ceildiv(span, stride), 1)
@@ -46,6 +49,8 @@ def conv_output_shape(x: TensorType, w: TensorType, attrs: Attrs) -> tuple[dims.
 
 def _conv(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, w = types
+    if x.dtype != w.dtype:
+        raise TypeError(f"cannot convolve {x} with {w}: the element types differ")
     return [x.with_shape(conv_output_shape(x, w, attrs))]
 
 
@@ -53,26 +58,24 @@ def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilat
              out: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:  # fmt: skip
     """For each offset in the kernel, the padded input's elements that meet it at every output position."""
     for offset in itertools.product(*map(range, kernel)):
-        index = tuple(
-            slice(o * d, o * d + (n - 1) * s + 1, s)
-            for o, d, n, s in zip(offset, dilations, out, strides, strict=True)
-        )
-        yield offset, x[(slice(None), slice(None), *index)]
+        spatial = [
+            slice(o * d, o * d + (n - 1) * s + 1, s) for o, d, n, s in zip(offset, dilations, out, strides, strict=True)
+        ]
+        yield offset, x[:, :, *spatial]
 
 
 def conv_numpy(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
                groups: int) -> np.ndarray:  # fmt: skip
     spatial = x.ndim - 2
-    padded = np.pad(x, [(0, 0), (0, 0), *((pads[i], pads[spatial + i]) for i in range(spatial))])
+    padded = np.pad(widened(x), [(0, 0), (0, 0), *((pads[i], pads[spatial + i]) for i in range(spatial))])
     kernel = w.shape[2:]
-    out = [
-        (padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(spatial)
-    ]
-    filters = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-    total = np.zeros((groups, filters.shape[1], x.shape[0], *out), dtype=np.result_type(x, w))
+    out = [(padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(spatial)]
+    filters = widened(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
+    total = np.zeros((groups, filters.shape[1], x.shape[0], *out), dtype=padded.dtype)
     for offset, part in _windows(padded, kernel, strides, dilations, out):
         grouped = part.reshape(part.shape[0], groups, -1, *part.shape[2:])
-        weight = filters[(slice(None), slice(None), slice(None), *offset)]
+        at_offset: tuple[slice | int, ...] = (slice(None), slice(None), slice(None), *offset)
+        weight = filters[at_offset]
         total += np.stack([np.tensordot(weight[g], grouped[:, g], ((1,), (1,))) for g in range(groups)])
     result = np.moveaxis(total, 2, 0)
     return np.ascontiguousarray(result.reshape(x.shape[0], w.shape[0], *out)).astype(x.dtype, copy=False)
@@ -114,9 +117,10 @@ def _pool_outputs(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], 
 def max_pool_numpy(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int],
                    dilations: Sequence[int], ceil: int) -> np.ndarray:  # fmt: skip
     out = _pool_outputs(x, kernel, strides, pads, dilations, ceil)
-    lowest = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
-    padded = _pool_padded(x, lowest, kernel, strides, pads, dilations, out)
-    return np.maximum.reduce([part for _, part in _windows(padded, kernel, strides, dilations, out)])
+    padded = _pool_padded(x, limits(x)[0], kernel, strides, pads, dilations, out)
+    return np.asarray(
+        functools.reduce(np.maximum, (part for _, part in _windows(padded, kernel, strides, dilations, out)))
+    )
 
 
 def avg_pool_numpy(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int],
@@ -128,9 +132,11 @@ def avg_pool_numpy(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int],
         ones = np.pad(ones, [(0, 0), (0, 0), *((pads[i], pads[n + i]) for i in range(n))] + [(0, 0)] * (x.ndim - 2 - n), constant_values=1)  # fmt: skip  # noqa: E501
     data = _pool_padded(x, 0, kernel, strides, pads, dilations, out)
     counted = _pool_padded(ones, 0, kernel, strides, (0,) * 2 * n if count_include_pad else pads, dilations, out)
-    total = sum(part.astype(np.float64) for _, part in _windows(data, kernel, strides, dilations, out))
-    count = sum(part.astype(np.float64) for _, part in _windows(counted, kernel, strides, dilations, out))
-    return (total / count).astype(x.dtype)  # type: ignore[operator, union-attr]
+    total, count = (
+        functools.reduce(np.add, (part.astype(np.float64) for _, part in _windows(t, kernel, strides, dilations, out)))
+        for t in (data, counted)
+    )
+    return np.asarray((total / count).astype(x.dtype))
 
 
 def _matmul(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -144,10 +150,11 @@ def _matmul(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
 
 
 def _matmul_numpy(a: np.ndarray, b: np.ndarray, transpose_b: int) -> np.ndarray:
-    return np.matmul(a, np.swapaxes(b, -1, -2) if transpose_b else b)
+    product = np.matmul(widened(a), widened(np.swapaxes(b, -1, -2) if transpose_b else b))
+    return np.asarray(product.astype(a.dtype, copy=False))
 
 
-def _attention(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _attention(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     q, k, v, *mask = types
     if not (q.rank == k.rank == v.rank == 4):
         raise TypeError(f"attention takes [batch, length, heads, depth], not {q}, {k}, {v}")
@@ -169,10 +176,10 @@ def _attention_numpy(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarr
         scores = scores + mask
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return np.einsum("bhqk,bkhd->bqhd", weights, values).astype(q.dtype)
+    return np.asarray(np.einsum("bhqk,bkhd->bqhd", weights, values).astype(q.dtype))
 
 
-def _batch_norm(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _batch_norm(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     x, *parameters = types
     for p in parameters:
         if p.shape != (x.shape[1],):
@@ -184,10 +191,10 @@ def _batch_norm_numpy(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, mean: 
                       epsilon: float) -> np.ndarray:  # fmt: skip
     factor = scale / np.sqrt(variance + epsilon)
     shape = (1, -1) + (1,) * (x.ndim - 2)
-    return (x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(x.dtype, copy=False)
+    return np.asarray((x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)).astype(x.dtype, copy=False))
 
 
-def _same(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _same(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return [types[0]]
 
 
@@ -195,7 +202,7 @@ def _lrn_numpy(x: np.ndarray, size: int, alpha: float, beta: float, bias: float)
     before = (size - 1) // 2
     padded = np.pad(x.astype(np.float64) ** 2, [(0, 0), (before, size - 1 - before)] + [(0, 0)] * (x.ndim - 2))
     squares = np.asarray(sum(padded[:, i : i + x.shape[1]] for i in range(size)))
-    return (x / (bias + alpha / size * squares) ** beta).astype(x.dtype)
+    return np.asarray((x / (bias + alpha / size * squares) ** beta).astype(x.dtype))
 
 
 register(
@@ -218,7 +225,7 @@ register(
     kernel=REQUIRED, strides=REQUIRED, pads=REQUIRED, dilations=REQUIRED, ceil=0, count_include_pad=0,
 )  # fmt: skip
 register(
-    "batch_norm", Kind.ELEMENTWISE, 5, _batch_norm, _batch_norm_numpy,
+    "batch_norm", Kind.OPAQUE, 5, _batch_norm, _batch_norm_numpy,
     "inference form; inputs x, scale, bias, mean, variance; passes turn it into a multiply and an add", epsilon=1e-5,
 )  # fmt: skip
 register(

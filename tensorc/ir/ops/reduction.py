@@ -9,14 +9,14 @@ import numpy as np
 
 from tensorc.ir.dims import Dim, format_shape
 from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, register
-from tensorc.ir.types import TensorType
+from tensorc.ir.types import TensorType, limits, widened
 
 
 def _reduce(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     (x,) = types
     axes = attrs["axes"]
-    if any(not 0 <= axis < x.rank for axis in axes):
-        raise TypeError(f"axes {axes} are not axes of {x}")
+    if any(not 0 <= axis < x.rank for axis in axes) or len(set(axes)) != len(axes):
+        raise TypeError(f"axes {axes} are not axes of {x}, each once")
     shape: list[Dim] = []
     for axis, dim in enumerate(x.shape):
         if axis not in axes:
@@ -35,6 +35,8 @@ def _same(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
 
 def _norm(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, *parameters = types
+    if not 0 <= attrs["axis"] < x.rank:
+        raise TypeError(f"axis {attrs['axis']} is not an axis of {x}")
     for p in parameters:
         if p.shape != x.shape[attrs["axis"] :]:
             raise TypeError(f"scale and bias must be {format_shape(x.shape[attrs['axis'] :])}, not {p}")
@@ -43,19 +45,22 @@ def _norm(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
 
 def _register_reduction(name: str, function: Callable[..., Any]) -> None:
     def meaning(x: np.ndarray, axes: tuple[int, ...], keepdims: int) -> np.ndarray:
-        return np.asarray(function(x, axis=tuple(axes), keepdims=bool(keepdims))).astype(x.dtype, copy=False)
+        result = np.asarray(function(widened(x), axis=tuple(axes), keepdims=bool(keepdims)))
+        return np.asarray(result.astype(x.dtype, copy=False))
 
     register(name, Kind.REDUCTION, 1, _reduce, meaning, axes=REQUIRED, keepdims=1)
 
 
 def _softmax_numpy(x: np.ndarray, axis: int) -> np.ndarray:
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return (e / e.sum(axis=axis, keepdims=True)).astype(x.dtype, copy=False)
+    wide = widened(x)
+    e = np.exp(wide - wide.max(axis=axis, keepdims=True))
+    return np.asarray((e / e.sum(axis=axis, keepdims=True)).astype(x.dtype, copy=False))
 
 
 def _log_softmax_numpy(x: np.ndarray, axis: int) -> np.ndarray:
-    shifted = x - x.max(axis=axis, keepdims=True)
-    return (shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))).astype(x.dtype, copy=False)
+    wide = widened(x)
+    shifted = wide - wide.max(axis=axis, keepdims=True)
+    return np.asarray((shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))).astype(x.dtype, copy=False))
 
 
 def _layer_norm_numpy(
@@ -65,13 +70,13 @@ def _layer_norm_numpy(
     wide = x.astype(np.float64)
     centred = wide - wide.mean(axis=axes, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon)
-    return (normal * scale + (0 if bias is None else bias)).astype(x.dtype)
+    return np.asarray((normal * scale + (0 if bias is None else bias)).astype(x.dtype))
 
 
 def _rms_norm_numpy(x: np.ndarray, scale: np.ndarray, *, axis: int, epsilon: float) -> np.ndarray:
     axes = tuple(range(axis, x.ndim))
     wide = x.astype(np.float64)
-    return (wide / np.sqrt((wide**2).mean(axis=axes, keepdims=True) + epsilon) * scale).astype(x.dtype)
+    return np.asarray((wide / np.sqrt((wide**2).mean(axis=axes, keepdims=True) + epsilon) * scale).astype(x.dtype))
 
 
 def _cumsum_numpy(x: np.ndarray, axis: int, exclusive: int, reverse: int) -> np.ndarray:
@@ -85,8 +90,8 @@ def _cumsum_numpy(x: np.ndarray, axis: int, exclusive: int, reverse: int) -> np.
 
 _register_reduction("reduce_sum", np.sum)
 _register_reduction("reduce_mean", np.mean)
-_register_reduction("reduce_max", np.max)
-_register_reduction("reduce_min", np.min)
+_register_reduction("reduce_max", lambda x, axis, keepdims: np.max(x, axis, keepdims=keepdims, initial=limits(x)[0]))
+_register_reduction("reduce_min", lambda x, axis, keepdims: np.min(x, axis, keepdims=keepdims, initial=limits(x)[1]))
 _register_reduction("reduce_prod", np.prod)
 register("softmax", Kind.REDUCTION, 1, _same, _softmax_numpy, "exp(x) normalised along `axis`", axis=REQUIRED)
 register("log_softmax", Kind.REDUCTION, 1, _same, _log_softmax_numpy, axis=REQUIRED)

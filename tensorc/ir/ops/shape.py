@@ -26,6 +26,16 @@ def _transpose(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     return [x.with_shape(tuple(x.shape[axis] for axis in attrs["perm"]))]
 
 
+def _check_axis(axis: int, x: TensorType) -> None:
+    if not 0 <= axis < x.rank:
+        raise TypeError(f"axis {axis} is not an axis of {x}")
+
+
+def _check_indices(indices: TensorType) -> None:
+    if indices.dtype not in ("int32", "int64"):
+        raise TypeError(f"indices must be int32 or int64, not {indices}")
+
+
 def _slice(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     (x,) = types
     starts, sizes, steps = attrs["starts"], attrs["sizes"], attrs["steps"]
@@ -34,6 +44,8 @@ def _slice(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     for axis, (start, size, step) in enumerate(zip(starts, sizes, steps, strict=True)):
         extent = x.shape[axis]
         last = start + (size - 1) * step if isinstance(size, int) else None
+        if isinstance(size, int) and size < 0:
+            raise TypeError(f"slice of {x} has the negative size {size} on axis {axis}")
         if isinstance(extent, int) and last is not None and size and not (0 <= start < extent and 0 <= last < extent):
             raise TypeError(f"slice {start}:+{size}:{step} leaves axis {axis} of {x}")
     return [x.with_shape(tuple(sizes))]
@@ -48,6 +60,7 @@ def _slice_numpy(x: np.ndarray, starts: Sequence[int], sizes: Sequence[int], ste
 def _concat(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     axis = attrs["axis"]
     first = types[0]
+    _check_axis(axis, first)
     total: dims.Dim = 0
     for t in types:
         rest = t.shape[:axis] + t.shape[axis + 1 :]
@@ -68,9 +81,11 @@ def _expand(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
 def _pad(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     (x,) = types
     before, after = attrs["before"], attrs["after"]
-    return [
-        x.with_shape(tuple(dims.add(d, b + a) for d, b, a in zip(x.shape, before, after, strict=True)))
-    ]
+    if attrs["mode"] not in ("constant", "edge", "reflect", "wrap"):
+        raise TypeError(f"mode is constant, edge, reflect or wrap, not {attrs['mode']!r}")
+    if not len(before) == len(after) == x.rank:
+        raise TypeError(f"pad of {x} needs one width before and one after for each axis, not {before} and {after}")
+    return [x.with_shape(tuple(dims.add(d, b + a) for d, b, a in zip(x.shape, before, after, strict=True)))]
 
 
 def _pad_numpy(x: np.ndarray, before: Sequence[int], after: Sequence[int], mode: str, value: float) -> np.ndarray:
@@ -84,11 +99,17 @@ def _pad_numpy(x: np.ndarray, before: Sequence[int], after: Sequence[int], mode:
 def _gather(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, indices = types
     axis = attrs["axis"]
+    _check_axis(axis, x)
+    _check_indices(indices)
     return [x.with_shape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])]
 
 
 def _gather_elements(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, indices = types
+    _check_axis(attrs["axis"], x)
+    _check_indices(indices)
+    if indices.rank != x.rank:
+        raise TypeError(f"gather_elements of {x} needs indices of as many axes, not {indices}")
     return [x.with_shape(indices.shape)]
 
 
@@ -100,9 +121,11 @@ def _gather_elements_numpy(x: np.ndarray, indices: np.ndarray, axis: int) -> np.
 
 def _gather_nd(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, indices = types
-    batch, depth = attrs["batch_dims"], indices.shape[-1]
-    if not isinstance(depth, int):
-        raise TypeError("the last axis of gather_nd's indices must be a number")
+    _check_indices(indices)
+    batch = attrs["batch_dims"]
+    depth = indices.shape[-1] if indices.rank else None
+    if not isinstance(depth, int) or batch + depth > x.rank or x.shape[:batch] != indices.shape[:batch]:
+        raise TypeError(f"gather_nd of {x} with {batch} batch axes does not take indices {indices}")
     return [x.with_shape(indices.shape[:-1] + x.shape[batch + depth :])]
 
 
@@ -115,7 +138,7 @@ def _gather_nd_numpy(x: np.ndarray, indices: np.ndarray, batch_dims: int) -> np.
     return np.stack(rows).reshape(batch + indices.shape[batch_dims:-1] + x.shape[batch_dims + depth :])
 
 
-def _range(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+def _range(_types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     return [TensorType(attrs["dtype"], (attrs["size"],))]
 
 

@@ -66,8 +66,16 @@ class Op:
             result[name] = tuple(value) if isinstance(value, list) else value
         return result
 
+    def check_arity(self, count: int) -> None:
+        """Raise IRError unless the operator takes `count` inputs."""
+        least, most = self.arity
+        if count < least or (most is not None and count > most):
+            legal = str(least) if most == least else f"{least} or more" if most is None else f"{least} to {most}"
+            raise IRError(f"{self.name} takes {legal} inputs, not {count}")
+
     def evaluate(self, inputs: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
-        result = self.numpy(*inputs, **attrs)
+        with np.errstate(all="ignore"):  # infinities and nan are results like others
+            result = self.numpy(*inputs, **attrs)
         return result if isinstance(result, tuple) else (np.asarray(result),)
 
 

@@ -1,0 +1,22 @@
+"""The passes that every target starts with, in an order that works."""
+
+from __future__ import annotations
+
+from passes.batch_norm import FoldBatchNorm
+from passes.cse import EliminateCommonSubexpressions
+from passes.fold import FoldConstants
+from passes.recognize import Recognize
+from passes.simplify import Simplify
+from tensorc.pipeline import Pass
+
+
+def canonical_passes() -> list[Pass]:
+    """From the frontend's graph to a small one in canonical form, with composite operators by name.
+
+    Folding comes first (masks and shapes turn out to be constants), then the canonical form that batch norm and
+    recognition look for. Batch norms fold before equal convolutions become one, whose weights could not take up two
+    factors. What recognition leaves, transposes next to transposes, the last round cleans up.
+    """
+    prepare: list[Pass] = [FoldConstants(), Simplify(), FoldConstants(), FoldBatchNorm()]
+    clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
+    return [*prepare, *clean, Recognize(), *clean]

@@ -1,0 +1,162 @@
+"""A fused graph to a CPU program: a kernel for each distinct workload, a step for each group, one shared object."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from passes.memory import ALIGNMENT, MemoryPlan, Place, Space, plan_memory
+from targets.cpu.codegen import build_object
+from targets.cpu.kernels import Kernel, lower, lowered_anchors
+from targets.cpu.link import link, print_steps
+from targets.cpu.machine import Machine
+from targets.cpu.program import (
+    ARENA,
+    CODE_SECTION,
+    FIRST_INPUT,
+    SCRATCH,
+    WEIGHTS,
+    WEIGHTS_SECTION,
+    Argument,
+    CpuProgram,
+    Step,
+)
+from tensorc.errors import UnsupportedError
+from tensorc.ir import OPS, Graph, Kind, Node, Value
+from tensorc.lowering.indexing import lowered_ops
+from tensorc.target import Program, Progress
+from tensorc.workload import workload_key, workload_label
+
+#: Steps that touch fewer elements than this are done by the calling thread: waking others would take longer.
+_SERIAL_WORK = 20_000
+
+
+def build(graph: Graph, machine: Machine, threads: int, progress: Progress) -> Program:
+    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
+    _check_supported(graph)
+    plan = plan_memory(graph)
+    groups = [node for node in graph.nodes if node.body is not None]
+    kernels = _kernels(groups, machine)
+    weights = _Weights(plan.constants)
+    steps = tuple(_step(node, *kernels[_key(node)], plan, weights, len(graph.inputs)) for node in groups)
+    program = CpuProgram(
+        steps=steps,
+        inputs=tuple(value.type for value in graph.inputs),
+        outputs=tuple(value.type for value in graph.outputs),
+        arena_bytes=plan.arena_bytes,
+        scratch_bytes=max((kernel.scratch_bytes for _, kernel in kernels.values()), default=0),
+        features=tuple(sorted(machine.features)),
+        threads=threads,
+    )
+    functions = {name: kernel.function for name, kernel in kernels.values()}
+    manifest = program.to_json() | {
+        "machine": machine.name,
+        "kernels": {name: kernel.schedule for name, kernel in kernels.values()},
+    }
+    summary = [
+        ("kernels", f"{len(functions)} for {len(steps)} steps"),
+        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
+        ("weights", _mib(weights.nbytes)),
+    ]
+    code = _code(functions, program, machine, progress)
+    return Program({CODE_SECTION: [code], WEIGHTS_SECTION: weights.chunks()}, manifest, summary)
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"
+
+
+def _check_supported(graph: Graph) -> None:
+    known = lowered_ops() | lowered_anchors() | {"group"}
+    missing: Counter[str] = Counter()
+    for node in graph.nodes:
+        for inner in node.body.nodes if node.body is not None else [node]:
+            kind = OPS[inner.op].kind
+            if inner.op not in known and kind is not Kind.REDUCTION and kind is not Kind.VIEW:
+                missing[inner.op] += 1
+    if missing:
+        listed = ", ".join(f"{op} ({count})" for op, count in sorted(missing.items()))
+        raise UnsupportedError(f"the cpu target has no kernel for: {listed}")
+
+
+def _key(node: Node) -> str:
+    assert node.body is not None
+    return workload_key(node.body)
+
+
+def _kernels(groups: list[Node], machine: Machine) -> dict[str, tuple[str, Kernel]]:
+    """Workload key -> name and kernel, in the order of first use."""
+    kernels: dict[str, tuple[str, Kernel]] = {}
+    for node in groups:
+        assert node.body is not None
+        key = _key(node)
+        if key not in kernels:
+            name = f"k{len(kernels)}_" + workload_label(node.body).replace("+", "_")[:48]
+            kernels[key] = name, lower(node.body, machine)
+    return kernels
+
+
+class _Weights:
+    """The weights section: every constant at an aligned offset, loaded and written one at a time."""
+
+    def __init__(self, constants: tuple[Value, ...]):
+        self.constants = constants
+        self.offsets: list[int] = []
+        self.nbytes = 0
+        for value in constants:
+            self.offsets.append(self.nbytes)
+            self.nbytes += -(-value.type.nbytes // ALIGNMENT) * ALIGNMENT
+
+    def chunks(self) -> Iterator[Any]:
+        for value in self.constants:
+            assert value.constant is not None
+            yield np.ascontiguousarray(value.constant.numpy()).reshape(-1).view(np.uint8)
+            if rest := -value.type.nbytes % ALIGNMENT:
+                yield bytes(rest)
+
+
+def _step(node: Node, name: str, kernel: Kernel, plan: MemoryPlan, weights: _Weights, inputs: int) -> Step:
+    assert node.body is not None
+
+    def argument(place: Place) -> Argument:
+        if place.space is Space.WEIGHTS:
+            return Argument(WEIGHTS, weights.offsets[place.index] + place.offset)
+        first = {Space.ARENA: ARENA, Space.INPUT: FIRST_INPUT, Space.OUTPUT: FIRST_INPUT + inputs}[place.space]
+        return Argument(first + place.index, place.offset)
+
+    arguments = [argument(plan.places[value]) for value in (*node.inputs, *node.outputs)]
+    if kernel.scratch_bytes:
+        arguments.append(Argument(SCRATCH))
+    serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
+    label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
+    return Step(name, tuple(arguments), kernel.tasks, label, serial)
+
+
+def _work(body: Graph) -> int:
+    """Elements read and written, those of weights once for each row that meets them."""
+    elements = sum(v.type.size for v in (*body.inputs, *body.outputs))
+    for node in body.nodes:
+        if node.op in ("conv_blocked", "matmul_packed"):
+            weight = node.inputs[1].type
+            elements += node.output.type.size * math.prod(weight.shape[1:-1]) // 16
+    return elements
+
+
+def _code(functions: dict[str, Any], program: CpuProgram, machine: Machine, progress: Progress) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
+        objects = []
+        for number, (name, function) in enumerate(functions.items()):
+            progress(number, len(functions), name)
+            out = Path(folder, f"{name}.o")
+            build_object({name: function}, machine, out)
+            objects.append(out)
+        progress(len(functions), len(functions), "linking")
+        library = Path(folder, "model.so")
+        link(objects, print_steps(program), library)
+        return library.read_bytes()

@@ -1,0 +1,210 @@
+"""Matrix products: packed weights, and products of two computed matrices.
+
+The tile of results stays in registers over the whole reduction: each step broadcasts one element of every row of A
+against the panel's vectors. Tasks walk down a panel of weights before the next panel, so that the panel stays in the
+second-level cache, and each task prefetches its share of the panel to come, which would otherwise be waited for
+when its first tile starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from targets.cpu.kernels.group import GroupKernel, Kernel
+from targets.cpu.machine import Machine
+from targets.cpu.schedules import MatmulSchedule, lanes_of, matmul_schedule, product_schedule
+from tensorc.errors import UnsupportedError
+from tensorc.ir import Graph, Node
+from tensorc.ir.dims import static_shape
+from tensorc.lowering import tir
+from tensorc.lowering.indexing import unravel
+from tensorc.lowering.tir import Buffer, Expr, const
+
+_CACHE_LINE = 64
+
+
+class _Tile:
+    """Accumulates one register tile and stores it through the group's epilogue."""
+
+    def __init__(self, group: GroupKernel, node: Node, lanes: int, rows: int, vectors: int):
+        self.group = group
+        self.node = node
+        self.lanes = lanes
+        self.rows = rows
+        self.vectors = vectors
+        self.dtype = node.output.dtype
+        self.acc: Buffer = group.builder.registers(self.dtype, rows * vectors * lanes)
+
+    def _at(self, row: Expr, vector: Expr, lane: Expr) -> Expr:
+        return (row * self.vectors + vector) * self.lanes + lane
+
+    def clear(self) -> None:
+        builder = self.group.builder
+        with builder.unrolled(self.rows) as i, builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
+            builder.store(self.acc, const(0, self.dtype), self._at(i, j, lane))
+
+    def step(self, a: Callable[[Expr], Expr], b: Callable[[Expr, Expr], Expr]) -> None:
+        """One step: a(row) is a scalar, b(vector, lane) an element of the panel's row."""
+        builder = self.group.builder
+        with builder.unrolled(self.rows) as i:
+            scalar = builder.keep(a(i))
+            with builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
+                at = self._at(i, j, lane)
+                builder.store(self.acc, builder.load(self.acc, at) + scalar * b(j, lane), at)
+
+    def store(self, columns: int, index: Callable[[Expr, Expr], list[Expr]]) -> None:
+        """Store the first `columns` columns of the tile; index(row, column) is the result's index."""
+        builder, elements = self.group.builder, self.group.elements
+        whole, tail = divmod(columns, self.lanes)
+        for first, count, lanes in ((0, whole, self.lanes), (whole, 1 if tail else 0, tail)):
+            if not count:
+                continue
+            with builder.unrolled(self.rows) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
+                at = self._at(i, first + j, lane)
+                elements.sources[self.node.output] = lambda _, at=at: builder.load(self.acc, at)  # type: ignore[misc]
+                self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
+
+
+def lower_matmul_packed(body: Graph, node: Node, machine: Machine) -> Kernel:
+    """A [.., K] times panels [panels, K, width] of constant weights."""
+    group = GroupKernel(body, machine)
+    builder, elements = group.builder, group.elements
+    a, b = node.inputs
+    lanes = lanes_of(machine, node.output.dtype)
+    *lead, columns = static_shape(node.output.shape)
+    panels, depth, width = static_shape(b.shape)
+    rows = math.prod(lead)
+    if b not in group.buffers:
+        raise UnsupportedError("the panels of a packed product must be an input of its group")
+    panel = group.buffers[b]
+    schedule: MatmulSchedule = matmul_schedule(rows, depth, width // lanes, machine)
+    tile_rows, vectors, unroll = schedule.rows, schedule.vectors, schedule.unroll
+    full, tail = divmod(rows, tile_rows)
+    row_tiles = full + bool(tail)
+    lines = -(-unroll * width * 4 // _CACHE_LINE // row_tiles) if row_tiles > 1 else 0
+
+    with builder.tasks() as task:
+        column_tile = builder.bind(tir.floor_div(task, row_tiles)) if row_tiles > 1 else task
+        row_tile = builder.bind(tir.floor_mod(task, row_tiles)) if row_tiles > 1 else 0
+        base = builder.bind(column_tile * (depth * width))
+
+        def write(count: int) -> None:
+            tile = _Tile(group, node, lanes, count, vectors)
+            tile.clear()
+            first = row_tile * tile_rows
+
+            def step(k: Expr) -> None:
+                tile.step(
+                    lambda i: elements.evaluate(a, [*unravel(first + i, lead), k]),
+                    lambda j, lane: builder.load(panel, base + k * width + j * lanes + lane),
+                )
+
+            with builder.serial(depth // unroll, name="k") as outer:
+                for line in range(lines):
+                    ahead = (row_tile * (depth // unroll) + outer) * lines + line
+                    builder.prefetch(panel, base + depth * width + ahead * (_CACHE_LINE // 4))
+                with builder.unrolled(unroll) as inner:
+                    step(outer * unroll + inner)
+            if depth % unroll:
+                with builder.unrolled(depth % unroll) as inner:
+                    step(depth // unroll * unroll + inner)
+
+            def save(limit: int) -> None:
+                tile.store(limit, lambda i, column: [*unravel(first + i, lead), column_tile * width + column])
+
+            last = columns - (panels - 1) * width
+            if last == width:
+                save(width)
+            elif panels == 1:
+                save(last)
+            else:
+                builder.when(column_tile < panels - 1, lambda: save(width), lambda: save(last))
+
+        if not tail:
+            write(tile_rows)
+        elif not full:
+            write(tail)
+        else:
+            builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
+    return group.finish(panels * row_tiles, str(schedule))
+
+
+def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
+    """A product of two computed matrices; a task is one matrix of the batch's row tile.
+
+    With B transposed, its columns are gathered into rows of scratch memory first, once for each matrix of the batch.
+    """
+    group = GroupKernel(body, machine)
+    builder, elements = group.builder, group.elements
+    a, b = node.inputs
+    transposed = bool(node.attrs["transpose_b"])
+    lanes = lanes_of(machine, node.output.dtype)
+    *batch, rows, columns = static_shape(node.output.shape)
+    depth = static_shape(a.shape)[-1]
+    schedule = product_schedule(rows, depth, columns, machine)
+    padded = -(-columns // lanes) * lanes
+    packed = group.scratch(b.dtype, depth * padded) if transposed else None
+
+    with builder.tasks() as task:
+        where = unravel(task, batch)
+
+        def element(k: Expr, column: Expr) -> Expr:
+            tail = [column, k] if transposed else [k, column]
+            return elements.evaluate(b, [*_broadcast_batch(where, static_shape(b.shape)), *tail])
+
+        if packed is not None:
+            with builder.serial(columns, name="n") as n, builder.serial(depth, name="k") as k:
+                builder.store(packed, element(k, n), k * padded + n)
+
+        def write(row_tile: Expr, count: int, first_column: Expr, width: int) -> None:
+            vectors = -(-width // lanes)
+            # The rest of the last vector must not be read from B itself, which may end there.
+            for start, lanes_here, vectors_here in _vector_parts(width, lanes, packed is not None, vectors):
+                block = _Tile(group, node, lanes_here, count, vectors_here)
+                block.clear()
+                with builder.serial(depth, name="k") as k:
+                    block.step(
+                        lambda i, k=k: elements.evaluate(  # type: ignore[misc]
+                            a, [*_broadcast_batch(where, static_shape(a.shape)), row_tile * schedule.rows + i, k]
+                        ),
+                        lambda j, lane, k=k, start=start, n=lanes_here: (  # type: ignore[misc]
+                            builder.load(packed, k * padded + first_column + start + j * n + lane)
+                            if packed is not None
+                            else element(k, first_column + start + j * n + lane)
+                        ),
+                    )
+                block.store(
+                    min(width - start, vectors_here * lanes_here),
+                    lambda i, column, start=start: [  # type: ignore[misc]
+                        *where, row_tile * schedule.rows + i, first_column + start + column,
+                    ],
+                )  # fmt: skip
+
+        step = schedule.vectors * lanes
+        for first, count in ((0, rows // schedule.rows), (rows // schedule.rows, 1 if rows % schedule.rows else 0)):
+            if not count:
+                continue
+            height = schedule.rows if first == 0 and rows >= schedule.rows else rows % schedule.rows
+            with builder.serial(count, name="m") as m:
+                with builder.serial(columns // step, name="n") as n:
+                    if columns // step:
+                        write(first + m, height, n * step, step)
+                if columns % step:
+                    write(first + m, height, columns // step * step, columns % step)
+    return group.finish(math.prod(batch), str(schedule))
+
+
+def _vector_parts(width: int, lanes: int, padded: bool, vectors: int) -> list[tuple[int, int, int]]:
+    """(first column, lanes, vectors) of the parts that a strip of `width` columns is computed in."""
+    if padded or width % lanes == 0:
+        return [(0, lanes, vectors)]
+    whole = width // lanes
+    parts = [(0, lanes, whole)] if whole else []
+    return [*parts, (whole * lanes, width % lanes, 1)]
+
+
+def _broadcast_batch(where: list[Expr], shape: tuple[int, ...]) -> list[Expr]:
+    own = shape[:-2]
+    tail = where[len(where) - len(own) :]
+    return [0 if extent == 1 else i for i, extent in zip(tail, own, strict=True)]

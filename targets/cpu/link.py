@@ -1,0 +1,109 @@
+"""From kernels in object files to one shared object: prints the steps as C and calls the system's C compiler.
+
+C rather than a table that is interpreted, so that a step is a direct call with constant offsets, a profiler shows
+its name, and a person can read what the model does.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from targets.cpu.program import FIRST_INPUT, SCRATCH, Argument, CpuProgram, Step
+from tensorc.errors import UserError
+
+#: The environment variable that names the C compiler, with arguments if need be.
+COMPILER_VARIABLE = "CC"
+_COMPILERS = ("cc", "gcc", "clang")
+_EXECUTOR = Path(__file__).with_name("executor.c")
+
+#: Kernels call each other and libm, nothing else: an unknown symbol is an error here, not when the model is loaded.
+#: -Bsymbolic keeps a kernel from being replaced by whatever else in the process bears its name.
+_FLAGS = (
+    "-O2", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
+    "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack",
+)  # fmt: skip
+
+
+def print_steps(program: CpuProgram) -> str:
+    """The C source of a program's steps, to be compiled beside the executor."""
+    outputs = FIRST_INPUT + len(program.inputs)
+    prototypes = {step.kernel: _prototype(step) for step in program.steps}
+    rows = [f"    {{step_{index}, {step.tasks}, {int(step.serial)}}}," for index, step in enumerate(program.steps)]
+    parts = [
+        f"/* base: 0 weights, 1 arena, {FIRST_INPUT} to {outputs - 1} inputs, "
+        f"{outputs} to {outputs + len(program.outputs) - 1} outputs. */",
+        '#include "executor.h"\n',
+        "\n".join(prototypes.values()) + "\n",
+        *(_function(index, step) for index, step in enumerate(program.steps)),
+        "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0, 0, 0}, /* the end */"]) + "\n};\n",
+        f"const int32_t tensorc_step_count = {len(program.steps)};",
+        f"const int32_t tensorc_input_count = {len(program.inputs)};",
+        f"const int32_t tensorc_output_count = {len(program.outputs)};",
+        f"const size_t tensorc_arena_bytes = {program.arena_bytes};",
+        f"const size_t tensorc_scratch_bytes = {program.scratch_bytes};",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _prototype(step: Step) -> str:
+    return f"void {step.kernel}({'void *, ' * len(step.arguments)}int32_t begin, int32_t end);"
+
+
+def _function(index: int, step: Step) -> str:
+    # Labels are made of the model's own names, which may hold anything.
+    label = " ".join(step.label.split()).replace("*/", "* /")
+    arguments = "".join(_address(argument) + ", " for argument in step.arguments)
+    return (
+        f"/* {label} */\n"
+        f"static void step_{index}(char *const *base, char *scratch, int32_t begin, int32_t end) {{\n"
+        f"    {step.kernel}({arguments}begin, end);\n"
+        "}\n"
+    )
+
+
+def _address(argument: Argument) -> str:
+    base = "scratch" if argument.space == SCRATCH else f"base[{argument.space}]"
+    return f"{base} + {argument.offset}" if argument.offset else base
+
+
+def link(objects: Sequence[Path], steps_source: str, out: Path) -> None:
+    """Compile `steps_source` and the executor, link them with `objects`, and write the shared object to `out`.
+
+    Raises UserError if there is no C compiler, RuntimeError with its first error if it fails.
+    """
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
+        steps = Path(folder, "steps.c")
+        steps.write_text(steps_source, encoding="utf-8")
+        sources = [str(_EXECUTOR), str(steps), *map(str, objects)]
+        command = [*compiler, *_FLAGS, f"-I{_EXECUTOR.parent}", "-o", str(out), *sources, "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{compiler[0]} failed to link the model: {_first_error(done.stderr)}")
+
+
+def find_compiler() -> list[str]:
+    """The command of the C compiler: `CC` if it is set, else the first that is on the path."""
+    chosen = shlex.split(os.environ.get(COMPILER_VARIABLE, ""))
+    if chosen:
+        if shutil.which(chosen[0]) is None:
+            raise UserError(f"{COMPILER_VARIABLE} names {chosen[0]!r}, which is not on the path")
+        return chosen
+    found = [name for name in _COMPILERS if shutil.which(name)]
+    if not found:
+        raise UserError(
+            f"the cpu target needs a C compiler and none of {', '.join(_COMPILERS)} is on the path: "
+            f"install gcc or clang (on Debian, the package gcc), or name one in {COMPILER_VARIABLE}"
+        )
+    return found[:1]
+
+
+def _first_error(text: str) -> str:
+    lines = text.strip().splitlines() or ["it said nothing"]
+    return next((line for line in lines if "error" in line or "undefined" in line), lines[0])

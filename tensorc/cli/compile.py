@@ -1,0 +1,73 @@
+"""`tensorc compile`: an ONNX model to an artifact."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import click
+
+from tensorc.cli.console import duration, print_json, print_table, progress_bar, size, tensor
+from tensorc.cli.options import (
+    Shape,
+    compile_options,
+    json_option,
+    model_argument,
+    shape_option,
+    target_option,
+    threads_option,
+)
+from tensorc.driver import CompileReport, compile_model
+
+
+@click.command("compile")
+@model_argument("MODEL.onnx")
+@target_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.tcm",
+              help="The file to write. Default: the model's name with .tcm, in the current folder.")  # fmt: skip
+@shape_option
+@threads_option
+@click.option("--print-ir-after", multiple=True, metavar="PASS|all",
+              help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
+@json_option
+def compile_command(
+    model: Path,
+    target: str | None,
+    output: Path | None,
+    shapes: dict[str, Shape],
+    threads: int,
+    print_ir_after: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Compile an ONNX model into one file that runs without the compiler."""
+    options = replace(compile_options(target, shapes, threads), print_ir_after=frozenset(print_ir_after))
+    # The bar would redraw itself into the middle of the IR.
+    with progress_bar(enabled=not print_ir_after) as watch:
+        report = compile_model(model, options, output, watch)
+    if as_json:
+        print_json({
+            "model": str(model),
+            "target": options.target,
+            "output": str(report.output),
+            "bytes": report.nbytes,
+            "inputs": report.manifest["inputs"],
+            "outputs": report.manifest["outputs"],
+            "seconds": {**report.phases, "total": sum(report.phases.values())},
+            "passes": [asdict(record) for record in report.passes],
+            "summary": dict(report.manifest["summary"]),
+        })  # fmt: skip
+    else:
+        _print_summary(report)
+    return 0
+
+
+def _print_summary(report: CompileReport) -> None:
+    manifest = report.manifest
+    phases = " + ".join(f"{phase} {duration(seconds)}" for phase, seconds in report.phases.items())
+    rows = [("target", manifest["target"])]
+    rows += [(f"input {row['name']}", tensor(row)) for row in manifest["inputs"]]
+    rows += [(f"output {row['name']}", tensor(row)) for row in manifest["outputs"]]
+    rows += [(label, value) for label, value in manifest["summary"]]
+    rows += [("time", f"{duration(sum(report.phases.values()))} = {phases}")]
+    rows += [("written", f"{report.output} ({size(report.nbytes)})")]
+    print_table(manifest["name"], (), rows)

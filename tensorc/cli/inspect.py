@@ -1,0 +1,145 @@
+"""`tensorc inspect`: what a file holds, an ONNX model before compilation or an artifact after it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tensorc.cli.console import print_json, print_table, size, tensor
+from tensorc.cli.options import Shape, json_option, model_argument, refuse_for_artifact, shape_option
+from tensorc.cli.subject import is_artifact
+from tensorc.errors import UserError
+from tensorc.runtime.artifact import Artifact
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: Longer IR is cut in the middle for a person; JSON has it whole.
+TEXT_LINES = 40
+
+
+@click.command()
+@model_argument("MODEL.onnx|OUT.tcm")
+@shape_option
+@json_option
+def inspect(model: Path, shapes: dict[str, Shape], as_json: bool) -> int:
+    """Show what a model or an artifact holds."""
+    if is_artifact(model):
+        refuse_for_artifact(model, None, shapes)
+        facts = _artifact_facts(model)
+        show = _print_artifact
+    else:
+        facts = _model_facts(model, shapes)
+        show = _print_model
+    if as_json:
+        print_json(facts)
+    else:
+        show(facts)
+    return 0
+
+
+# ONNX ----------------------------------------------------------------------------------------------------
+
+
+def _model_facts(path: Path, shapes: dict[str, Shape]) -> dict[str, Any]:
+    from tensorc.frontend import import_model, read_model
+
+    proto = read_model(path).proto
+    facts: dict[str, Any] = {
+        "model": str(path),
+        "producer": " ".join(filter(None, (proto.producer_name, proto.producer_version))),
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
+        "operators": _operators(proto),
+        "supported": True,
+        "problem": None,
+    }
+    try:
+        imported = import_model(path, shapes)
+    except UserError as error:
+        return facts | {"supported": False, "problem": str(error)}
+    graph = imported.graph
+    return facts | {
+        "inputs": _signature(imported.input_names, graph.inputs),
+        "outputs": _signature(imported.output_names, graph.outputs),
+        "ir": {
+            "nodes": len(graph.nodes),
+            "constants": len(graph.constants()),
+            "ops": dict(Counter(node.op for node in graph.nodes).most_common()),
+            "text": str(graph),
+        },
+    }
+
+
+def _operators(proto: ModelProto) -> list[dict[str, Any]]:
+    """The operators of the graph and of the model's functions, most frequent first."""
+    from tensorc.frontend import supported_operators
+
+    known = {(operator.domain, operator.name) for operator in supported_operators()}
+    # A call of the model's own function is supported if what is in the function is.
+    own = {(function.domain or "ai.onnx", function.name) for function in proto.functions}
+    bodies = (proto.graph.node, *(function.node for function in proto.functions))
+    counts = Counter((node.domain or "ai.onnx", node.op_type) for body in bodies for node in body)
+    return [
+        {"domain": domain, "name": name, "count": count, "supported": (domain, name) in known | own}
+        for (domain, name), count in counts.most_common()
+    ]
+
+
+def _signature(names: tuple[str, ...], values: list[Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "dtype": value.dtype, "shape": list(value.shape)}
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def _print_model(facts: dict[str, Any]) -> None:
+    opsets = ", ".join(f"{domain} {version}" for domain, version in facts["opsets"].items())
+    rows = [("opset", opsets), ("producer", facts["producer"]), ("parameters", f"{facts['parameters']:,}")]
+    rows += [(f"input {row['name']}", tensor(row)) for row in facts.get("inputs", ())]
+    rows += [(f"output {row['name']}", tensor(row)) for row in facts.get("outputs", ())]
+    rows += [("supported", "yes" if facts["supported"] else f"no: {facts['problem']}")]
+    print_table(facts["model"], (), rows)
+    print_table("ONNX operators", ("operator", "count", "supported"), [
+        (row["name"] if row["domain"] == "ai.onnx" else f"{row['domain']}.{row['name']}",
+         str(row["count"]), "yes" if row["supported"] else "NO")
+        for row in facts["operators"]
+    ])  # fmt: skip
+    if "ir" in facts:
+        ir = facts["ir"]
+        counts = ", ".join(f"{op} {count}" for op, count in ir["ops"].items())
+        click.echo(f"IR: {ir['nodes']} nodes, {ir['constants']} constants ({counts})\n")
+        click.echo("\n".join(_shortened(ir["text"].splitlines())))
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    if len(lines) <= TEXT_LINES:
+        return lines
+    head, tail = TEXT_LINES * 3 // 4, TEXT_LINES // 4
+    return [*lines[:head], f"  # {len(lines) - head - tail} lines more; --json has them all", *lines[-tail:]]
+
+
+# Artifacts -----------------------------------------------------------------------------------------------
+
+
+def _artifact_facts(path: Path) -> dict[str, Any]:
+    return {"artifact": str(path), "bytes": path.stat().st_size, **Artifact.open(path).manifest}
+
+
+def _print_artifact(facts: dict[str, Any]) -> None:
+    rows = [("model", facts["name"]), ("target", facts["target"]), ("tensorc", facts["tensorc"])]
+    rows += [(f"input {row['name']}", tensor(row)) for row in facts["inputs"]]
+    rows += [(f"output {row['name']}", tensor(row)) for row in facts["outputs"]]
+    rows += [(label, value) for label, value in facts["summary"]]
+    rows += [(f"section {name}", size(row["size"])) for name, row in facts["sections"].items()]
+    rows += [("file", size(facts["bytes"]))]
+    print_table(facts["artifact"], (), rows)
+    steps = facts["program"].get("steps")  # a program is the target's own: this table is for those that list steps
+    if isinstance(steps, list) and all(isinstance(step, dict) for step in steps):
+        columns = [key for key in ("kernel", "label", "tasks") if any(key in step for step in steps)]
+        table = [[str(index), *(str(step.get(key, "")) for key in columns)] for index, step in enumerate(steps)]
+        print_table("Kernels", ("step", *columns), table)

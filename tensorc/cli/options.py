@@ -1,0 +1,106 @@
+"""Parameters that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from tensorc.errors import UserError
+from tensorc.options import CompileOptions
+
+Shape = tuple[int, ...]
+Value = TypeVar("Value")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+DEFAULT_TARGET = "cpu"
+
+#: An existing file, readable; click's own complaint about another names the parameter and the path.
+EXISTING = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+def _unique(param: click.Parameter, pairs: Iterable[tuple[str, Value]]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice", param=param)
+        found[name] = value
+    return found
+
+
+def _parse_shapes(_: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Shape]:
+    def parse(text: str) -> tuple[str, Shape]:
+        name, _, dims = text.rpartition("=")
+        if not name or not all(dim.isascii() and dim.isdigit() and int(dim) > 0 for dim in dims.split("x")):
+            wanted = "NAME=SHAPE with a shape of positive whole numbers, such as 1x3x224x224"
+            raise click.BadParameter(f"{text!r} is not {wanted}", param=param)
+        return name, tuple(int(dim) for dim in dims.split("x"))
+
+    return _unique(param, map(parse, texts))
+
+
+def _parse_files(context: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Path]:
+    def parse(text: str) -> tuple[str, Path]:
+        name, _, file = text.partition("=")
+        if not name or not file:
+            raise click.BadParameter(f"{text!r} is not NAME=FILE.npy", param=param)
+        return name, Path(EXISTING.convert(file, param, context))
+
+    return _unique(param, map(parse, texts))
+
+
+def model_argument(metavar: str) -> Callable[[Decorated], Decorated]:
+    return click.argument("model", type=EXISTING, metavar=metavar)
+
+
+def shape_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--shape", "shapes", multiple=True, callback=_parse_shapes, metavar="NAME=1x3x224x224",
+        help="Fix the shape of an input. Repeatable.",
+    )(function)  # fmt: skip
+
+
+def input_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--input", "files", multiple=True, callback=_parse_files, metavar="NAME=FILE.npy",
+        help="An input, from a file that numpy.save wrote. Repeatable.",
+    )(function)  # fmt: skip
+
+
+def target_option(function: Decorated) -> Decorated:
+    return click.option("--target", help=f"What to compile for, see `tensorc targets`. Default: {DEFAULT_TARGET}.")(
+        function
+    )
+
+
+def threads_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--threads", type=click.IntRange(min=0), default=0, help="Threads to run on. Default: all cores."
+    )(function)
+
+
+def seed_option(function: Decorated) -> Decorated:
+    return click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the random inputs.")(function)
+
+
+def reference_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--model", "reference", type=EXISTING, metavar="MODEL.onnx", help="The ONNX model that OUT.tcm was made of."
+    )(function)
+
+
+def json_option(function: Decorated) -> Decorated:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+
+
+def compile_options(target: str | None, shapes: dict[str, Shape], threads: int) -> CompileOptions:
+    return CompileOptions(target=target or DEFAULT_TARGET, shapes=shapes, threads=threads)
+
+
+def refuse_for_artifact(model: Path, target: str | None, shapes: dict[str, Shape]) -> None:
+    """An artifact has its target and shapes already: to be told others is a mistake, not a wish."""
+    for option, given in (("--target", target), ("--shape", shapes)):
+        if given:
+            raise UserError(f"{option} is for an ONNX model; {model} is compiled already")

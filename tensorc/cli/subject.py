@@ -1,0 +1,59 @@
+"""What `verify` and `bench` work on: an artifact, compiled on the spot if a model is given, and its ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from tensorc.cli.console import progress_bar
+from tensorc.cli.options import Shape, compile_options, refuse_for_artifact
+from tensorc.driver import compile_model
+from tensorc.runtime.artifact import MAGIC, Artifact
+from tensorc.sampling import Spec, index_limits, random_inputs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An artifact with its manifest; `reference` is the ONNX model it was made of, where that is known."""
+
+    artifact: Path
+    manifest: dict[str, Any]
+    reference: Path | None
+
+    def random_inputs(self, seed: int) -> dict[str, np.ndarray]:
+        """Inputs that the model can be run on: legal indices too, if the ONNX model is there to tell them."""
+        limits = {}
+        if self.reference is not None:
+            from tensorc.frontend.reader import read_model
+
+            limits = index_limits(read_model(self.reference).proto)
+        return random_inputs(Spec.of_manifest(self.manifest["inputs"]), seed, limits)
+
+
+def is_artifact(path: Path) -> bool:
+    """By content; a broken file by its suffix, so that the complaint is about an artifact."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC or path.suffix == ".tcm"
+
+
+@contextmanager
+def opened_subject(
+    model: Path, reference: Path | None, target: str | None, shapes: dict[str, Shape], threads: int
+) -> Iterator[Subject]:
+    """The subject that `model`, an artifact or an ONNX file, names; what is compiled here is gone afterwards."""
+    if is_artifact(model):
+        refuse_for_artifact(model, target, shapes)
+        yield Subject(model, Artifact.open(model).manifest, reference)
+        return
+    with TemporaryDirectory(prefix="tensorc-") as folder:
+        with progress_bar() as watch:
+            report = compile_model(
+                model, compile_options(target, shapes, threads), Path(folder) / f"{model.stem}.tcm", watch
+            )
+        yield Subject(report.output, dict(report.manifest), reference or model)

@@ -1,0 +1,147 @@
+"""One compilation, from a model to an artifact on disk: what the command line and the Python API share.
+
+It only orders the work of others (frontend, the target's passes and build, artifact) and keeps the clock. Nothing here
+prints, but for the IR that was asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensorc.errors import UserError
+from tensorc.ir.graph import Graph, Value
+from tensorc.options import CompileOptions
+from tensorc.pipeline import PassRecord, run_passes
+from tensorc.target import find_target
+
+if TYPE_CHECKING:
+    from tensorc.frontend.reader import Source
+
+#: Called with (phase, steps done, steps in all, name of the step at hand); 0 in all where a phase is one step.
+Watch = Callable[[str, int, int, str], None]
+
+#: The name under which `print_ir_after` knows the frontend's graph, before any pass.
+IMPORT = "import"
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What a compilation made: the file, its manifest, and seconds by phase and by pass."""
+
+    output: Path
+    nbytes: int
+    manifest: Mapping[str, Any]
+    phases: Mapping[str, float]
+    passes: Sequence[PassRecord]
+
+
+def compile_model(
+    source: Source,
+    options: CompileOptions,
+    out: Path | None = None,
+    progress: Watch | None = None,
+) -> CompileReport:
+    """Compile `source` into the artifact `out`, which appears whole or not at all.
+
+    `out` of None is the model's name with the suffix `.tcm`, in the current folder. Raises UserError when the model,
+    the options or the place of the output are wrong.
+    """
+    clock = _Clock(progress)
+    with clock.phase("start"):  # the time that importing onnx and the target's compiler takes belongs to the sum
+        import tensorc
+        from tensorc.frontend.importer import import_model
+        from tensorc.runtime.artifact import write_artifact
+
+        target = find_target(options.target)
+        passes = target.passes(options)
+    _check_pass_names(options.print_ir_after, [step.name for step in passes])
+    if out is not None:
+        _check_output(out, source)
+
+    with clock.phase("import"):
+        imported = import_model(source, options.shapes)
+    graph = imported.graph
+    name = Path(source).stem if isinstance(source, (str, os.PathLike)) else graph.name
+    if out is None:
+        out = Path(re.sub(r"[^\w.-]", "_", name) + ".tcm")
+        _check_output(out, source)
+    # The signature is taken now: passes may change the graph's values, never what the caller passes and gets.
+    inputs = [_described(value, label) for value, label in zip(graph.inputs, imported.input_names, strict=True)]
+    outputs = [_described(value, label) for value, label in zip(graph.outputs, imported.output_names, strict=True)]
+
+    def print_ir(after: str, graph: Graph) -> None:
+        if options.print_ir_after & {after, ALL}:
+            print(f"# after {after}\n{graph}", file=sys.stderr)
+
+    print_ir(IMPORT, graph)
+    with clock.phase("passes"):
+        records = run_passes(graph, passes, print_ir)
+    with clock.phase("build"):
+        program = target.build(graph, options, clock.steps("build"))
+    manifest = {
+        "tensorc": tensorc.__version__,
+        "target": options.target,
+        "name": name,
+        "inputs": inputs,
+        "outputs": outputs,
+        "program": program.manifest,
+        "summary": [list(row) for row in program.summary],
+    }
+    with clock.phase("write"):
+        write_artifact(out, manifest, program.sections)
+    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, records)
+
+
+def _described(value: Value, label: str) -> dict[str, Any]:
+    return {"name": label, "dtype": value.dtype, "shape": list(value.shape)}
+
+
+def _check_pass_names(asked: frozenset[str], names: Sequence[str]) -> None:
+    legal = [IMPORT, *names, ALL]
+    for name in sorted(asked.difference(legal)):
+        raise UserError(f"no pass {name!r} to print the IR after; this target has: {', '.join(legal)}")
+
+
+def _check_output(out: Path, source: Source) -> None:
+    """Find out before the work, not after it, that the result has no place to go."""
+    folder = out.parent
+    if not folder.is_dir():
+        raise UserError(f"cannot write {out}: {folder} is not a folder")
+    if out.is_dir():
+        raise UserError(f"cannot write {out}: it is a folder")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {out}: no permission to write in {folder}")
+    if isinstance(source, (str, os.PathLike)) and out.exists() and Path(source).exists() and out.samefile(source):
+        raise UserError(f"cannot write {out}: it is the model itself")
+
+
+class _Clock:
+    """Seconds by phase, and the caller's progress told of each."""
+
+    def __init__(self, watch: Watch | None):
+        self.watch = watch
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        if self.watch is not None:
+            self.watch(name, 0, 0, "")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def steps(self, phase: str) -> Callable[[int, int, str], None]:
+        def step(done: int, total: int, name: str) -> None:
+            if self.watch is not None:
+                self.watch(phase, done, total, name)
+
+        return step

@@ -1,0 +1,131 @@
+"""What a rule for an ONNX operator sees of the node it translates, and how it makes IR nodes.
+
+A rule says that a node cannot be translated by raising UnsupportedError (valid, but not done) or ValueError or
+TypeError (the model is wrong); the importer adds which node it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from tensorc.errors import UnsupportedError
+from tensorc.frontend.emitter import Emitter
+from tensorc.frontend.reader import LoadedModel
+from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import Constant, Value
+
+
+class Call:
+    """One ONNX node with its inputs resolved. Calling it emits an IR node and gives its value."""
+
+    def __init__(
+        self, node: onnx.NodeProto, opset: int, inputs: Sequence[Value | None], emitter: Emitter, model: LoadedModel
+    ):
+        self.node = node
+        self.opset = opset
+        self.inputs = tuple(inputs)
+        self._emitter = emitter
+        self._model = model
+        self._attributes = {attribute.name: attribute for attribute in node.attribute}
+
+    def __call__(self, op: str, *inputs: Value, **attrs: Any) -> Value:
+        return self._emitter.emit(op, inputs, attrs)
+
+    # Inputs ---------------------------------------------------------------------------------------------
+
+    def input(self, index: int) -> Value:
+        value = self.optional(index)
+        if value is None:
+            raise ValueError(f"input {index} is missing")
+        return value
+
+    def optional(self, index: int) -> Value | None:
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def all_inputs(self) -> list[Value]:
+        """The inputs of an operator that takes any number of them, at least one."""
+        if not self.inputs:
+            raise ValueError("there are no inputs")
+        return [self.input(index) for index in range(len(self.inputs))]
+
+    def array(self, index: int) -> np.ndarray:
+        """The data of an input that must be constant: the IR has it as an attribute."""
+        value = self.input(index)
+        if value.constant is None:
+            raise UnsupportedError(f"its input {index} is computed from data")
+        return value.constant.numpy()
+
+    def ints(self, index: int) -> tuple[int, ...]:
+        """The integers of a constant list (or of one number)."""
+        array = self.array(index)
+        if array.ndim > 1 or not np.issubdtype(array.dtype, np.integer):
+            raise TypeError(f"input {index} must be a list of integers, not {self.input(index).type}")
+        return tuple(int(item) for item in array.reshape(-1))
+
+    def number(self, index: int) -> Any:
+        """The Python number of a constant of one element."""
+        array = self.array(index)
+        if array.size != 1:
+            raise ValueError(f"input {index} must be one number, not {self.input(index).type}")
+        return array.astype(object).reshape(()).item()
+
+    # Attributes -----------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        return name in self._attributes
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute as a Python value: strings decoded, lists as tuples; `default` when it is absent."""
+        attribute = self._attributes.get(name)
+        if attribute is None:
+            return default
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            return tuple(value)
+        return value
+
+    def required(self, name: str) -> Any:
+        if name not in self._attributes:
+            raise ValueError(f"the attribute {name!r} is missing")
+        return self.attr(name)
+
+    def tensor(self, name: str) -> Constant:
+        """A tensor attribute, by reference."""
+        return self._model.constant(self.required(name), label=self.node.output[0])
+
+    # Helpers of many rules ------------------------------------------------------------------------------
+
+    def constant(self, data: Any, dtype: str | None = None) -> Value:
+        """A constant value of an array, a number or a `Constant`."""
+        return self._emitter.constant(data if isinstance(data, Constant) else Constant.of(data, dtype))
+
+    def like(self, number: float, value: Value) -> Value:
+        """`number` as a scalar of `value`'s element type."""
+        return self.constant(number, value.dtype)
+
+    def cast(self, value: Value, dtype: str) -> Value:
+        return self("cast", value, to=dtype)
+
+    def reshape(self, value: Value, shape: Sequence[int]) -> Value:
+        return self("reshape", value, shape=tuple(shape))
+
+
+def shape_of(value: Value) -> tuple[int, ...]:
+    return static_shape(value.shape)
+
+
+def axis_of(axis: int, rank: int) -> int:
+    """`axis` counted from the front; ValueError when there is no such axis."""
+    if not -rank <= axis < rank:
+        raise ValueError(f"axis {axis} is outside a tensor of {rank} axes")
+    return axis % rank
+
+
+def axes_of(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    return tuple(sorted({axis_of(axis, rank) for axis in axes}))

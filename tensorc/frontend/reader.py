@@ -1,0 +1,180 @@
+"""Reads an ONNX model and says where its weights are; what the model computes is the importer's business.
+
+Weights are never copied here: an initializer becomes a `Constant` whose `load` maps the bytes where they lie, in the
+model's own file, in an external data file or in the protobuf. Everything that can be wrong with a file is found here
+and reported as one line that names it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from tensorc.errors import UnsupportedError, UserError
+from tensorc.frontend.wire import Extent, WireError, cut_weights
+from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import Constant
+from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, numpy_dtype
+
+#: A path, a serialized model, or a model in memory.
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A parsed model. `name` is how messages call it; `folder` is where its external data must lie.
+
+    The initializers of `proto` have names, types and shapes, but large ones no data: ask `initializer` for it.
+    """
+
+    name: str
+    proto: onnx.ModelProto
+    folder: Path | None = None
+    _data: np.ndarray | None = field(default=None, repr=False)
+    _extents: dict[str, Extent] = field(default_factory=dict, repr=False)
+
+    def initializer(self, tensor: onnx.TensorProto) -> Constant:
+        """The constant that an initializer of the main graph is."""
+        extent = self._extents.get(tensor.name)
+        if extent is None or self._data is None:
+            return self.constant(tensor)
+        type = self._type(tensor)
+        self._check_length(tensor, type, extent.length)
+        raw = self._data[extent.offset : extent.offset + extent.length]
+        return Constant(type, functools.partial(_view, raw, type), tensor.name)
+
+    def constant(self, tensor: onnx.TensorProto, label: str = "") -> Constant:
+        """The constant that any other tensor of the model is: an attribute, say."""
+        type = self._type(tensor)
+        label = tensor.name or label
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            return Constant(type, self._external(tensor, type), label)
+        if tensor.HasField("raw_data"):
+            self._check_length(tensor, type, len(tensor.raw_data))
+        constant = Constant(type, functools.partial(self._decode, tensor), label)
+        # One number is kept as such, so that its being a scalar is known without loading it again.
+        return Constant.of(constant.numpy(), label=label) if type.size == 1 else constant
+
+    def _decode(self, tensor: onnx.TensorProto) -> np.ndarray:
+        try:
+            return onnx.numpy_helper.to_array(tensor)
+        except (TypeError, ValueError) as error:
+            raise self._error(tensor, f"cannot be decoded: {error}") from error
+
+    def _type(self, tensor: onnx.TensorProto) -> TensorType:
+        try:
+            dtype = element_type(tensor.data_type)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{self.name}: tensor {tensor.name!r}: {error}") from error
+        if any(dim < 0 for dim in tensor.dims):
+            raise self._error(tensor, f"has the shape {list(tensor.dims)}")
+        return TensorType(dtype, tuple(tensor.dims))
+
+    def _check_length(self, tensor: onnx.TensorProto, type: TensorType, length: int) -> None:
+        if length != type.nbytes:
+            raise self._error(tensor, f"holds {length} bytes, its type {type} needs {type.nbytes}")
+
+    def _external(self, tensor: onnx.TensorProto, type: TensorType) -> Callable[[], np.ndarray]:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if not location:
+            raise self._error(tensor, "is external, but names no file")
+        if self.folder is None:
+            raise self._error(tensor, f"is in the external file {location!r}: give the model by its path")
+        try:
+            offset = int(entries.get("offset", 0))
+            length = int(entries.get("length", type.nbytes))
+        except ValueError as error:
+            raise self._error(tensor, f"has no number as offset or length in {location!r}") from error
+        self._check_length(tensor, type, length)
+        path = self._inside(tensor, location)
+        size = path.stat().st_size
+        if offset < 0 or offset + length > size:
+            raise self._error(
+                tensor, f"needs bytes {offset} to {offset + length} of {location!r}, which has {size} bytes"
+            )
+        return lambda: _view(_map(path, offset, length), type)
+
+    def _inside(self, tensor: onnx.TensorProto, location: str) -> Path:
+        """The external file, which must lie in the model's folder: a model may not read what it likes."""
+        assert self.folder is not None
+        folder = self.folder.resolve()
+        path = (folder / location).resolve()
+        if Path(location).is_absolute() or not path.is_relative_to(folder):
+            raise self._error(tensor, f"names the external file {location!r}, which is outside the model's folder")
+        if not path.is_file():
+            raise self._error(tensor, f"names the external file {location!r}, which does not exist")
+        return path
+
+    def _error(self, tensor: onnx.TensorProto, what: str) -> UserError:
+        return UserError(f"{self.name}: tensor {tensor.name!r} {what}")
+
+
+def element_type(code: int) -> str:
+    """numpy's name of one of ONNX's element types; UnsupportedError when the IR has no such type."""
+    try:
+        name = onnx.helper.tensor_dtype_to_np_dtype(code).name
+    except (KeyError, TypeError):
+        name = ""
+    if name not in SHORT_NAMES or code == onnx.TensorProto.STRING:
+        known = onnx.TensorProto.DataType.items()
+        label = next((key for key, value in known if value == code), str(code))
+        raise UnsupportedError(f"element type {label} is not supported; supported: {', '.join(DTYPES.values())}")
+    return name
+
+
+def read_model(source: Source) -> LoadedModel:
+    """Parse a model without its weights' data. UserError when it is none, or its file cannot be read."""
+    if isinstance(source, onnx.ModelProto):
+        model = LoadedModel("the model", source)
+    elif isinstance(source, bytes):
+        model = _parse("the model", np.frombuffer(source, dtype=np.uint8), None)
+    else:
+        path = Path(source)
+        model = _parse(str(path), _map_model(path), path.absolute().parent)
+    if not model.proto.HasField("graph") or not model.proto.opset_import:
+        raise UserError(f"{model.name} is not an ONNX model: it holds no graph or no opset")
+    return model
+
+
+def _map_model(path: Path) -> np.ndarray:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, not an ONNX file")
+        size = path.stat().st_size
+        return _map(path, 0, size) if size else np.empty(0, dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parse(name: str, data: np.ndarray, folder: Path | None) -> LoadedModel:
+    if not data.size:
+        raise UserError(f"{name} is empty")
+    proto = onnx.ModelProto()
+    try:
+        message, extents = cut_weights(data.data)
+        proto.ParseFromString(message)
+    except (WireError, DecodeError) as error:
+        raise UserError(f"{name} is truncated or not an ONNX model: {error}") from error
+    return LoadedModel(name, proto, folder, data, extents)
+
+
+def _map(path: Path, offset: int, length: int) -> np.ndarray:
+    if not length:
+        return np.empty(0, dtype=np.uint8)
+    return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(length,))
+
+
+def _view(raw: np.ndarray, type: TensorType) -> np.ndarray:
+    """`raw` bytes as an array of `type`: a view, or a copy when they do not lie where the element type may."""
+    array: np.ndarray = np.frombuffer(raw, dtype=numpy_dtype(type.dtype)).reshape(static_shape(type.shape))
+    return array if array.flags.aligned else array.copy()

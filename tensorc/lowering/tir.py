@@ -1,0 +1,243 @@
+"""The thin wall around TVM's tensor IR: every name of `tvm.tirx` that the project uses is used here.
+
+A kernel is a function with the C calling convention and nothing of TVM's runtime in it:
+
+    void NAME(T0 *p0, T1 *p1, ..., int32_t begin, int32_t end)
+
+It does the tasks [begin, end) of its outermost loop. Buffers are flat; `KernelBuilder` writes the loops:
+
+    with k.serial(8) as i, k.vector(16) as v:
+        k.store(out, k.load(a, i * 16 + v) + 1.0, i * 16 + v)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tvm import ir
+from tvm import tirx as T
+
+#: An expression, a variable or a plain number. TVM's classes carry no types that a checker could use.
+Expr = Any
+Buffer = Any
+
+
+def const(value: float | bool, dtype: str) -> Expr:
+    """A literal. Infinities and nan are legal for floats."""
+    if dtype == "bool":
+        return T.IntImm("bool", int(bool(value)))
+    if dtype.startswith(("int", "uint")):
+        return T.IntImm(dtype, int(value)) if abs(int(value)) < 2**63 else T.const(int(value), dtype)
+    return T.FloatImm(dtype, float(value))
+
+
+def dtype_of(expression: Expr) -> str:
+    return str(expression.dtype) if hasattr(expression, "dtype") else str(expression.ty.dtype)
+
+
+def cast(expression: Expr, dtype: str) -> Expr:
+    return T.Cast(dtype, expression) if dtype_of(expression) != dtype else expression
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    """Both sides are evaluated: neither may trap nor read outside its buffer."""
+    return T.Select(condition, yes, no)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    return T.min(a, b)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    return T.max(a, b)
+
+
+def compare(op: str, a: Expr, b: Expr) -> Expr:
+    return {"equal": T.EQ, "less": T.LT, "less_equal": T.LE, "greater": T.GT, "greater_equal": T.GE}[op](a, b)
+
+
+def is_nan(expression: Expr) -> Expr:
+    """True for a float32 nan, by its bits: a comparison of x with itself would be simplified away."""
+    return T.GT(bitwise_and(reinterpret(expression, "int32"), 0x7FFFFFFF), T.IntImm("int32", 0x7F800000))
+
+
+def logical(op: str, a: Expr, b: Expr | None = None) -> Expr:
+    return T.Not(a) if b is None else {"and": T.And, "or": T.Or}[op](a, b)
+
+
+def reinterpret(expression: Expr, dtype: str) -> Expr:
+    """The same bits under another type of the same width."""
+    return T.reinterpret(dtype, expression)
+
+
+def shift_left(a: Expr, bits: int) -> Expr:
+    return T.shift_left(a, T.IntImm(dtype_of(a), bits))
+
+
+def shift_right(a: Expr, bits: int) -> Expr:
+    return T.shift_right(a, T.IntImm(dtype_of(a), bits))
+
+
+def bitwise_and(a: Expr, mask: int) -> Expr:
+    return T.bitwise_and(a, T.IntImm(dtype_of(a), mask))
+
+
+def bitwise_or(a: Expr, bits: int) -> Expr:
+    return T.bitwise_or(a, T.IntImm(dtype_of(a), bits))
+
+
+def intrinsic(name: str, *arguments: Expr) -> Expr:
+    """An intrinsic that LLVM has an instruction for on vectors: sqrt, floor, ceil, nearbyint, fabs, trunc."""
+    return {"sqrt": T.sqrt, "floor": T.floor, "ceil": T.ceil, "nearbyint": T.nearbyint, "abs": T.abs,
+            "trunc": T.trunc}[name](*arguments)  # fmt: skip
+
+
+def truncated_div(a: Expr, b: Expr) -> Expr:
+    return T.truncdiv(a, b)
+
+
+def truncated_mod(a: Expr, b: Expr) -> Expr:
+    return T.truncmod(a, b)
+
+
+def floor_div(a: Expr, b: Expr) -> Expr:
+    return T.floordiv(a, b)
+
+
+def floor_mod(a: Expr, b: Expr) -> Expr:
+    return T.floormod(a, b)
+
+
+class KernelBuilder:
+    """Writes one kernel's statements in order. Buffers hold `elements` items of `dtype` in a row."""
+
+    def __init__(self) -> None:
+        self._blocks: list[list[Any]] = [[]]
+        self._params: list[Any] = []
+        self._declarations: list[Any] = []
+        self._names = 0
+        self._lane: tuple[Expr, int] = (0, 1)  #: the open vector loop's variable and extent
+        self.begin = T.Var("begin", "int32")
+        self.end = T.Var("end", "int32")
+
+    def _name(self, hint: str) -> str:
+        self._names += 1
+        return f"{hint}{self._names}"
+
+    # Buffers --------------------------------------------------------------------------------------------
+
+    def parameter(self, name: str, dtype: str, elements: int) -> Buffer:
+        """The next pointer parameter. Booleans are bytes in memory."""
+        stored = "int8" if dtype == "bool" else dtype
+        pointer = T.Var(name, ir.PointerType(ir.PrimType(stored)))
+        # Alignment 4: inputs come from anybody's memory, and unaligned vector moves cost nothing when aligned.
+        buffer = T.decl_buffer((max(elements, 1),), stored, name, data_alignment=min(4, _bytes(stored)))
+        self._params.append(pointer)
+        self._declarations.append(T.DeclBuffer(buffer, data=pointer))
+        return buffer
+
+    def registers(self, dtype: str, elements: int, name: str = "acc") -> Buffer:
+        """An array that the compiler keeps in registers when every index is a constant after unrolling."""
+        buffer = T.decl_buffer((elements,), dtype, self._name(name), scope="local")
+        self._blocks[-1].append(T.AllocBuffer(buffer))
+        return buffer
+
+    def load(self, buffer: Buffer, index: Expr) -> Expr:
+        return T.BufferLoad(buffer, [_index(index)])
+
+    def store(self, buffer: Buffer, value: Expr, index: Expr) -> None:
+        self._blocks[-1].append(T.BufferStore(buffer, value, [_index(index)]))
+
+    def prefetch(self, buffer: Buffer, index: Expr) -> None:
+        """Ask for the cache line of `buffer[index]`; the address may lie outside the buffer."""
+        address = T.address_of(T.BufferLoad(buffer, [_index(index)]))
+        zero, three, one = (T.IntImm("int32", n) for n in (0, 3, 1))
+        self._blocks[-1].append(T.Evaluate(T.call_intrin("void", "tirx.prefetch", address, zero, three, one)))
+
+    def bind(self, value: Expr, name: str = "t") -> Expr:
+        """Compute once; gives the variable. A plain number stays one."""
+        if isinstance(value, int | float):
+            return value
+        variable = T.Var(self._name(name), dtype_of(value))
+        self._blocks[-1].append(T.Bind(variable, value))
+        return variable
+
+    def keep(self, value: Expr) -> Expr:
+        """As `bind`, for values that are computed with rather than addressed by.
+
+        They go through a register slot, not a variable: TVM's simplifier substitutes variables into every condition
+        that it tries to prove, which takes minutes on transcendental functions.
+        """
+        if isinstance(value, int | float):
+            return value
+        lane, lanes = self._lane
+        slot = T.decl_buffer((lanes,), dtype_of(value), self._name("r"), scope="local")
+        # Allocated once a task, outside every loop that is unrolled: unrolling would allocate it again.
+        self._blocks[min(1, len(self._blocks) - 1)].insert(0, T.AllocBuffer(slot))
+        self.store(slot, value, lane)
+        return self.load(slot, lane)
+
+    # Control --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _loop(self, kind: Any, extent: Expr, begin: Expr, name: str) -> Iterator[Expr]:
+        if isinstance(extent, int) and extent == 1:
+            yield begin  # no loop: keeps the code that is printed and compiled small
+            return
+        variable = T.Var(self._name(name), "int32")
+        self._blocks.append([])
+        yield variable
+        body = _sequence(self._blocks.pop())
+        self._blocks[-1].append(T.For(variable, _index(begin), _index(extent), kind, body))
+
+    def serial(self, extent: Expr, begin: Expr = 0, name: str = "i") -> contextlib.AbstractContextManager[Expr]:
+        return self._loop(T.ForKind.SERIAL, extent, begin, name)
+
+    def unrolled(self, extent: int, name: str = "u") -> contextlib.AbstractContextManager[Expr]:
+        return self._loop(T.ForKind.UNROLLED, extent, 0, name)
+
+    @contextlib.contextmanager
+    def vector(self, lanes: int, name: str = "v") -> Iterator[Expr]:
+        """Vector loops do not nest."""
+        with self._loop(T.ForKind.VECTORIZED, lanes, 0, name) as lane:
+            self._lane = (lane, lanes)
+            yield lane
+        self._lane = (0, 1)
+
+    def tasks(self) -> contextlib.AbstractContextManager[Expr]:
+        """The outermost loop, over this call's share of the tasks."""
+        return self._loop(T.ForKind.SERIAL, self.end - self.begin, self.begin, "task")
+
+    def when(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
+        """`yes()` writes what happens where `condition` holds, `no()` the rest."""
+        branches = []
+        for write in (yes, no):
+            self._blocks.append([])
+            if write is not None:
+                write()
+            branches.append(self._blocks.pop())
+        otherwise = _sequence(branches[1]) if branches[1] else None
+        self._blocks[-1].append(T.IfThenElse(condition, _sequence(branches[0]), otherwise))
+
+    def function(self, name: str) -> Any:
+        """The finished PrimFunc."""
+        (statements,) = self._blocks
+        body = _sequence([*self._declarations, *statements])
+        function = T.PrimFunc([*self._params, self.begin, self.end], body)
+        return function.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
+
+
+def _bytes(dtype: str) -> int:
+    return max(int("".join(ch for ch in dtype if ch.isdigit())) // 8, 1)
+
+
+def _index(value: Expr) -> Expr:
+    return T.IntImm("int32", value) if isinstance(value, int) else value
+
+
+def _sequence(statements: Sequence[Any]) -> Any:
+    if not statements:
+        return T.Evaluate(T.IntImm("int32", 0))
+    return statements[0] if len(statements) == 1 else T.SeqStmt(list(statements))

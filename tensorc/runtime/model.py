@@ -1,0 +1,154 @@
+"""A compiled model, run in the manner of an ONNX Runtime session.
+
+This is all that a program needs which only runs models, so it imports neither a compiler nor ONNX. Inputs are
+checked here, once and for every target; the target's executable then gets contiguous arrays of the right types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from tensorc.errors import UserError
+from tensorc.ir.types import numpy_dtype
+from tensorc.runtime.artifact import Artifact, replaced_file
+from tensorc.target import Executable, find_target
+
+#: ONNX spells these element types otherwise than numpy.
+_ONNX_NAMES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output: its name, numpy's name of its element type, its shape."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+    @property
+    def type(self) -> str:
+        """The type as ONNX Runtime writes it, such as ``tensor(float)``."""
+        return f"tensor({_ONNX_NAMES.get(self.dtype, self.dtype)})"
+
+
+class _Slot:
+    """What one input must be, in the form that is quickest to compare."""
+
+    def __init__(self, info: TensorInfo):
+        self.name = info.name
+        self.dtype = numpy_dtype(info.dtype)
+        self.shape = tuple(info.shape)
+
+    def accept(self, value: Any) -> np.ndarray:
+        array = np.asarray(value, order="C")
+        if array.dtype != self.dtype:
+            raise UserError(f"input {self.name!r} has element type {_dtype_name(array.dtype)}; it must be {self.dtype}")
+        if array.shape != self.shape:
+            raise UserError(f"input {self.name!r} has shape {list(array.shape)}; it must be {list(self.shape)}")
+        return array
+
+
+def _dtype_name(dtype: np.dtype) -> str:
+    return str(dtype) if dtype.isnative else f"{dtype.name} with bytes swapped"
+
+
+class Model:
+    """A loaded model. `run` may be called from several threads at once; use it as a context manager, or `close` it."""
+
+    def __init__(self, artifact: Artifact, executable: Executable):
+        self.manifest: dict[str, Any] = artifact.manifest
+        self._artifact = artifact
+        self._executable: Executable | None = executable
+        self._inputs = [TensorInfo(**row) for row in self.manifest["inputs"]]
+        self._outputs = [TensorInfo(**row) for row in self.manifest["outputs"]]
+        self._slots = [_Slot(info) for info in self._inputs]
+        self._output_index = {info.name: index for index, info in enumerate(self._outputs)}
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The named outputs, all of them for None, given every input by name.
+
+        Raises UserError where a name, an element type or a shape is not the model's.
+        """
+        outputs = self.executable.run(self.bind(feed))
+        if not output_names:
+            return outputs
+        unknown = [name for name in output_names if name not in self._output_index]
+        if unknown:
+            raise UserError(f"no output is named {unknown[0]!r}; outputs: {', '.join(self._output_index)}")
+        return [outputs[self._output_index[name]] for name in output_names]
+
+    def bind(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The arrays of `feed` in the order of the inputs, checked; copied only if they are not contiguous."""
+        if len(feed) != len(self._slots) or any(slot.name not in feed for slot in self._slots):
+            raise UserError(self._name_fault(feed))
+        return [slot.accept(feed[slot.name]) for slot in self._slots]
+
+    def _name_fault(self, feed: Mapping[str, np.ndarray]) -> str:
+        names = [slot.name for slot in self._slots]
+        legal = f"inputs: {', '.join(names) or 'none'}"
+        unknown = [name for name in feed if name not in names]
+        if unknown:
+            return f"no input is named {unknown[0]!r}; {legal}"
+        return f"input {next(name for name in names if name not in feed)!r} is missing; {legal}"
+
+    def get_inputs(self) -> list[TensorInfo]:
+        return list(self._inputs)
+
+    def get_outputs(self) -> list[TensorInfo]:
+        return list(self._outputs)
+
+    @property
+    def executable(self) -> Executable:
+        """The target's own handle, for what only that target can do, such as timing steps."""
+        if self._executable is None:
+            raise UserError(f"model {self.manifest['name']!r} is closed")
+        return self._executable
+
+    @property
+    def threads(self) -> int:
+        """Threads that one run uses on the host. Executables that run elsewhere have no such attribute."""
+        return int(getattr(self.executable, "threads", 1))
+
+    @property
+    def summary(self) -> list[tuple[str, str]]:
+        """Rows (label, value) that tell a person what was built."""
+        return [(label, value) for label, value in self.manifest["summary"]]
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact to `path`, whole or not at all; it may be the file that the model was loaded from."""
+        with replaced_file(Path(path)) as file:
+            file.write(self._artifact.data)
+
+    def close(self) -> None:
+        """Stop the threads and let go of the memory. Closing twice is harmless."""
+        if self._executable is not None:
+            self._executable.close()
+            self._executable = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(path: str | Path, threads: int = 0) -> Model:
+    """Load an artifact and make it runnable here. `threads` of 0 leaves the number to the target.
+
+    Raises UserError for a file that is not a sound artifact, a target that is not installed, or a machine that
+    lacks what the code was built for.
+    """
+    if threads < 0:
+        raise UserError(f"threads is {threads}; it must be 0, for the default, or more")
+    artifact = Artifact.open(path)
+    sections = {name: artifact.section(name) for name in artifact.names}
+    target = find_target(artifact.manifest["target"])
+    return Model(artifact, target.load(artifact.manifest["program"], sections, threads))

@@ -1,0 +1,91 @@
+"""Seeded random inputs that a model can be run on: for `verify`, `bench` and `run --random`.
+
+Floats are standard normal. Integers need more care: a token id past the end of its table is an error, not a bad
+sample, so an input that indexes a table of the ONNX graph is drawn below that table's extent. Other integers (masks,
+segment ids) are 0 or 1, which is legal for nearly every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorc.errors import UserError
+from tensorc.ir.types import is_float, numpy_dtype
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: No index is drawn at or past this, however large its table.
+LARGEST = 1000
+
+#: Operators that hand integers on unchanged: what they give indexes as their input does.
+_CARRIERS = frozenset({
+    "Cast", "Concat", "Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze", "Where",
+})  # fmt: skip
+#: Operators that index their first input by their second, along the attribute `axis`.
+_INDEXING = frozenset({"Gather", "GatherElements"})
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Name, numpy type and static shape of one input, as an artifact's manifest has them."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @staticmethod
+    def of_manifest(rows: Sequence[Mapping[str, Any]]) -> list[Spec]:
+        specs = []
+        for row in rows:
+            free = [dim for dim in row["shape"] if not isinstance(dim, int)]
+            if free:
+                raise UserError(f"input {row['name']!r} has the free axis {free[0]!r}: no random data without a shape")
+            specs.append(Spec(row["name"], row["dtype"], tuple(row["shape"])))
+        return specs
+
+
+def random_inputs(specs: Sequence[Spec], seed: int, limits: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+    """One array an input, the same for the same seed; `limits` gives the extents that integers stay below, by name."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for spec in specs:
+        dtype = numpy_dtype(spec.dtype)
+        if is_float(spec.dtype):
+            arrays[spec.name] = rng.standard_normal(spec.shape).astype(dtype)
+        else:
+            below = min((limits or {}).get(spec.name, 2), LARGEST)
+            arrays[spec.name] = rng.integers(0, below, spec.shape).astype(dtype)
+    return arrays
+
+
+def index_limits(model: ModelProto) -> dict[str, int]:
+    """For each input that ends as an index into a constant table: the least extent of those tables."""
+    extents = _constant_shapes(model)
+    origins: dict[str, set[str]] = {value.name: {value.name} for value in model.graph.input}
+    limits: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in _INDEXING and node.input[0] in extents:
+            table = extents[node.input[0]]
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            for name in origins.get(node.input[1], ()):
+                limits[name] = min(limits.get(name, table[axis]), table[axis])
+        elif node.op_type in _CARRIERS:
+            carried = set().union(*(origins.get(name, set()) for name in node.input))
+            for name in node.output:
+                origins[name] = carried
+    return limits
+
+
+def _constant_shapes(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                shapes[node.output[0]] = tuple(attribute.t.dims)
+    return {name: shape for name, shape in shapes.items() if shape}

@@ -1,0 +1,63 @@
+"""`tensorc inspect`, `tensorc targets` and `tensorc ops`."""
+
+import json
+
+from onnx import TensorProto, helper
+
+from tensorc.ir import OPS
+
+
+def test_a_model_before_compilation(tensorc_, mlp):
+    facts = json.loads(tensorc_("inspect", mlp, "--json").out)
+    assert facts["parameters"] == 8 * 4 + 4
+    assert facts["supported"] is True
+    assert {row["name"]: (row["count"], row["supported"]) for row in facts["operators"]} == {
+        "Gemm": (1, True),
+        "Relu": (1, True),
+    }
+    assert facts["ir"]["text"].startswith("graph @")
+    text = tensorc_("inspect", mlp).out
+    assert "graph @" in text
+    assert "in/x" in text
+
+
+def test_an_unsupported_operator_is_told_not_refused(tensorc_, tmp_path):
+    import onnx
+
+    node = helper.make_node("Frobnicate", ["x"], ["y"], domain="org.example")
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([node], "g", rows[:1], rows[1:])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("org.example", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "odd.onnx")
+    done = tensorc_("inspect", tmp_path / "odd.onnx", "--json")
+    facts = json.loads(done.out)
+    assert (done.code, facts["supported"]) == (0, False)
+    assert "org.example.Frobnicate" in facts["problem"]
+    assert "org.example.Frobnicate" in tensorc_("inspect", tmp_path / "odd.onnx").out
+
+
+def test_an_artifact(tensorc_, artifact):
+    facts = json.loads(tensorc_("inspect", artifact, "--json").out)
+    assert facts["name"] == "mlp"
+    assert "graph" in facts["sections"]
+    text = tensorc_("inspect", artifact).out
+    for word in ("interpreter", "section graph", "Kernels", "matmul" if "matmul" in OPS else "gemm"):
+        assert word in text
+
+
+def test_a_target_added_by_another_package_is_listed(tensorc_, monkeypatch):
+    import tensorc.cli.listings
+    from tensorc.target import find_target
+
+    # Alone, so that this test does not need the compiler of the others.
+    monkeypatch.setattr(tensorc.cli.listings, "installed_targets", lambda: [type(find_target("interpreter"))])
+    rows = json.loads(tensorc_("targets", "--json").out)["targets"]
+    assert rows == [{"target": "interpreter", "description": "numpy, one operator at a time"}]
+    assert "interpreter" in tensorc_("targets").out
+
+
+def test_ops_lists_the_table_and_what_the_frontend_takes(tensorc_):
+    listed = json.loads(tensorc_("ops", "--json").out)
+    assert [op["name"] for op in listed["ir"]] == list(OPS)
+    assert "Relu" in [operator["name"] for operator in listed["onnx"]]
+    assert "Relu" in tensorc_("ops").out

@@ -1,0 +1,88 @@
+"""What is wrong is said in one line, with what is legal, and with the right exit code."""
+
+import pytest
+
+from tensorc.cli import cli
+
+COMMANDS = "bench, compile, inspect, ops, run, targets, verify"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], f"no command given; commands: {COMMANDS}"),
+        (["comple"], f"no command 'comple' (did you mean compile?); commands: {COMMANDS}"),
+        (["compile"], "compile: Missing argument 'MODEL.onnx'."),
+        (["compile", "absent.onnx"], "File 'absent.onnx' does not exist."),
+        (["compile", "{model}", "--shap", "x=1"], "no option --shap (did you mean --shape"),
+        (["compile", "{model}", "--shape", "x=1xax3"], "'x=1xax3' is not NAME=SHAPE"),
+        (["compile", "{model}", "--shape", "x=0x3"], "'x=0x3' is not NAME=SHAPE"),
+        (["compile", "{model}", "--shape", "x=1", "--shape", "x=2"], "'x' is given twice"),
+        (["compile", "{model}", "--threads", "-1"], "-1 is not in the range x>=0"),
+        (["compile", "{model}", "--target", "abacus"], "unknown target 'abacus'; installed: "),
+        (["run", "{model}"], "is not a tensorc artifact"),
+        (["run", "{model}", "--input", "x"], "'x' is not NAME=FILE.npy"),
+        (["run", "{model}", "--input", "x=absent.npy"], "File 'absent.npy' does not exist."),
+        (["bench", "{model}", "--against", "abacus"], "no engine 'abacus'; engines: onnxruntime, openvino"),
+        (["verify", "{model}", "--rtol", "-1"], "-1.0 is not in the range x>=0"),
+    ],
+)
+def test_usage_error(tensorc_, mlp, words, expected):
+    assert expected in tensorc_(*(word.format(model=mlp) for word in words)).complaint()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--precision", "--quantize", "--calibration", "--tune", "--database", "--memory-budget", "--fallback", "--report"],
+)
+def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
+    line = tensorc_("compile", mlp, option, "1").complaint()
+    assert f"no option {option}" in line
+    assert "options: --target, --output, --shape, --threads, --print-ir-after, --json" in line
+
+
+def test_what_is_no_model_is_named(tensorc_, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a protobuf")
+    assert str(broken) in tensorc_("compile", broken, "--target", "interpreter").complaint()
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    def fail_with(error):
+        def callback(**_):
+            raise error
+
+        monkeypatch.setattr(cli.commands["targets"], "callback", callback)
+
+    return fail_with
+
+
+def test_a_fault_of_ours_is_one_line_that_tells_how_to_see_more(tensorc_, failing, monkeypatch):
+    monkeypatch.delenv("TENSORC_TRACEBACK", raising=False)
+    failing(KeyError("gone\nfor good"))
+    done = tensorc_("targets")
+    assert done.code == 3
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("tensorc: internal error: KeyError: ")
+    assert "TENSORC_TRACEBACK=1" in done.err
+
+
+def test_the_traceback_is_one_variable_away(tensorc_, failing, monkeypatch):
+    monkeypatch.setenv("TENSORC_TRACEBACK", "1")
+    failing(KeyError("gone"))
+    assert "Traceback (most recent call last)" in tensorc_("targets").err
+
+
+def test_an_interrupt_has_the_shells_code(tensorc_, failing):
+    failing(KeyboardInterrupt())
+    done = tensorc_("targets")
+    assert done.code == 130
+    assert "interrupted" in done.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["compile", "--help"], ["bench", "-h"]])
+def test_help_is_no_error(tensorc_, words):
+    done = tensorc_(*words)
+    assert (done.code, done.err) == (0, "")
+    assert "tensorc" in done.out

@@ -1,0 +1,350 @@
+"""Every ONNX operator's rule, at the opsets where its meaning changed, against ONNX Runtime.
+
+Where ONNX Runtime has no kernel for an operator at an opset, or no such opset, ONNX's reference evaluator stands in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from tensorc.frontend import import_model, supported_operators
+from tensorc.ir import evaluate, parse_graph
+
+_ORT_REFUSES = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
+
+
+def _random(*shape: int, dtype: str = "float32", low: float = -2, high: float = 2) -> np.ndarray:
+    rng = np.random.default_rng(sum(shape) + len(shape))
+    if dtype == "bool":
+        return rng.random(shape) < 0.5
+    return (rng.random(shape) * (high - low) + low).astype(dtype)
+
+
+X = _random(2, 3, 4)
+POSITIVE = _random(2, 3, 4, low=0.1)
+IMAGE = _random(2, 4, 7, 6)
+I64 = np.array([[5, -7, 3], [-2, 9, 4]], dtype=np.int64)
+DIVISOR = np.array([[2, 3, -2], [-3, 4, 5]], dtype=np.int64)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, dtype=np.int64)
+
+
+@dataclass
+class Case:
+    """One node. `constants` are the inputs that the IR needs as numbers: they are initializers."""
+
+    op: str
+    opset: int
+    inputs: tuple[np.ndarray | None, ...]
+    constants: tuple[int, ...] = ()
+    outputs: int = 1
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def model(self, all_constant: bool = False) -> onnx.ModelProto:
+        names = ["" if x is None else f"x{i}" for i, x in enumerate(self.inputs)]
+        results = [f"y{i}" for i in range(self.outputs)]
+        fixed = [i for i, x in enumerate(self.inputs) if x is not None and (all_constant or i in self.constants)]
+        graph = helper.make_graph(
+            [helper.make_node(self.op, names, results, name="node", **self.attrs)],
+            "one-node",
+            [
+                helper.make_tensor_value_info(names[i], helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+                for i, x in enumerate(self.inputs)
+                if x is not None and i not in fixed
+            ],
+            [helper.make_empty_tensor_value_info(name) for name in results],
+            [numpy_helper.from_array(np.asarray(self.inputs[i]), names[i]) for i in fixed],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        return onnx.shape_inference.infer_shapes(model)
+
+    def feed(self) -> dict[str, np.ndarray]:
+        return {f"x{i}": np.asarray(x) for i, x in enumerate(self.inputs) if x is not None and i not in self.constants}
+
+    def expected(self) -> list[np.ndarray]:
+        model = self.model()
+        try:
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            return list(session.run(None, self.feed()))
+        except _ORT_REFUSES:
+            return list(ReferenceEvaluator(model).run(None, self.feed()))
+
+
+def case(op: str, opset: int, *inputs: Any, constants: tuple[int, ...] = (), outputs: int = 1, **attrs: Any) -> Case:
+    return Case(op, opset, inputs, constants, outputs, attrs)
+
+
+UNARY = [
+    *(case(op, opset, X) for op in ("Abs", "Ceil", "Exp", "Floor", "Neg", "Sigmoid", "Tanh") for opset in (7, 13)),
+    *(case(op, 13, POSITIVE) for op in ("Log", "Sqrt", "Reciprocal")),
+    *(
+        case(op, 13, X)
+        for op in ("Erf", "Sign", "Softplus", "Softsign", "Cos", "Sin", "Tan", "Elu", "LeakyRelu", "Selu")
+    ),
+    *(case(op, 18, X) for op in ("HardSigmoid", "HardSwish", "Celu", "ThresholdedRelu", "Mish", "Identity")),
+    case("Round", 11, np.array([0.5, 1.5, -0.5, -2.5, 2.3], dtype=np.float32)),
+    case("Elu", 7, X, alpha=0.3),
+    case("LeakyRelu", 16, X, alpha=0.3),
+    case("Celu", 12, X, alpha=0.7),
+    case("HardSigmoid", 7, X, alpha=0.4, beta=0.3),
+    case("Selu", 7, X, alpha=1.5, gamma=1.1),
+    case("Relu", 7, X),
+    case("Relu", 14, X.astype(np.int32)),
+    case("Not", 7, X > 0),
+    case("Abs", 13, I64),
+    case("Gelu", 20, X),
+    case("Gelu", 20, X, approximate="tanh"),
+    case("Swish", 24, X),
+    case("Swish", 24, X, alpha=1.5),
+    case("IsNaN", 13, np.array([1, np.nan, np.inf], dtype=np.float32)),
+    *(case(op, 13, X.astype(np.float16)) for op in ("Relu", "Sigmoid", "Exp")),
+]
+BINARY = [
+    *(case(op, 7, X, X[:, :1] + 3) for op in ("Add", "Sub", "Mul", "Div")),
+    *(case(op, 14, I64, DIVISOR) for op in ("Add", "Sub", "Mul", "Div")),
+    case("Div", 14, I64.astype(np.int32), DIVISOR.astype(np.int32)),
+    case("Div", 14, I64.astype(np.int8), DIVISOR.astype(np.int8)),
+    case("Div", 14, np.array([7, 9], np.uint8), np.array([2, 4], np.uint8)),
+    *(case(op, 7, X > 0, X < 1) for op in ("And", "Or", "Xor")),
+    *(case(op, 13, X, np.round(X)) for op in ("Equal", "Less", "Greater")),
+    *(case(op, 16, I64, DIVISOR) for op in ("LessOrEqual", "GreaterOrEqual", "Equal")),
+    case("Equal", 7, I64, I64),
+    case("Less", 9, I64, DIVISOR),
+    case("Pow", 7, POSITIVE, np.float32(2.5)),
+    case("Pow", 12, POSITIVE, np.int64(3)),
+    case("Pow", 15, I64, np.float32(2)),
+    case("Pow", 13, I64, np.array([[2, 0, 1]], dtype=np.int32)),
+    case("Mod", 10, I64, DIVISOR),
+    case("Mod", 13, I64, DIVISOR, fmod=1),
+    case("Mod", 13, X, np.float32(0.7), fmod=1),
+    *(case(op, opset, X, X[0], X[:1, :1]) for op in ("Sum", "Max", "Min", "Mean") for opset in (8, 13)),
+    case("Max", 13, I64, DIVISOR),
+    case("Sum", 13, X),
+    case("PRelu", 9, IMAGE, _random(4, 1, 1)),
+    case("PRelu", 16, X, X[0]),
+    case("Where", 9, X > 0, X, np.float32(0)),
+    case("Where", 16, X[0] > 0, I64[:1, :1], I64[1:, 1:2]),
+]
+CLIP = [
+    case("Clip", 7, X, min=-0.5, max=0.5),
+    case("Clip", 7, X, min=0.0),
+    case("Clip", 7, X),
+    case("Clip", 11, X, np.float32(-1), np.float32(1), constants=(1, 2)),
+    case("Clip", 13, X, None, np.float32(1), constants=(2,)),
+    case("Clip", 13, X, np.float32(-1), np.float32(1)),
+    case("Clip", 12, I64, np.int64(-3), constants=(1,)),
+    case("Clip", 13, X),
+]
+PRODUCTS = [
+    case("MatMul", 9, _random(2, 3, 4), _random(4, 5)),
+    case("MatMul", 13, _random(2, 1, 3, 4), _random(5, 4, 2)),
+    case("MatMul", 13, _random(4), _random(4, 5)),
+    case("MatMul", 13, _random(2, 3, 4), _random(4)),
+    case("MatMul", 13, _random(4), _random(4) + 1),
+    case("MatMul", 13, I64, DIVISOR.T.copy()),
+    case("Gemm", 7, _random(3, 4), _random(4, 5), _random(5)),
+    case("Gemm", 11, _random(3, 4), _random(4, 5)),
+    case("Gemm", 13, _random(4, 3), _random(5, 4), _random(3, 1), transA=1, transB=1, alpha=0.5, beta=2.0),
+    case("Gemm", 9, _random(3, 4), _random(5, 4), np.float32(2), transB=1, beta=0.3),
+]
+_W = _random(6, 4, 3, 3)
+WINDOWS = [
+    case("Conv", 7, IMAGE, _W),
+    case("Conv", 11, IMAGE, _W, _random(6), pads=[1, 0, 2, 1], strides=[2, 1]),
+    case("Conv", 11, IMAGE, _random(8, 2, 3, 2), group=2, dilations=[2, 1]),
+    case("Conv", 22, IMAGE, _random(8, 1, 3, 3), _random(8), group=4, kernel_shape=[3, 3]),
+    *(case("Conv", 11, IMAGE, _W, auto_pad=mode, strides=[2, 3]) for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")),
+    case("Conv", 11, _random(2, 3, 9), _random(4, 3, 4), _random(4), pads=[2, 1]),
+    case("Conv", 11, _random(1, 2, 5, 4, 6), _random(3, 2, 2, 3, 2), _random(3), strides=[1, 1, 2]),
+    case("MaxPool", 7, IMAGE, kernel_shape=[3, 2]),
+    case("MaxPool", 8, IMAGE, kernel_shape=[3, 3], pads=[1, 1, 0, 1], strides=[2, 2]),
+    case("MaxPool", 10, IMAGE, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+    case("MaxPool", 12, IMAGE, kernel_shape=[2, 2], dilations=[2, 3]),
+    case("MaxPool", 12, IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+    case("MaxPool", 12, (IMAGE * 50).astype(np.int8), kernel_shape=[2, 2], pads=[1, 1, 1, 1]),
+    case("MaxPool", 11, _random(2, 3, 9), kernel_shape=[4], strides=[3], pads=[1, 2], ceil_mode=1),
+    case("AveragePool", 7, IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    case("AveragePool", 7, IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1, strides=[2, 1]),
+    case("AveragePool", 10, IMAGE, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[1, 1, 0, 1]),
+    case(
+        "AveragePool",
+        19,
+        IMAGE,
+        kernel_shape=[3, 2],
+        strides=[2, 2],
+        ceil_mode=1,
+        count_include_pad=1,
+        pads=[1, 0, 1, 1],
+    ),
+    case("AveragePool", 19, IMAGE, kernel_shape=[2, 2], dilations=[2, 2]),
+    case("AveragePool", 11, IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    case("AveragePool", 11, _random(1, 2, 5, 4, 6), kernel_shape=[2, 2, 2]),
+    *(case(op, opset, IMAGE) for op in ("GlobalAveragePool", "GlobalMaxPool") for opset in (7, 22)),
+]
+_STATS = (_random(4), _random(4) + 1, _random(4), np.abs(_random(4)) + 0.5)
+NORMALIZATION = [
+    *(case("BatchNormalization", opset, IMAGE, *_STATS, epsilon=1e-3) for opset in (7, 9, 14, 15)),
+    case("BatchNormalization", 9, IMAGE[:, :, 0, 0], *_STATS),
+    case("LayerNormalization", 17, X, X[0, 0], X[1, 1]),
+    case("LayerNormalization", 17, X, X[0], axis=1, epsilon=1e-2),
+    case("LayerNormalization", 17, X, X[0, 0, :1], axis=-1),
+    case("RMSNormalization", 23, X, X[0, 0]),
+    case("InstanceNormalization", 7, IMAGE, *_STATS[:2]),
+    case("GroupNormalization", 18, IMAGE, _random(2), _random(2) + 1, num_groups=2),
+    case("GroupNormalization", 21, IMAGE, *_STATS[:2], num_groups=2),
+    case("LRN", 7, IMAGE, size=3),
+    case("LRN", 13, IMAGE, size=5, alpha=0.1, beta=0.5, bias=2.0),
+    *(case(op, opset, X) for op in ("Softmax", "LogSoftmax") for opset in (7, 11, 13)),
+    *(case("Softmax", opset, X, axis=axis) for opset in (11, 13) for axis in (0, 1, -1)),
+]
+REDUCTIONS = [
+    *(
+        case(f"Reduce{op}", 11, POSITIVE, axes=[1, -1])
+        for op in ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+    ),
+    *(
+        case(f"Reduce{op}", 18, X, ints(1), constants=(1,), keepdims=0)
+        for op in ("Sum", "Mean", "Max", "Min", "Prod", "L2", "LogSumExp")
+    ),
+    case("ReduceSum", 13, X, ints(-1, 0), constants=(1,)),
+    case("ReduceSum", 13, X, noop_with_empty_axes=1),
+    case("ReduceSum", 7, X),
+    case("ReduceMean", 7, X, keepdims=0),
+    case("ReduceMax", 13, I64, axes=[0]),
+    case("ReduceMean", 18, X),
+    case("ReduceMax", 20, X > 0, ints(1), constants=(1,)),
+    case("CumSum", 11, X, np.int64(1), constants=(1,)),
+    case("CumSum", 14, X, np.int64(-1), constants=(1,), exclusive=1, reverse=1),
+]
+MOVEMENT = [
+    *(case("Reshape", opset, X, ints(0, -1), constants=(1,)) for opset in (7, 13)),
+    case("Reshape", 14, X, ints(4, 3, 2), constants=(1,), allowzero=1),
+    case("Reshape", 14, X[:, :0], ints(0, 7), constants=(1,), allowzero=1),
+    *(case("Flatten", 11, X, axis=axis) for axis in (0, 1, 3, -1)),
+    case("Flatten", 7, X),
+    case("Squeeze", 7, X[:, :1]),
+    case("Squeeze", 11, X[:, :1], axes=[-2]),
+    case("Squeeze", 13, X[:, :1], ints(1), constants=(1,)),
+    case("Squeeze", 13, X[:1, :1]),
+    case("Unsqueeze", 7, X, axes=[0, 2]),
+    case("Unsqueeze", 11, X, axes=[-1]),
+    case("Unsqueeze", 13, X, ints(-1, 0), constants=(1,)),
+    case("Transpose", 7, X),
+    case("Transpose", 13, X, perm=[1, 2, 0]),
+    case("Concat", 7, X, X[:, :1], axis=1),
+    case("Concat", 13, X, X, axis=-1),
+    case("Concat", 13, X, axis=0),
+    case("Split", 7, IMAGE, outputs=2, axis=1),
+    case("Split", 11, IMAGE, outputs=2, axis=-2, split=[3, 4]),
+    case("Split", 13, IMAGE, ints(2, 4), constants=(1,), outputs=2, axis=3),
+    case("Split", 18, IMAGE, outputs=3, axis=2, num_outputs=3),
+    case("Slice", 7, X, starts=[1, -3], ends=[9, -1], axes=[1, 2]),
+    case("Slice", 9, X, starts=[1], ends=[2]),
+    case("Slice", 10, X, ints(1, 0), ints(3, 4), constants=(1, 2)),
+    case("Slice", 11, X, ints(-1), ints(-99), ints(-1), ints(-1), constants=(1, 2, 3, 4)),
+    case("Slice", 13, X, ints(3, 0), ints(0, 99), ints(2, 1), ints(-2, 2), constants=(1, 2, 3, 4)),
+    case("Slice", 13, X, ints(2), ints(1), constants=(1, 2)),
+    case("Expand", 8, X[:, :1], ints(5, 1, 3, 1), constants=(1,)),
+    case("Expand", 13, np.float32(3), ints(2, 2), constants=(1,)),
+    case("Tile", 7, X, ints(2, 1, 3), constants=(1,)),
+    case("Tile", 13, I64, ints(1, 0), constants=(1,)),
+    case("Pad", 7, X, pads=[0, 1, 2, 0, 0, 1], value=1.5),
+    case("Pad", 10, X, pads=[0, 1, 1, 0, 1, 2], mode="reflect"),
+    case("Pad", 10, X, pads=[0, 1, 1, 0, 1, 2], mode="edge"),
+    case("Pad", 11, X, ints(0, 0, 1, 0, -1, 1), constants=(1,)),
+    case("Pad", 13, X, ints(0, 1, 0, 2, 0, 0), np.float32(7), constants=(1, 2)),
+    case("Pad", 18, X, ints(1, 2), None, ints(-1), constants=(1, 3)),
+    case("Pad", 19, X, ints(1, 2), None, ints(2), constants=(1, 3), mode="wrap"),
+    case("DepthToSpace", 7, _random(1, 8, 2, 3), blocksize=2),
+    case("DepthToSpace", 11, _random(1, 8, 2, 3), blocksize=2, mode="CRD"),
+    case("SpaceToDepth", 7, _random(1, 2, 4, 6), blocksize=2),
+]
+INDEXING = [
+    case("Gather", 7, X, ints(1, 0)),
+    case("Gather", 11, X, np.array([[0, -1], [2, 1]]), axis=1),
+    case("Gather", 13, X, np.int64(-1), axis=-1),
+    case("Gather", 13, X, np.array([0, 1], dtype=np.int32), axis=0),
+    case("GatherElements", 11, X, np.array([[[0, -1, 1, 2]], [[2, 2, 0, 1]]]), axis=1),
+    case("GatherElements", 13, X, np.zeros((2, 3, 2), dtype=np.int64), axis=-1),
+    case("GatherND", 11, X, np.array([[0, 2], [1, -1]])),
+    case("GatherND", 12, X, np.array([[[0], [2]], [[1], [1]]]), batch_dims=1),
+    case("GatherND", 13, X, np.array([[0, 1, 2]])),
+    case("Trilu", 14, X),
+    case("Trilu", 14, X, np.int64(-1), constants=(1,), upper=0),
+    case("OneHot", 9, ints(0, 2, -1), np.int64(3), np.array([0, 5], dtype=np.float32), constants=(1,)),
+    case("OneHot", 11, I64 % 3, np.int64(3), np.array([1, 4], dtype=np.float32), constants=(1,), axis=1),
+]
+CONSTANTS = [
+    case("ConstantOfShape", 9, ints(2, 3), constants=(0,)),
+    case("ConstantOfShape", 20, ints(), constants=(0,), value=numpy_helper.from_array(ints(7))),
+    case("Shape", 7, X),
+    case("Shape", 15, X, start=-2),
+    case("Shape", 15, X, start=0, end=1),
+    case("Size", 13, X),
+    case("Range", 11, np.int64(1), np.int64(10), np.int64(4), constants=(0, 1, 2)),
+    case("Range", 11, np.float32(2), np.float32(0), np.float32(-0.5), constants=(0, 1, 2)),
+    case("EyeLike", 9, I64, k=1),
+    case("EyeLike", 9, I64, dtype=TensorProto.FLOAT),
+    case("NonZero", 13, I64 % 2, constants=(0,)),
+    case("Constant", 13, value_floats=[1.0, 2.0]),
+    case("Constant", 13, value_int=3),
+    case("Constant", 7, value=numpy_helper.from_array(I64)),
+    case("Dropout", 7, X),
+    case("Dropout", 10, X),
+    case("Dropout", 12, X, outputs=2),
+    case("Dropout", 13, X, np.float32(0.3), np.bool_(False), constants=(1, 2), outputs=2),
+    *(
+        case("Cast", 13, X, to=to)
+        for to in (TensorProto.INT32, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BOOL)
+    ),
+    case("Cast", 9, I64, to=TensorProto.FLOAT),
+    case("Cast", 13, X > 0, to=TensorProto.FLOAT),
+    case("CastLike", 15, X, I64),
+]
+CASES = [*UNARY, *BINARY, *CLIP, *PRODUCTS, *WINDOWS, *NORMALIZATION, *REDUCTIONS, *MOVEMENT, *INDEXING, *CONSTANTS]
+
+
+def _agree(got: list[np.ndarray], want: list[np.ndarray]) -> None:
+    for g, w in zip(got, want, strict=True):
+        w = np.asarray(w)
+        assert (g.shape, g.dtype) == (w.shape, w.dtype)
+        tolerance = 2e-3 if g.dtype == np.float16 else 2e-5
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.op}-{c.opset}")
+def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
+    want = case.expected()
+    imported = import_model(case.model())
+    feed = {
+        value.name: case.feed()[name] for name, value in zip(imported.input_names, imported.graph.inputs, strict=True)
+    }
+    _agree(evaluate(imported.graph, feed), want)
+
+    text = str(imported.graph)
+    assert str(parse_graph(text)) == text
+
+    folded = import_model(case.model(all_constant=True)).graph
+    assert folded.nodes == []
+    _agree(evaluate(folded, {}), want)
+
+
+def test_every_supported_operator_has_a_case() -> None:
+    assert {op.name for op in supported_operators()} - {c.op for c in CASES} == set()
+
+
+def test_supported_operators_name_the_versions_that_changed_them() -> None:
+    by_name = {op.name: op for op in supported_operators()}
+    assert by_name["Softmax"] == ("ai.onnx", "Softmax", (1, 11, 13))
+    assert by_name["Erf"].versions[0] == 9

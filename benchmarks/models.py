@@ -31,6 +31,8 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tensorc.benchmark import TOLERABLE
+
 Row = dict[str, Any]
 
 
@@ -111,7 +113,7 @@ def measure(model: Path, shapes: Sequence[str], settings: Settings, folder: Path
 def bench(artifact: Path, model: Path, threads: int, settings: Settings) -> Row:
     words = ("--model", model, "--against", settings.against, "--threads", threads, "--seconds", settings.seconds)
     report = tensorc("bench", artifact, *words).report
-    return {"engines": report["engines"], "speedup": report["speedup"]}
+    return {key: report[key] for key in ("engines", "speedup", "other_load")}
 
 
 def measure_overhead(settings: Settings, folder: Path) -> Row:
@@ -207,6 +209,9 @@ def markdown(rows: Sequence[Row], overhead: Row, settings: Settings) -> str:
         if threads != "error":
             parts = [f"{name} {_engine(timed, name, scale=1e3)} us" for name in ("tensorc", *engines)]
             lines.append(f"One call of a model that computes nothing, {threads} thread(s): {', '.join(parts)}")
+    noisy = [row["model"] for row in rows if any((b["other_load"] or 0) > TOLERABLE for b in row["bench"].values())]
+    if noisy:
+        lines.append(f"NOT TO BE TRUSTED, other processes were at work meanwhile: {', '.join(noisy)}")
     lines += [f"{row['model']} failed: {row['error']}" for row in rows if "error" in row]
     lines += [f"The call overhead was not measured: {overhead['error']}"] if "error" in overhead else []
     return "\n".join(lines)

@@ -164,8 +164,8 @@ def _conv_1d(node: Node, build: Builder) -> Value | None:
     image = build("reshape", x, shape=(*x.shape[:2], 1, x.shape[2]))
     filters = build("reshape", w, shape=(*w.shape[:2], 1, w.shape[2]))
     if w.constant is not None:
-        shape = filters.type
-        filters = build.constant(w.constant.derive(shape, lambda data: data.reshape(shape.shape)), name=w.name)
+        flat = static_shape(filters.shape)
+        filters = build.constant(w.constant.derive(filters.type, lambda data: data.reshape(flat)), name=w.name)
     before, after = node.attrs["pads"]
     result = build(
         "conv", image, filters, strides=(1, *node.attrs["strides"]), pads=(0, before, 0, after),
@@ -174,7 +174,7 @@ def _conv_1d(node: Node, build: Builder) -> Value | None:
     return build("reshape", result, shape=node.output.shape)
 
 
-def _cancel(node: Node, build: Builder) -> Value | None:
+def _cancel(node: Node, _: Builder) -> Value | None:
     source = producer(node.inputs[0], "unblock")
     if source is None or source.inputs[0].type != node.output.type:
         return None

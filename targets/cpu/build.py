@@ -29,6 +29,7 @@ from targets.cpu.program import (
 )
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
+from tensorc.ir.dims import static_shape
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.target import Program, Progress
 from tensorc.workload import workload_key, workload_label
@@ -144,7 +145,7 @@ def _work(body: Graph) -> int:
     for node in body.nodes:
         if node.op in ("conv_blocked", "matmul_packed"):
             weight = node.inputs[1].type
-            elements += node.output.type.size * math.prod(weight.shape[1:-1]) // 16
+            elements += node.output.type.size * math.prod(static_shape(weight.shape)[1:-1]) // 16
     return elements
 
 

@@ -18,7 +18,7 @@ class CpuTarget(Target):
 
     name = "cpu"
 
-    def passes(self, options: CompileOptions) -> Sequence[Pass]:
+    def passes(self, options: CompileOptions) -> Sequence[Pass]:  # noqa: ARG002  (the contract's)
         from passes.canonical import canonical_passes
         from passes.cse import EliminateCommonSubexpressions
         from passes.fold import FoldConstants

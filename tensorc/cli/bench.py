@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tensorc.benchmark import ENGINES, Failure, Result, Timing, compare, speedups
+from tensorc.benchmark import ENGINES, TOLERABLE, Failure, OtherLoad, Result, Timing, compare, speedups
 from tensorc.cli.console import print_json, print_table, progress_bar
 from tensorc.cli.options import (
     Shape,
@@ -65,7 +65,7 @@ def bench(
             with load(subject.artifact) as loaded:
                 threads = loaded.threads  # the target's default: the others get as many
         inputs = subject.random_inputs(seed)
-        with progress_bar() as watch:
+        with progress_bar() as watch, OtherLoad() as others:
             results = compare(
                 models, inputs, threads, seconds, lambda done, total: watch("bench", done, total, " and ".join(models))
             )
@@ -77,9 +77,13 @@ def bench(
             "precision": subject.manifest["program"].get("precision", "float32"),
             "engines": {name: asdict(result) for name, result in results.items()},
             "speedup": speedups(results, OURS),
+            "other_load": others.cores,
         })  # fmt: skip
     else:
         _print_results(f"{model}, {threads} thread{'s' * (threads != 1)}", results)
+    if others.cores is not None and others.cores > TOLERABLE:
+        text = f"other processes kept {others.cores:.1f} cores busy: these times are not to be trusted"
+        click.echo(f"tensorc: warning: {text}", err=True)
     ours = results[OURS]
     if isinstance(ours, Failure):
         raise RuntimeError(f"the compiled model does not run: {ours.error}")

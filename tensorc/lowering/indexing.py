@@ -98,6 +98,10 @@ class Elements:
         self.math = Math(self._bind)
         self._known: dict[tuple[int, ...], tuple[Expr, Any]] = {}
 
+    def define(self, value: Value, element: Expr) -> None:
+        """`value`'s element at the index that the kernel is about to store: what its own loops have computed."""
+        self.sources[value] = lambda _: element
+
     def evaluate(self, value: Value, index: Index) -> Expr:
         """The element of `value` at `index`, where the builder stands now."""
         self._known = {}
@@ -215,38 +219,47 @@ def _number(node: Node, value: float) -> Expr:
     return const(value, node.output.dtype)
 
 
-_UNARY: dict[str, Callable[[Elements, Node, Expr], Expr]] = {
-    "neg": lambda e, n, x: _number(n, 0) - x,
-    "abs": lambda e, n, x: tir.intrinsic("abs", x),
-    "sqrt": lambda e, n, x: tir.intrinsic("sqrt", x),
-    "floor": lambda e, n, x: tir.intrinsic("floor", x),
-    "ceil": lambda e, n, x: tir.intrinsic("ceil", x),
-    "round": lambda e, n, x: tir.intrinsic("nearbyint", x),
-    "reciprocal": lambda e, n, x: _number(n, 1) / x,
-    "rsqrt": lambda e, n, x: _number(n, 1) / tir.intrinsic("sqrt", x),
-    "relu": lambda e, n, x: tir.maximum(x, _number(n, 0)),
-    "clip": lambda e, n, x: tir.minimum(tir.maximum(x, _number(n, n.attrs["min"])), _number(n, n.attrs["max"])),
-    "not": lambda e, n, x: tir.logical("not", x),
-    "hard_sigmoid": lambda e, n, x: tir.minimum(
-        tir.maximum(x * _number(n, n.attrs["alpha"]) + _number(n, n.attrs["beta"]), _number(n, 0)), _number(n, 1)
-    ),
-    "hard_swish": lambda e, n, x: x * tir.minimum(
-        tir.maximum(x * _number(n, 1 / 6) + _number(n, 0.5), _number(n, 0)), _number(n, 1)
-    ),
-    "leaky_relu": lambda e, n, x: tir.select(
-        tir.compare("less", x, _number(n, 0)), x * _number(n, n.attrs["alpha"]), x
-    ),
-    "sign": lambda e, n, x: tir.select(
-        tir.compare("greater", x, _number(n, 0)), _number(n, 1),
-        tir.select(tir.compare("less", x, _number(n, 0)), _number(n, -1), _number(n, 0)),
-    ),
-}  # fmt: skip
+def _bounded(node: Node, x: Expr, low: float, high: float) -> Expr:
+    return tir.minimum(tir.maximum(x, _number(node, low)), _number(node, high))
+
+
+def _sign(node: Node, x: Expr) -> Expr:
+    zero = _number(node, 0)
+    below = tir.select(tir.compare("less", x, zero), _number(node, -1), zero)
+    return tir.select(tir.compare("greater", x, zero), _number(node, 1), below)
+
+
+def _leaky_relu(node: Node, x: Expr) -> Expr:
+    return tir.select(tir.compare("less", x, _number(node, 0)), x * _number(node, node.attrs["alpha"]), x)
+
+
+_INTRINSICS = {"abs": "abs", "ceil": "ceil", "floor": "floor", "round": "nearbyint", "sqrt": "sqrt"}
+_UNARY: dict[str, Callable[[Node, Expr], Expr]] = {
+    "neg": lambda n, x: _number(n, 0) - x,
+    "reciprocal": lambda n, x: _number(n, 1) / x,
+    "rsqrt": lambda n, x: _number(n, 1) / tir.intrinsic("sqrt", x),
+    "relu": lambda n, x: tir.maximum(x, _number(n, 0)),
+    "clip": lambda n, x: _bounded(n, x, n.attrs["min"], n.attrs["max"]),
+    "hard_sigmoid": lambda n, x: _bounded(n, x * _number(n, n.attrs["alpha"]) + _number(n, n.attrs["beta"]), 0, 1),
+    "hard_swish": lambda n, x: x * _bounded(n, x * _number(n, 1 / 6) + _number(n, 0.5), 0, 1),
+    "leaky_relu": _leaky_relu,
+    "sign": _sign,
+}
 
 
 @rule(*_UNARY)
 def _unary(e: Elements, node: Node, index: Index) -> Expr:
-    x = e.builder.keep(e.at(node.inputs[0], index))
-    return _UNARY[node.op](e, node, x)
+    return _UNARY[node.op](node, e.builder.keep(e.at(node.inputs[0], index)))
+
+
+@rule(*_INTRINSICS)
+def _intrinsic(e: Elements, node: Node, index: Index) -> Expr:
+    return tir.intrinsic(_INTRINSICS[node.op], e.at(node.inputs[0], index))
+
+
+@rule("not")
+def _not(e: Elements, node: Node, index: Index) -> Expr:
+    return tir.logical("not", e.at(node.inputs[0], index))
 
 
 @rule("gelu", "silu", "elu", "softplus")
@@ -254,7 +267,10 @@ def _activation(e: Elements, node: Node, index: Index) -> Expr:
     _needs_float32(node)
     dtype = node.output.dtype
     x = e.builder.keep(tir.cast(e.at(node.inputs[0], index), "float32"))
-    f = lambda value: const(value, "float32")  # noqa: E731
+
+    def f(value: float) -> Expr:
+        return const(value, "float32")
+
     if node.op == "silu":
         result = x * e.math.sigmoid(x)
     elif node.op == "elu":
@@ -357,7 +373,7 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 
 
 @rule("range")
-def _range(e: Elements, node: Node, index: Index) -> Expr:
+def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
     return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvm import ir
-from tvm import tirx as T
+from tvm import tirx as T  # noqa: N812  (as TVM's own scripts call it)
 
 #: An expression, a variable or a plain number. TVM's classes carry no types that a checker could use.
 Expr = Any

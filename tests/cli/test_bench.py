@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorc.benchmark import Failure, Timing, compare, speedups
+from tensorc.benchmark import Failure, OtherLoad, Timing, compare, speedups
 from tensorc.benchmark.compare import EngineError, Worker
 
 
@@ -20,7 +20,7 @@ def test_the_report_is_the_contract(tensorc_, mlp):
     words = ("--target", "interpreter", "--against", "onnxruntime", "--threads", 1, "--seconds", 0.1, "--json")
     done = tensorc_("bench", mlp, *words)
     report = json.loads(done.out)
-    assert report.keys() == {"model", "target", "threads", "precision", "engines", "speedup"}
+    assert report.keys() == {"model", "target", "threads", "precision", "engines", "speedup", "other_load"}
     assert report["engines"].keys() == {"tensorc", "onnxruntime"}
     for timing in report["engines"].values():
         assert timing.keys() == {"median_ms", "p10_ms", "p90_ms", "runs"}
@@ -53,6 +53,18 @@ def test_an_engine_that_fails_is_reported_and_the_others_go_on(mlp, tmp_path):
     assert speedups(results) == {}
 
 
+def test_work_of_others_is_told_from_ours():
+    spin = "import time; end = time.time() + 0.6\nwhile time.time() < end: pass"
+    other = subprocess.Popen([sys.executable, "-c", spin])  # not waited for until after: another's, as far as we know
+    with OtherLoad() as others:
+        time.sleep(0.4)
+    assert others.cores > 0.3
+    with OtherLoad() as ours:
+        other.wait()
+        subprocess.run([sys.executable, "-c", spin], check=True)
+    assert ours.cores < others.cores
+
+
 def test_a_dead_process_is_an_error_with_its_signal():
     with Worker() as worker:
         os.kill(worker.process.pid, signal.SIGKILL)
@@ -80,7 +92,11 @@ def test_an_interrupt_ends_the_engines_too(mlp):
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "tensorc: error: interrupted"
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    # One that was being started just then is not stopped yet, and ends by itself when it sees the end of its input.
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _children(pid):

@@ -114,7 +114,7 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                     share = builder.keep(builder.load(scratch, panels + rows * padded + i))
                     with builder.unrolled(vectors) as j, builder.vector(lanes_here) as lane:
                         value = builder.load(tile.acc, (i * vectors + j) * lanes_here + lane) * share
-                        elements.sources[node.output] = lambda _, value=value: value  # type: ignore[misc]
+                        elements.define(node.output, value)
                         group.store_outputs([image, first + i, head, column + j * lanes_here + lane])
                 column += vectors * lanes_here
 

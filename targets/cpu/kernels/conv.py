@@ -176,10 +176,10 @@ def lower_conv(body: Graph, node: Node, machine: Machine) -> Kernel:
 
         with builder.unrolled(run.width) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
             place = at(i, j, lane)
-            elements.sources[node.output] = lambda _: builder.load(acc, place)
+            elements.define(node.output, builder.load(acc, place))
             group.store_outputs([image, first_block + j, *shape.pixel(row, first_column + i), lane])
 
-    def strip(task: Expr, write: Callable[[int], None], in_strip: Expr) -> None:
+    def strip(write: Callable[[int], None], in_strip: Expr) -> None:
         """The last strip of a group may be narrower."""
         tail = per_group % schedule.vectors
         if not tail:
@@ -219,7 +219,7 @@ def lower_conv(body: Graph, node: Node, machine: Machine) -> Kernel:
                 with builder.serial(run.count, name="tile") as tile:
                     accumulate(count, image, first_block, in_group, row, run, tile)
 
-        strip(task, write, in_strip)
+        strip(write, in_strip)
     return group.finish(strips * shape.batch * shape.out_h * pieces, str(schedule))
 
 

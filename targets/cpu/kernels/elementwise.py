@@ -96,9 +96,9 @@ def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> 
     with builder.tasks() as task:
         *row, number = [i if isinstance(i, int) else builder.bind(i) for i in unravel(task, [*outer, pieces])]
         first: Expr = builder.bind(number * piece)
-        with builder.serial(tir.floor_div(tir.minimum(inner - first, piece), lanes), name="b") as block:
-            with builder.vector(lanes) as lane:
-                group.store_outputs([*row, first + block * lanes + lane])
+        whole = tir.floor_div(tir.minimum(inner - first, piece), lanes)
+        with builder.serial(whole, name="b") as block, builder.vector(lanes) as lane:
+            group.store_outputs([*row, first + block * lanes + lane])
         if tail:
 
             def rest() -> None:

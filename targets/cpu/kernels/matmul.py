@@ -62,7 +62,7 @@ class _Tile:
                 continue
             with builder.unrolled(self.rows) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
                 at = self._at(i, first + j, lane)
-                elements.sources[self.node.output] = lambda _, at=at: builder.load(self.acc, at)  # type: ignore[misc]
+                elements.define(self.node.output, builder.load(self.acc, at))
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
 

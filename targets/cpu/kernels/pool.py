@@ -62,7 +62,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.vector(lanes) as lane:
                 value = builder.load(acc, lane)
                 result = value if scale is None else value * scale
-                elements.sources[node.output] = lambda _, result=result: result  # type: ignore[misc]
+                elements.define(node.output, result)
                 group.store_outputs([image, channel, row, column, *([lane] if block else [])])
     return group.finish(batch * channels * out_h, "rows")
 

@@ -114,7 +114,7 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
         total = fold(builder, how, x.dtype, extent, lanes_of(machine, x.dtype), element)
         if how == "mean":
             total = _divided(total, extent, x.dtype)
-        elements.sources[node.output] = lambda index: total
+        elements.define(node.output, total)
         group.store_outputs(axes.output_index(kept))
     return group.finish(math.prod(kept_extents), "rows")
 
@@ -152,7 +152,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
                 total = builder.load(partial, lane)
                 if how == "mean":
                     total = _divided(total, extent, x.dtype)
-                elements.sources[node.output] = lambda index, total=total: total  # type: ignore[misc]
+                elements.define(node.output, total)
                 group.store_outputs(axes.output_index([*outer, first + lane]))
     return group.finish(math.prod(outer_extents), "columns")
 
@@ -193,7 +193,7 @@ class _Rows:
             with self.builder.vector(width) as lane:
                 j = first + lane
                 result = tir.cast(value(j), self.x.dtype)
-                self.group.elements.sources[self.node.output] = lambda index, result=result: result  # type: ignore[misc]
+                self.group.elements.define(self.node.output, result)
                 self.group.store_outputs(self.index(task, j))
 
 

@@ -1,15 +1,15 @@
 """Fusion: nodes that one kernel computes become one `group` node, whose body is the kernel's workload.
 
-A group has at most one anchor or reduction. Elementwise work behind it joins while nobody else needs the values in
-between: the chain is followed from a node to its immediate post-dominator, so that a diamond such as x * sigmoid(x)
-joins whole. Work in front joins where the kernel reads each element once (reductions, elementwise chains), or where
-it only says from where elements are read (slices and transposes in front of products and attention).
+A group has at most one head, an anchor or a reduction. Elementwise work behind it joins while nobody else needs the
+values in between: the chain is followed from a node to its immediate post-dominator, so that a diamond such as
+x * sigmoid(x) joins whole. Work in front joins where the kernel reads each element once (reductions, elementwise
+chains), or where it only says from where elements are read (slices and transposes in front of products and attention).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,14 +23,16 @@ _MOVED_OPERANDS = {"attention": (0, 1, 2), "matmul": (0, 1), "matmul_packed": (0
 _MOVES = frozenset({"slice", "transpose"})
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
 _REPEATING = frozenset({"concat", "expand", "gather", "gather_elements", "gather_nd", "lrn", "pad"})
+_HEADS = (Kind.ANCHOR, Kind.REDUCTION)
+#: Nodes in one kernel. What longer ones save is a small part of their work, and kernels are written recursively.
+_MOST_NODES = 48
 
 
 @dataclass
 class _Group:
-    """Nodes of one kernel, in order. `head` is the anchor or reduction, if there is one; `tail` gives the result."""
+    """Nodes of one kernel, in order; the last gives the result. Empty once another group has taken them over."""
 
     nodes: list[Node]
-    head: Node | None
 
     @property
     def tail(self) -> Node:
@@ -44,122 +46,123 @@ class FuseGroups(Pass):
     name: ClassVar[str] = "fuse"
 
     def run(self, graph: Graph) -> bool:
-        groups = _Fusion(graph).groups
-        if not groups:
+        group_of = _Fusion(graph).group_of
+        if not group_of:
             return False
-        inside = {node for group in groups for node in group.nodes}
-        placed: dict[Node, Node] = {}
-        for group in groups:
-            placed[group.tail] = _outline(graph, group)
         nodes: list[Node] = []
+        #: The values of a group's last node -> what the group gives in their place.
+        given: dict[Value, Value] = {}
         for node in graph.nodes:
-            if node in placed:
-                nodes.append(placed[node])
-            elif node not in inside:
+            group = group_of.get(node)
+            if group is None:
+                if not given.keys().isdisjoint(node.inputs):
+                    node.inputs = tuple(given.get(value, value) for value in node.inputs)
                 nodes.append(node)
-        for group in groups:
-            graph.replace(group.tail.output, placed[group.tail].output)
-        for group in groups:
-            for node in reversed(group.nodes):
-                node.inputs = ()
+            elif node is group.tail:
+                nodes.append(_outline(graph, group, given))
+                given[node.output] = nodes[-1].output
+        graph.outputs = [given.get(value, value) for value in graph.outputs]
+        for node in group_of:
+            node.inputs = ()
         graph.nodes = nodes
         return True
 
 
 class _Fusion:
+    """Groups grow from their heads first, which are the kernels that elementwise work is free behind."""
+
     def __init__(self, graph: Graph):
-        self.graph = graph
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.outputs = set(graph.outputs)
         self.dominators = post_dominators(graph)
         self.group_of: dict[Node, _Group] = {}
-        self.groups: list[_Group] = []
-        for node in graph.nodes:
-            if node not in self.group_of and _starts(node):
+        starts = [node for node in graph.nodes if _starts(node)]
+        for node in sorted(starts, key=lambda node: _kind(node) not in _HEADS):
+            if node not in self.group_of:
                 self._grow(node)
-        self.groups = [g for g in self.groups if g.nodes]
 
     def _grow(self, start: Node) -> None:
-        group = _Group([start], start if _kind(start) in (Kind.ANCHOR, Kind.REDUCTION) else None)
-        self.groups.append(group)
-        self._claim(group, [start])
-        for operand in _MOVED_OPERANDS.get(start.op, ()):
-            self._take_moves(group, start.inputs[operand])
-        while (region := self._next_region(group)) is not None:
-            self._claim(group, region)
-        while group.nodes and _kind(group.tail) is Kind.VIEW:  # a view at the end is free outside
+        group = _Group([start])
+        self.group_of[start] = group
+        while (nodes := self._longer(group)) is not None:
+            for node in nodes:
+                if (other := self.group_of.get(node)) is not None:
+                    other.nodes = []
+                self.group_of[node] = group
+            group.nodes = nodes
+        while _kind(group.tail) is Kind.VIEW:  # a view at the end is free outside
             del self.group_of[group.nodes.pop()]
 
-    def _claim(self, group: _Group, nodes: Iterable[Node]) -> None:
-        members = set(group.nodes)
-        for node in nodes:
-            other = self.group_of.get(node)
-            if other is not None and other is not group:
-                members.update(other.nodes)
-                group.head = group.head or other.head
-                other.nodes = []
-            elif _kind(node) is Kind.REDUCTION:
-                group.head = node
-            members.add(node)
-        group.nodes = sorted(members, key=self.position.__getitem__)
-        self.group_of.update(dict.fromkeys(group.nodes, group))
-
-    def _take_moves(self, group: _Group, value: Value) -> None:
-        """Join the slices and transposes that make an anchor's operand, when it is their only reader."""
-        node = value.producer
-        while node is not None and node.op in _MOVES and len(value.users) == 1 and value not in self.outputs:
-            other = self.group_of.get(node)
-            if other is not None and other.nodes != [node]:
-                return
-            self._claim(group, [node])
-            value = node.inputs[0]
-            node = value.producer
-
-    def _next_region(self, group: _Group) -> list[Node] | None:
-        """The nodes from behind the tail to its post-dominator, when all of them may join."""
-        tail = group.tail
-        end = self.dominators.get(tail, EXIT)
-        if not isinstance(end, Node) or any(value in self.outputs for value in tail.outputs):
+    def _longer(self, group: _Group) -> list[Node] | None:
+        """The group with all between its tail and its tail's post-dominator, and with the groups that those nodes are
+        in by now (they were met from another operand), when one kernel can still do it all."""
+        end = self.dominators.get(group.tail, EXIT)
+        if not isinstance(end, Node):
             return None
-        region: dict[Node, None] = {}
-        frontier = [tail]
+        members = dict.fromkeys(group.nodes)
+        frontier, seen = [group.tail], {group.tail}
         while frontier:
             for user in frontier.pop().output.users:
-                if user not in region:
-                    region[user] = None
+                if user not in seen:
+                    seen.add(user)
+                    other = self.group_of.get(user)
+                    members.update(dict.fromkeys(other.nodes if other else [user]))
+                    if len(members) > _MOST_NODES:
+                        return None
                     if user is not end:
-                        if user.output in self.outputs:
-                            return None
                         frontier.append(user)
-        joined = list(region)
-        # Groups that met these nodes from another operand come along, if one kernel can still do it all.
-        met = {id(g): g for node in joined if (g := self.group_of.get(node)) is not None and g is not group}
-        heads = [g.head for g in (group, *met.values()) if g.head is not None]
-        if len(heads) > 1 or (heads and any(_kind(node) is Kind.REDUCTION and node not in heads for node in joined)):
-            return None
-        if any(_kind(head) is Kind.ANCHOR and self.position[end] < self.position[head] for head in heads):
-            return None  # in front of an anchor, where elements are read many times
-        return joined if all(self._may_join(group, node) for node in joined) else None
+        nodes = sorted(members, key=self.position.__getitem__)
+        return nodes if self._one_kernel(nodes) else None
 
-    def _may_join(self, group: _Group, node: Node) -> bool:
-        kind = _kind(node)
-        shape = node.output.shape if node.outputs else ()
-        result = group.tail.output
-        if kind is Kind.ELEMENTWISE:
-            if group.head is not None:
-                return shape == group.head.output.shape
-            # In front of a broadcast the chain would be computed once for each copy.
-            return shape == result.shape or _cheap(group)
-        if group.head is not None:
-            return False
-        if kind is Kind.VIEW:
-            return True
-        if kind is Kind.INJECTIVE:
-            return node.op != "concat" and (node.op not in _REPEATING or _cheap(group))
-        if kind is Kind.REDUCTION:
-            # A reduction reads its first operand once, its parameters once for every row.
-            return all(value.producer not in group.nodes for value in node.inputs[1:])
-        return False
+    def _one_kernel(self, nodes: list[Node]) -> bool:
+        """Whether the rules at the top of this module hold for `nodes`."""
+        inside = set(nodes)
+        head: Node | None = None
+        behind: set[Node] = set()  # the head and what depends on it
+        moved: set[Node] = set()  # only moves elements: to compute it again costs a load
+        slid: set[Node] = set()  # moves them as an anchor's operand may be moved
+        for node in nodes:
+            if node is not nodes[-1] and (node.output in self.outputs or not inside.issuperset(node.output.users)):
+                return False
+            made = [v.producer for v in node.inputs if v.producer in inside]
+            kind, shape = _kind(node), node.output.shape
+            if kind in _HEADS:
+                if head is not None or not _reads_through(node, made, slid):
+                    return False
+                head = node
+                behind.add(node)
+            elif not behind.isdisjoint(made):
+                assert head is not None
+                if kind is not Kind.ELEMENTWISE or shape != head.output.shape:
+                    return False
+                behind.add(node)
+            elif kind not in (Kind.ELEMENTWISE, Kind.VIEW, Kind.INJECTIVE):
+                return False
+            # What is computed, not just moved, is computed once for each element.
+            computed = [maker for maker in made if maker not in moved]
+            if kind is Kind.ELEMENTWISE:
+                if any(maker.output.shape != shape for maker in computed):
+                    return False
+            elif kind in (Kind.VIEW, Kind.INJECTIVE):
+                if (node.op == "concat" and made) or (node.op in _REPEATING and computed):
+                    return False
+                # Other elements of it than the ones at hand would be computed for its other readers.
+                if any(len(maker.output.users) > 1 for maker in computed):
+                    return False
+                if not computed and node.op not in _REPEATING:
+                    moved.add(node)
+                if node.op in _MOVES and slid.issuperset(made):
+                    slid.add(node)
+        return True
+
+
+def _reads_through(head: Node, made: list[Node], slid: set[Node]) -> bool:
+    """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
+    if _kind(head) is Kind.ANCHOR:
+        moved = {head.inputs[number] for number in _MOVED_OPERANDS.get(head.op, ()) if number < len(head.inputs)}
+        return slid.issuperset(made) and all(maker.output in moved for maker in made)
+    # A reduction reads its first operand once, its parameters once for every row.
+    return all(value.producer not in made for value in head.inputs[1:])
 
 
 def _kind(node: Node) -> Kind:
@@ -169,12 +172,7 @@ def _kind(node: Node) -> Kind:
 def _starts(node: Node) -> bool:
     if node.op == "concat" and is_free_concat(node):
         return False
-    return _kind(node) not in (Kind.VIEW,) and node.op != "group"
-
-
-def _cheap(group: _Group) -> bool:
-    """Only moves elements: computing them again costs a load."""
-    return all(_kind(node) in (Kind.INJECTIVE, Kind.VIEW) and node.op not in _REPEATING for node in group.nodes)
+    return _kind(node) is not Kind.VIEW and node.op != "group"
 
 
 def is_free_concat(node: Node) -> bool:
@@ -187,29 +185,36 @@ def is_view(node: Node) -> bool:
     return _kind(node) is Kind.VIEW or (node.op == "concat" and is_free_concat(node))
 
 
-def _outline(graph: Graph, group: _Group) -> Node:
-    """A group node that computes what the nodes do. Single numbers go into its body, other values are inputs."""
+def _outline(graph: Graph, group: _Group, given: Mapping[Value, Value]) -> Node:
+    """A group node that computes what the nodes do. Single numbers go into its body, other values are inputs, those
+    among `given` by what stands in their place now."""
     body = Graph("body")
     known: dict[Value, Value] = {}
     inputs: list[Value] = []
+    inside = set(group.nodes)
 
-    def inner(value: Value, node: Node) -> Value:
+    def inner(value: Value) -> Value:
         if value not in known:
-            constant = value.constant
-            literal = constant is not None and constant.splat is not None and (
-                math.prod(value.shape) == 1 or _kind(node) is Kind.ELEMENTWISE
-            )  # fmt: skip
-            if constant is not None and literal:
-                known[value] = body.add_constant(constant, value.name)
+            if value.constant is not None and _is_literal(value, inside):
+                known[value] = body.add_constant(value.constant, value.name)
             else:
                 known[value] = body.add_input(value.name, value.type)
-                inputs.append(value)
+                inputs.append(given.get(value, value))
         return known[value]
 
     for node in group.nodes:
-        known[node.output] = body.add(node.op, [inner(v, node) for v in node.inputs], node.attrs, name=node.output.name)
+        known[node.output] = body.add(node.op, [inner(v) for v in node.inputs], node.attrs, name=node.output.name)
     body.outputs = [known[group.tail.output]]
     return graph.make("group", inputs, {}, body, name=group.tail.output.name)
+
+
+def _is_literal(value: Value, inside: Set[Node]) -> bool:
+    """Whether a constant is a number that all its readers among `inside` take as such; anchors read memory."""
+    assert value.constant is not None
+    if value.constant.splat is None:
+        return False
+    kinds = {_kind(user) for user in value.users if user in inside}
+    return kinds == {Kind.ELEMENTWISE} or (math.prod(value.shape) == 1 and Kind.ANCHOR not in kinds)
 
 
 def copy_of(graph: Graph, value: Value) -> Node:

@@ -3,6 +3,9 @@
 A convolution becomes `unblock(conv_blocked(block(x), packed weights))`; then `unblock` moves down through whatever
 works on any layout, until it meets a `block` and both vanish. What remains are the few changes of layout where the
 network itself changes what an axis means.
+
+Channels that only fill up a block are computed like others, and a consumer's zero weights take them out again. Zero
+times infinity would put them back in: so what a filler holds is followed, and `unblock` stops where it is not finite.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ import numpy as np
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import blocks_of, pack_conv_weight, pack_matmul_weight
+from tensorc.ir.ops.table import Attrs
 from tensorc.ir.rewriter import Builder, Rule, producer, rewrite
+from tensorc.ir.types import is_float, numpy_dtype
 from tensorc.pipeline import Pass
 
-#: Operators that give infinities or nan for the zeros that fill a block; those must not meet zero weights.
-_NOT_FINITE_AT_ZERO = frozenset({"div", "log", "mod", "pow", "reciprocal", "rsqrt"})
+#: A filler beyond this might become infinite in a kernel that rounds otherwise than numpy.
+_LARGEST_FILLER = 1e30
+#: These give, of equal elements, that element. The other windows and reductions do so of zeros.
+_OF_EQUALS = frozenset({"max_pool", "reduce_max", "reduce_min"})
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,21 @@ class BlockLayout(Pass):
     name: ClassVar[str] = "layout"
 
     def run(self, graph: Graph) -> bool:
-        elementwise = [op for op, row in OPS.items() if row.kind is Kind.ELEMENTWISE]
-        rules: dict[str, Sequence[Rule]] = {op: [self._sink_elementwise] for op in elementwise}
+        return rewrite(graph, _Blocking(self.block).rules())
+
+
+class _Blocking:
+    def __init__(self, block: int):
+        self.block = block
+        #: The number that all fillers of a blocked value hold; of those not listed see `_filler`.
+        self.fillers: dict[Value, np.ndarray] = {}
+
+    def rules(self) -> dict[str, Sequence[Rule]]:
+        rules: dict[str, Sequence[Rule]] = {
+            op: [self._sink_elementwise] for op, row in OPS.items() if row.kind is Kind.ELEMENTWISE
+        }
         rules |= {op: [self._sink_reduction] for op in OPS if op.startswith("reduce_")}
-        rules |= {
+        return rules | {
             "conv": [_conv_1d, self._conv],
             "max_pool": [self._sink_pool],
             "avg_pool": [self._sink_pool],
@@ -45,7 +63,6 @@ class BlockLayout(Pass):
             "softmax": [_softmax_last],
             "log_softmax": [_softmax_last],
         }
-        return rewrite(graph, rules)
 
     def _groups(self, channels: int, groups: int) -> int:
         """1 where blocks of groups are the same as blocks of all the channels."""
@@ -55,32 +72,44 @@ class BlockLayout(Pass):
         x, w = node.inputs
         if len(x.shape) != 4 or w.constant is None:
             return None
-        groups, block = node.attrs["groups"], self.block
+        block = self.block
         out, per_group, *_ = static_shape(w.shape)
-        channels = per_group * groups
-        attrs = {key: node.attrs[key] for key in ("strides", "pads", "dilations")}
-        depthwise = groups > 1 and groups == channels == out
+        channels = per_group * node.attrs["groups"]
+        depthwise = 1 < node.attrs["groups"] == channels == out
+        merged = 1 if depthwise else self._merged_groups(out, channels, node.attrs["groups"])
+        groups = node.attrs["groups"] // merged
         plain = groups == 1 and channels < block
         pack_groups = 1 if depthwise else groups
         pad_inputs = not (depthwise or plain)
+        inputs = per_group * merged
         shape = (
             blocks_of(out, pack_groups, block),
-            -(-per_group // block) * block if pad_inputs else per_group,
+            -(-inputs // block) * block if pad_inputs else inputs,
             *w.shape[2:],
             block,
         )
-        packed = build.constant(
-            w.constant.derive(
-                TensorType(w.dtype, shape), lambda data: pack_conv_weight(data, pack_groups, block, pad_inputs)
-            ),
-            name=w.name,
-        )
+
+        def pack(data: np.ndarray) -> np.ndarray:
+            return pack_conv_weight(_merge_groups(data, groups, merged), pack_groups, block, pad_inputs)
+
+        packed = build.constant(w.constant.derive(TensorType(w.dtype, shape), pack), name=w.name)
         in_groups = 1 if depthwise else self._groups(channels, groups)
         data = x if plain else build("block", x, block=block, groups=in_groups)
+        attrs = {key: node.attrs[key] for key in ("strides", "pads", "dilations")}
         conv_groups = blocks_of(out, 1, block) * block if depthwise else groups
         result = build("conv_blocked", data, packed, **attrs, groups=conv_groups, depthwise=int(depthwise))
         out_groups = 1 if depthwise else self._groups(out, groups)
         return build("unblock", result, channels=out, groups=out_groups)
+
+    def _merged_groups(self, out: int, channels: int, groups: int) -> int:
+        """How many groups of a convolution become one, with zeros for the weights from one into another: as many as
+        need the fewest products of blocks. Narrow groups, a block each, would multiply mostly fillers."""
+
+        def products(merged: int) -> int:
+            count = groups // merged
+            return count * blocks_of(channels // count, 1, self.block) * blocks_of(out // count, 1, self.block)
+
+        return min((m for m in range(groups, 0, -1) if groups % m == 0), key=products)
 
     # Moving `unblock` down -------------------------------------------------------------------------------
 
@@ -91,13 +120,41 @@ class BlockLayout(Pass):
         if not blocked:
             return None
         channels, groups = blocked[0].attrs["channels"], blocked[0].attrs["groups"]
-        if (channels // groups) % self.block and node.op in _NOT_FINITE_AT_ZERO:
+        operands = [operand for v in node.inputs if (operand := self._blocked(v, channels, groups, build))]
+        if len(operands) < len(node.inputs):
             return None
-        operands = [self._blocked(v, channels, groups, build) for v in node.inputs]
-        if any(v is None for v in operands):
+        filler = None
+        if self._fills(channels, groups):
+            filler = self._computed_filler(node, operands)
+            if filler is None:
+                return None
+        return self._unblocked(build(node.op, *operands, **node.attrs), channels, groups, filler, build)
+
+    def _fills(self, channels: int, groups: int) -> bool:
+        return (channels // groups) % self.block != 0
+
+    def _filler(self, blocked: Value) -> np.ndarray | None:
+        """The number that the fillers of `blocked` hold, None when they differ or are unknown."""
+        if blocked in self.fillers:
+            return self.fillers[blocked]
+        if blocked.constant is not None and not blocked.shape:
+            return np.asarray(blocked.constant.splat)
+        zero = blocked.constant is not None or producer(blocked, "block", "conv_blocked") is not None
+        return np.zeros((), numpy_dtype(blocked.dtype)) if zero else None
+
+    def _computed_filler(self, node: Node, operands: Sequence[Value]) -> np.ndarray | None:
+        """What `node` makes of its operands' fillers, if it is a number and no trap."""
+        fillers = [filler for v in operands if (filler := self._filler(v)) is not None]
+        if len(fillers) < len(operands) or (node.op in ("div", "mod") and not is_float(node.output.dtype)):
             return None
-        result = build(node.op, *(v for v in operands if v is not None), **node.attrs)
-        return build("unblock", result, channels=channels, groups=groups)
+        (result,) = OPS[node.op].evaluate(fillers, node.attrs)
+        return result if np.abs(result.astype(np.float64)) <= _LARGEST_FILLER else None
+
+    def _unblocked(self, blocked: Value, channels: int, groups: int, filler: np.ndarray | None,
+                   build: Builder) -> Value:  # fmt: skip
+        if filler is not None:
+            self.fillers[blocked] = filler
+        return build("unblock", blocked, channels=channels, groups=groups)
 
     def _blocked(self, value: Value, channels: int, groups: int, build: Builder) -> Value | None:
         """`value`, an operand that broadcasts to [N, channels, H, W], in blocks; None when it cannot be."""
@@ -126,16 +183,25 @@ class BlockLayout(Pass):
         source = producer(node.inputs[0], "unblock")
         if source is None or len(node.output.shape) != 4:
             return None
-        return build("unblock", build(node.op, source.inputs[0], **node.attrs), **source.attrs)
+        return self._sink_windows(node, source, node.attrs, build)
 
     def _sink_reduction(self, node: Node, build: Builder) -> Value | None:
         """Sums and the like over the spatial axes."""
         source = producer(node.inputs[0], "unblock")
         if source is None or not set(node.attrs["axes"]) <= {2, 3} or len(node.inputs[0].shape) != 4:
             return None
-        kept = build(node.op, source.inputs[0], axes=node.attrs["axes"], keepdims=1)
-        plain = build("unblock", kept, **source.attrs)
-        return plain if node.attrs["keepdims"] else build("reshape", plain, shape=node.output.shape)
+        plain = self._sink_windows(node, source, {"axes": node.attrs["axes"], "keepdims": 1}, build)
+        return plain if plain is None or node.attrs["keepdims"] else build("reshape", plain, shape=node.output.shape)
+
+    def _sink_windows(self, node: Node, source: Node, attrs: Attrs, build: Builder) -> Value | None:
+        """An operator that makes one element of many of the same channel."""
+        channels, groups = source.attrs["channels"], source.attrs["groups"]
+        filler = None
+        if self._fills(channels, groups):
+            filler = self._filler(source.inputs[0])
+            if filler is None or (filler != 0 and node.op not in _OF_EQUALS):
+                return None
+        return self._unblocked(build(node.op, source.inputs[0], **attrs), channels, groups, filler, build)
 
     def _sink_concat(self, node: Node, build: Builder) -> Value | None:
         """Of channels, when each part fills its blocks."""
@@ -154,6 +220,19 @@ class BlockLayout(Pass):
                 return None
             parts.append(part)
         return build("unblock", build("concat", *parts, axis=1), channels=node.output.shape[1], groups=1)
+
+
+def _merge_groups(w: np.ndarray, groups: int, merged: int) -> np.ndarray:
+    """[O, I, ...] of groups * merged groups to [O, merged * I, ...] of `groups`: their blocks on the diagonal."""
+    if merged == 1:
+        return w
+    out, inputs, *kernel = w.shape
+    each = out // (groups * merged)
+    wide = np.zeros((groups, merged, each, merged, inputs, *kernel), w.dtype)
+    parts = w.reshape(groups, merged, each, inputs, *kernel)
+    for part in range(merged):
+        wide[:, part, :, part] = parts[:, part]
+    return wide.reshape(out, merged * inputs, *kernel)
 
 
 def _conv_1d(node: Node, build: Builder) -> Value | None:

@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from passes.memory import ALIGNMENT, MemoryPlan, Place, Space, plan_memory
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
-from targets.cpu.machine import Machine
+from targets.cpu.machine import Machine, available_cores
 from targets.cpu.program import (
     ARENA,
     CODE_SECTION,
@@ -150,14 +151,19 @@ def _work(body: Graph) -> int:
 
 
 def _code(functions: dict[str, Any], program: CpuProgram, machine: Machine, progress: Progress) -> bytes:
+    """Every kernel is compiled by itself, on all cores: LLVM works without Python's lock."""
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
-        objects = []
-        for number, (name, function) in enumerate(functions.items()):
-            progress(number, len(functions), name)
-            out = Path(folder, f"{name}.o")
-            build_object({name: function}, machine, out)
-            objects.append(out)
+        objects = {name: Path(folder, f"{name}.o") for name in functions}
+        with ThreadPoolExecutor(available_cores()) as pool:
+            running = {pool.submit(build_object, {n: f}, machine, objects[n]): n for n, f in functions.items()}
+            try:
+                for number, done in enumerate(as_completed(running)):
+                    done.result()
+                    progress(number, len(functions), running[done])
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         progress(len(functions), len(functions), "linking")
         library = Path(folder, "model.so")
-        link(objects, print_steps(program), library)
+        link(list(objects.values()), print_steps(program), library)
         return library.read_bytes()

@@ -7,7 +7,9 @@ holds in registers. This is the whole meaning of elementwise, broadcasting and d
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tensorc.errors import UnsupportedError
@@ -57,8 +59,8 @@ def unravel(flat: Expr, shape: Sequence[int]) -> list[Expr]:
             index.append(flat)
             flat = 0
         else:
-            index.append(flat % extent if isinstance(flat, int) else tir.floor_mod(flat, extent))
-            flat = flat // extent if isinstance(flat, int) else tir.floor_div(flat, extent)
+            index.append(tir.floor_mod(flat, extent))
+            flat = tir.floor_div(flat, extent)
     return index[::-1]
 
 
@@ -141,7 +143,7 @@ def buffer_source(builder: KernelBuilder, buffer: Any, value: Value) -> Source:
 
     def read(index: Index) -> Expr:
         element = builder.load(buffer, ravel(index, shape))
-        return element != 0 if value.dtype == "bool" else element
+        return tir.compare("not_equal", element, const(0, "int8")) if value.dtype == "bool" else element
 
     return read
 
@@ -160,58 +162,146 @@ def _transcendental(e: Elements, node: Node, index: Index) -> Expr:
     return e.math.in_float32(node.op, e.at(node.inputs[0], index))
 
 
-@rule("pow")
-def _pow(e: Elements, node: Node, index: Index) -> Expr:
-    _needs_float32(node)
-    a, b = (e.broadcast(v, index) for v in node.inputs)
-    return e.math.in_float32("pow", a, b)
-
-
 _INFIX: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "max": tir.maximum,
-    "min": tir.minimum,
-    "and": lambda a, b: tir.logical("and", a, b),
-    "or": lambda a, b: tir.logical("or", a, b),
-    "xor": lambda a, b: tir.cast(a, "int8") != tir.cast(b, "int8"),
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "and": partial(tir.logical, "and"),
+    "or": partial(tir.logical, "or"),
+    "xor": partial(tir.compare, "not_equal"),
 }
+
+
+def _operands(e: Elements, node: Node, index: Index) -> list[Expr]:
+    """Through slots where TVM would make 0 of 0 * x, 0 / x or x - x, whatever x is."""
+    hidden = is_float(node.output.dtype) and (
+        len(set(node.inputs)) == 1 or any(v.constant is not None and not v.constant.splat for v in node.inputs)
+    )
+    elements = (e.broadcast(v, index) for v in node.inputs)
+    return [e.builder.keep(element) if hidden else element for element in elements]
 
 
 @rule(*_INFIX)
 def _infix(e: Elements, node: Node, index: Index) -> Expr:
-    a, b = (e.broadcast(v, index) for v in node.inputs)
+    a, b = _operands(e, node, index)
     return _INFIX[node.op](a, b)
+
+
+@rule("max", "min")
+def _extremum(e: Elements, node: Node, index: Index) -> Expr:
+    """nan if either operand is, as numpy has it and TVM's own maximum has not."""
+    a, b = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
+    beyond = tir.compare("less" if node.op == "max" else "greater", a, b)
+    if is_float(node.output.dtype):
+        beyond = tir.logical("or", beyond, tir.is_nan(b))
+    return tir.select(beyond, b, a)
+
+
+@rule("pow")
+def _pow(e: Elements, node: Node, index: Index) -> Expr:
+    x, exponent = node.inputs
+    constant = exponent.constant
+    if constant is not None and constant.splat is not None and is_float(x.dtype):
+        written = _power_of(e, e.broadcast(x, index), float(constant.splat), node.output.dtype)
+        if written is not None:
+            return written
+    a, b = (e.broadcast(v, index) for v in node.inputs)
+    if not is_float(x.dtype):
+        return _integer_power(e, a, b, node.output.dtype)
+    _needs_float32(node)
+    return e.math.in_float32("pow", a, b)
+
+
+def _power_of(e: Elements, x: Expr, exponent: float, dtype: str) -> Expr | None:
+    """A power with a small constant exponent as products, which are faster and exact to a few roundings."""
+    one = const(1, dtype)
+    if exponent == 0.5:
+        return tir.intrinsic("sqrt", x)
+    if exponent not in range(-4, 5):
+        return None
+    x = e.builder.keep(x)
+    result = one
+    for _ in range(abs(int(exponent))):
+        result = x if result is one else result * x
+    return one / result if exponent < 0 else result
+
+
+def _integer_power(e: Elements, a: Expr, b: Expr, dtype: str) -> Expr:
+    """By squaring, modulo the type's range as multiplication is. Negative exponents drop the fraction."""
+    zero, one = const(0, dtype), const(1, dtype)
+    power, b = e.builder.keep(a), e.builder.keep(b)
+    # Beyond 63 only the bases -1, 0 and 1 do not overflow: the exponent's parity is all that matters.
+    odd = tir.compare("not_equal", tir.bitwise_and(b, 1), zero)
+    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), tir.bitwise_and(b, 1) + 62, b))
+    result: Expr = one
+    for bit in range(6):
+        taken = tir.compare("not_equal", tir.bitwise_and(left, 1 << bit), zero)
+        result = e.builder.keep(result * tir.select(taken, power, one))
+        power = e.builder.keep(power * power)
+    if dtype.startswith("uint"):
+        return result
+    a = e.builder.keep(a)
+    minus = const(-1, dtype)
+    unit = tir.logical("or", tir.compare("equal", a, one), tir.compare("equal", a, minus))
+    below = tir.select(unit, tir.select(odd, a, one), zero)
+    return tir.select(tir.compare("less", b, zero), below, result)
+
+
+def _divisor(e: Elements, a: Expr, b: Expr, dtype: str) -> tuple[Expr, Expr, Expr]:
+    """Operands that a division instruction survives, and whether the divisor was zero.
+
+    Zero and the smallest integer by -1 trap: the first is replaced by 1, the second by dividing -a by 1.
+    """
+    b = e.builder.keep(b)
+    zero, one = const(0, dtype), const(1, dtype)
+    nothing = tir.compare("equal", b, zero)
+    safe = tir.select(nothing, one, b)
+    if not dtype.startswith("uint"):
+        negated = tir.compare("equal", b, const(-1, dtype))
+        a = e.builder.keep(a)
+        a, safe = tir.select(negated, zero - a, a), tir.select(negated, one, safe)
+    return e.builder.keep(a), e.builder.keep(safe), nothing
 
 
 @rule("div")
 def _div(e: Elements, node: Node, index: Index) -> Expr:
-    a, b = (e.broadcast(v, index) for v in node.inputs)
-    if is_float(node.output.dtype):
+    a, b = _operands(e, node, index)
+    dtype = node.output.dtype
+    if is_float(dtype):
         return a / b
-    one = const(1, node.output.dtype)
-    return tir.truncated_div(a, tir.select(tir.compare("equal", b, const(0, node.output.dtype)), one, b))
+    dividend, divisor, nothing = _divisor(e, a, b, dtype)
+    return tir.select(nothing, const(0, dtype), tir.truncated_div(dividend, divisor))
 
 
 @rule("mod")
 def _mod(e: Elements, node: Node, index: Index) -> Expr:
-    a, b = (e.broadcast(v, index) for v in node.inputs)
-    if is_float(node.output.dtype):
-        quotient = a / b
-        return a - tir.intrinsic("trunc" if node.attrs["fmod"] else "floor", quotient) * b
-    return tir.truncated_mod(a, b) if node.attrs["fmod"] else tir.floor_mod(a, b)
+    a, b = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
+    dtype, truncate = node.output.dtype, bool(node.attrs["fmod"])
+    if is_float(dtype):
+        # In float64, where the quotient of two float32 is exact enough to be cut.
+        wide_a, wide_b = (e.builder.keep(tir.cast(v, "float64")) for v in (a, b))
+        quotient = tir.intrinsic("trunc" if truncate else "floor", wide_a / wide_b)
+        return tir.cast(wide_a - quotient * wide_b, dtype)
+    dividend, divisor, _ = _divisor(e, a, b, dtype)  # whatever is divided by 1 or -1 leaves nothing
+    rest = e.builder.keep(tir.truncated_mod(dividend, divisor))
+    if truncate or dtype.startswith("uint"):
+        return rest
+    zero = const(0, dtype)
+    differs = tir.compare("not_equal", tir.compare("less", rest, zero), tir.compare("less", divisor, zero))
+    corrected = tir.logical("and", tir.compare("not_equal", rest, zero), differs)
+    return tir.select(corrected, rest + divisor, rest)
 
 
 @rule("equal", "less", "less_equal", "greater", "greater_equal")
 def _compare(e: Elements, node: Node, index: Index) -> Expr:
-    a, b = (e.broadcast(v, index) for v in node.inputs)
+    # In slots, or TVM would prove that what is the same expression is equal to itself: nan is not.
+    a, b = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
     return tir.compare(node.op, a, b)
 
 
 @rule("where")
 def _where(e: Elements, node: Node, index: Index) -> Expr:
-    condition, yes, no = (e.broadcast(v, index) for v in node.inputs)
+    condition, yes, no = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
     return tir.select(condition, yes, no)
 
 
@@ -219,14 +309,27 @@ def _number(node: Node, value: float) -> Expr:
     return const(value, node.output.dtype)
 
 
+def _at_least(node: Node, x: Expr, low: float) -> Expr:
+    """Written so that nan stays nan, which the machine's maximum instruction does with its operands in this order."""
+    return tir.select(tir.compare("less", x, _number(node, low)), _number(node, low), x)
+
+
 def _bounded(node: Node, x: Expr, low: float, high: float) -> Expr:
-    return tir.minimum(tir.maximum(x, _number(node, low)), _number(node, high))
+    return tir.select(tir.compare("greater", x, _number(node, high)), _number(node, high), _at_least(node, x, low))
 
 
 def _sign(node: Node, x: Expr) -> Expr:
-    zero = _number(node, 0)
-    below = tir.select(tir.compare("less", x, zero), _number(node, -1), zero)
-    return tir.select(tir.compare("greater", x, zero), _number(node, 1), below)
+    zero, one = _number(node, 0), _number(node, 1)
+    below = x if node.output.dtype.startswith("uint") else tir.select(tir.compare("less", x, zero), zero - one, x)
+    return tir.select(tir.compare("greater", x, zero), one, below)
+
+
+def _neg(node: Node, x: Expr) -> Expr:
+    dtype = node.output.dtype
+    if is_float(dtype):
+        return x * _number(node, -1)  # the sign of zero counts
+    signed = dtype.removeprefix("u")  # TVM takes it that unsigned differences do not wrap
+    return tir.cast(const(0, signed) - tir.cast(x, signed), dtype)
 
 
 def _leaky_relu(node: Node, x: Expr) -> Expr:
@@ -235,10 +338,10 @@ def _leaky_relu(node: Node, x: Expr) -> Expr:
 
 _INTRINSICS = {"abs": "abs", "ceil": "ceil", "floor": "floor", "round": "nearbyint", "sqrt": "sqrt"}
 _UNARY: dict[str, Callable[[Node, Expr], Expr]] = {
-    "neg": lambda n, x: _number(n, 0) - x,
+    "neg": _neg,
     "reciprocal": lambda n, x: _number(n, 1) / x,
     "rsqrt": lambda n, x: _number(n, 1) / tir.intrinsic("sqrt", x),
-    "relu": lambda n, x: tir.maximum(x, _number(n, 0)),
+    "relu": lambda n, x: _at_least(n, x, 0),
     "clip": lambda n, x: _bounded(n, x, n.attrs["min"], n.attrs["max"]),
     "hard_sigmoid": lambda n, x: _bounded(n, x * _number(n, n.attrs["alpha"]) + _number(n, n.attrs["beta"]), 0, 1),
     "hard_swish": lambda n, x: x * _bounded(n, x * _number(n, 1 / 6) + _number(n, 0.5), 0, 1),
@@ -259,7 +362,8 @@ def _intrinsic(e: Elements, node: Node, index: Index) -> Expr:
 
 @rule("not")
 def _not(e: Elements, node: Node, index: Index) -> Expr:
-    return tir.logical("not", e.at(node.inputs[0], index))
+    # Through a slot, or TVM would turn the negation of x < y into y <= x: nan gives neither.
+    return tir.compare("equal", e.builder.keep(tir.cast(e.at(node.inputs[0], index), "int8")), const(0, "int8"))
 
 
 @rule("gelu", "silu", "elu", "softplus")
@@ -274,10 +378,10 @@ def _activation(e: Elements, node: Node, index: Index) -> Expr:
     if node.op == "silu":
         result = x * e.math.sigmoid(x)
     elif node.op == "elu":
-        below = f(node.attrs["alpha"]) * (e.math.exp(tir.minimum(x, f(0))) - f(1))
+        below = f(node.attrs["alpha"]) * e.math.expm1(tir.minimum(x, f(0)))
         result = tir.select(tir.compare("greater", x, f(0)), x, below)
     elif node.op == "softplus":  # log(1 + e^x) without overflow: max(x, 0) + log(1 + e^-|x|)
-        result = tir.maximum(x, f(0)) + e.math.log(f(1) + e.math.exp(f(0) - tir.intrinsic("abs", x)))
+        result = tir.maximum(x, f(0)) + e.math.log1p(e.math.exp(f(0) - tir.intrinsic("abs", x)))
     elif node.attrs["approximate"] == "tanh":
         inner = f(0.7978845608028654) * (x + f(0.044715) * x * x * x)
         result = f(0.5) * x * (f(1) + e.math.tanh(inner))
@@ -290,7 +394,9 @@ def _activation(e: Elements, node: Node, index: Index) -> Expr:
 def _cast(e: Elements, node: Node, index: Index) -> Expr:
     x = e.at(node.inputs[0], index)
     if node.attrs["to"] == "bool":
-        return x != const(0, node.inputs[0].dtype)
+        x = e.builder.keep(x)
+        held = tir.compare("not_equal", x, const(0, node.inputs[0].dtype))
+        return tir.logical("or", held, tir.is_nan(x)) if is_float(node.inputs[0].dtype) else held
     return tir.cast(x, node.attrs["to"])
 
 
@@ -332,15 +438,13 @@ def _concat(e: Elements, node: Node, index: Index) -> Expr:
         extent = static_shape(part.shape)[axis]
         # Both sides of a select are read: the position is kept inside the part whose turn it may not be.
         inside = _clamp(position - begin, extent)
-        element = e.at(part, [*index[:axis], inside, *index[axis + 1 :]])
+        element = e.builder.keep(e.at(part, [*index[:axis], inside, *index[axis + 1 :]]))
         result = element if result is None else tir.select(position < begin, result, element)
         begin += extent
     return result
 
 
 def _clamp(position: Expr, extent: int) -> Expr:
-    if isinstance(position, int):
-        return min(max(position, 0), extent - 1)
     return tir.minimum(tir.maximum(position, 0), extent - 1)
 
 
@@ -350,26 +454,29 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
     mode = node.attrs["mode"]
     inside: Expr = None
     source: list[Expr] = []
-    for i, before, after, extent in zip(
+    for i, before, after, whole in zip(
         index, node.attrs["before"], node.attrs["after"], static_shape(x.shape), strict=True
     ):
-        position = i - before if before else i
-        if not before and after <= 0:
-            source.append(position)
+        cut = max(-before, 0)  # negative widths crop, and what is left is padded
+        extent = whole - cut - max(-after, 0)
+        position = i - before + cut if before > 0 else i
+        if before <= 0 and after <= 0:
+            source.append(position + cut)
             continue
-        if mode == "reflect":
-            position = tir.intrinsic("abs", position)
-            position = (extent - 1) - tir.intrinsic("abs", position - (extent - 1))
+        if mode == "reflect" and extent > 1:
+            period = 2 * (extent - 1)
+            position = e.builder.bind(tir.floor_mod(position, period))
+            position = tir.minimum(position, period - position)
         elif mode == "wrap":
-            position = tir.floor_mod(position + extent, extent)
+            position = tir.floor_mod(position, extent)
         elif mode == "constant":
             here = tir.logical("and", position >= 0, position < extent)
             inside = here if inside is None else tir.logical("and", inside, here)
-        source.append(_clamp(position, extent))
+        source.append(_clamp(position, extent) + cut)
     element = e.at(x, source)
     if inside is None:
         return element
-    return tir.select(inside, element, const(node.attrs["value"], x.dtype))
+    return tir.select(inside, e.builder.keep(element), const(node.attrs["value"], x.dtype))
 
 
 @rule("range")
@@ -425,7 +532,7 @@ def _block(e: Elements, node: Node, index: Index) -> Expr:
     per_group = -(-each // block)
     within = tir.floor_mod(outer, per_group) * block + inner
     channel = tir.floor_div(outer, per_group) * each + tir.minimum(within, each - 1)
-    element = e.at(x, [n, channel, *spatial])
+    element = e.builder.keep(e.at(x, [n, channel, *spatial]))
     return tir.select(within < each, element, const(0, x.dtype))
 
 

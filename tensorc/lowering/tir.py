@@ -19,6 +19,8 @@ from typing import Any
 from tvm import ir
 from tvm import tirx as T  # noqa: N812  (as TVM's own scripts call it)
 
+from tensorc.errors import UnsupportedError
+
 #: An expression, a variable or a plain number. TVM's classes carry no types that a checker could use.
 Expr = Any
 Buffer = Any
@@ -38,33 +40,61 @@ def dtype_of(expression: Expr) -> str:
 
 
 def cast(expression: Expr, dtype: str) -> Expr:
+    if isinstance(expression, int):
+        return const(expression, dtype)
     return T.Cast(dtype, expression) if dtype_of(expression) != dtype else expression
 
 
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
-    """Both sides are evaluated: neither may trap nor read outside its buffer."""
+    """Both sides are evaluated: neither may trap nor read outside its buffer.
+
+    TVM simplifies each side by what the condition says of indices, also the limits that keep a load inside its buffer:
+    what `yes` and `no` load must have been kept before (`KernelBuilder.keep`).
+    """
+    if isinstance(condition, bool):
+        return yes if condition else no
     return T.Select(condition, yes, no)
 
 
 def minimum(a: Expr, b: Expr) -> Expr:
-    return T.min(a, b)
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else T.min(a, b)
 
 
 def maximum(a: Expr, b: Expr) -> Expr:
-    return T.max(a, b)
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else T.max(a, b)
+
+
+_COMPARISONS = {"equal": T.EQ, "not_equal": T.NE, "less": T.LT, "less_equal": T.LE, "greater": T.GT,
+                "greater_equal": T.GE}  # fmt: skip
 
 
 def compare(op: str, a: Expr, b: Expr) -> Expr:
-    return {"equal": T.EQ, "less": T.LT, "less_equal": T.LE, "greater": T.GT, "greater_equal": T.GE}[op](a, b)
+    """A comparison by name. Python's == and != give promises of an expression, which have no type yet.
+
+    "not_equal" is false for nan, and so may be the negation of "equal", which TVM takes for the same.
+    """
+    if dtype_of(a) == "bool":  # which TVM would compare as floats
+        a, b = cast(a, "int8"), cast(b, "int8")
+    return _COMPARISONS[op](a, b)
+
+
+#: Float type -> the integer of its width and the bits of its infinity.
+_INFINITIES = {"float16": ("int16", 0x7C00), "float32": ("int32", 0x7F800000), "float64": ("int64", 0x7FF0 << 48)}
 
 
 def is_nan(expression: Expr) -> Expr:
-    """True for a float32 nan, by its bits: a comparison of x with itself would be simplified away."""
-    return T.GT(bitwise_and(reinterpret(expression, "int32"), 0x7FFFFFFF), T.IntImm("int32", 0x7F800000))
+    """By its bits: a comparison of x with itself would be simplified away."""
+    bits, infinity = _INFINITIES[dtype_of(expression)]
+    magnitude = bitwise_and(reinterpret(expression, bits), (1 << int(bits[3:]) - 1) - 1)
+    return T.GT(magnitude, T.IntImm(bits, infinity))
 
 
-def logical(op: str, a: Expr, b: Expr | None = None) -> Expr:
-    return T.Not(a) if b is None else {"and": T.And, "or": T.Or}[op](a, b)
+def logical(op: str, a: Expr, b: Expr) -> Expr:
+    """`and` or `or`."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        known, other = (a, b) if isinstance(a, bool) else (b, a)
+        return other if known == (op == "and") else known
+    return {"and": T.And, "or": T.Or}[op](a, b)
 
 
 def reinterpret(expression: Expr, dtype: str) -> Expr:
@@ -84,8 +114,8 @@ def bitwise_and(a: Expr, mask: int) -> Expr:
     return T.bitwise_and(a, T.IntImm(dtype_of(a), mask))
 
 
-def bitwise_or(a: Expr, bits: int) -> Expr:
-    return T.bitwise_or(a, T.IntImm(dtype_of(a), bits))
+def bitwise_or(a: Expr, bits: Expr) -> Expr:
+    return T.bitwise_or(a, T.IntImm(dtype_of(a), bits) if isinstance(bits, int) else bits)
 
 
 def intrinsic(name: str, *arguments: Expr) -> Expr:
@@ -103,11 +133,11 @@ def truncated_mod(a: Expr, b: Expr) -> Expr:
 
 
 def floor_div(a: Expr, b: Expr) -> Expr:
-    return T.floordiv(a, b)
+    return a // b if isinstance(a, int) and isinstance(b, int) else T.floordiv(a, b)
 
 
 def floor_mod(a: Expr, b: Expr) -> Expr:
-    return T.floormod(a, b)
+    return a % b if isinstance(a, int) and isinstance(b, int) else T.floormod(a, b)
 
 
 class KernelBuilder:
@@ -131,6 +161,8 @@ class KernelBuilder:
     def parameter(self, name: str, dtype: str, elements: int) -> Buffer:
         """The next pointer parameter. Booleans are bytes in memory."""
         stored = "int8" if dtype == "bool" else dtype
+        if elements >= 2**31:
+            raise UnsupportedError(f"a tensor of {elements} elements: kernels count in 32 bits")
         pointer = T.Var(name, ir.PointerType(ir.PrimType(stored)))
         # Alignment 4: inputs come from anybody's memory, and unaligned vector moves cost nothing when aligned.
         buffer = T.decl_buffer((max(elements, 1),), stored, name, data_alignment=min(4, _bytes(stored)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -43,12 +42,9 @@ class CostModel(abc.ABC):
     def rank(self, features: np.ndarray) -> np.ndarray:
         """Scores of candidates of ONE workload: higher is faster. May be sharper than the absolute prediction."""
 
+    @abc.abstractmethod
     def update(self, samples: Samples) -> None:
-        """Learn from measurements; the whole history of this run is given each time. The default learns nothing."""
-
-    def save(self, folder: Path) -> None:
-        """Write what was learned into files of `folder`."""
-        raise NotImplementedError(f"{self.name} has nothing to save")
+        """Learn from measurements; the whole history of this run is given each time. Controls learn nothing."""
 
 
 def pairwise_accuracy(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray]) -> float:

@@ -51,25 +51,25 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.serial(depth, name="d") as d, builder.serial(padded - keys, keys, name="s") as s:
                 builder.store(scratch, const(0, "float32"), key_at(s, d))
 
+        def score_strip(first: Expr, count: int, column: Expr, vectors: int) -> None:
+            tile = _Tile(group, node, lanes, count, vectors)
+            tile.clear()
+            with builder.serial(depth, name="d") as d:
+                tile.step(
+                    lambda i: elements.evaluate(q, [image, first + i, head, d]),
+                    lambda j, lane: builder.load(scratch, key_at(column + j * lanes + lane, d)),
+                )
+            with builder.unrolled(count) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
+                value = builder.load(tile.acc, (i * vectors + j) * lanes + lane) * scale
+                builder.store(scratch, value, score_at(i, column + j * lanes + lane))
+
         def scores(first: Expr, count: int) -> None:
             whole, rest = divmod(padded // lanes, score_tile.vectors)
-            for start, panels_here, vectors in ((0, whole, score_tile.vectors), (whole * score_tile.vectors, 1, rest)):
-                if not vectors or not panels_here:
-                    continue
-                with builder.serial(panels_here, name="panel") as panel:
-                    column = (panel * vectors + start) * lanes
-                    tile = _Tile(group, node, lanes, count, vectors)
-                    tile.clear()
-                    with builder.serial(depth, name="d") as d:
-                        tile.step(
-                            lambda i, d=d: elements.evaluate(q, [image, first + i, head, d]),  # type: ignore[misc]
-                            lambda j, lane, d=d, column=column: builder.load(  # type: ignore[misc]
-                                scratch, key_at(column + j * lanes + lane, d)
-                            ),
-                        )
-                    with builder.unrolled(count) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
-                        value = builder.load(tile.acc, (i * vectors + j) * lanes + lane) * scale
-                        builder.store(scratch, value, score_at(i, column + j * lanes + lane))
+            if whole:
+                with builder.serial(whole, name="panel") as panel:
+                    score_strip(first, count, panel * (score_tile.vectors * lanes), score_tile.vectors)
+            if rest:
+                score_strip(first, count, whole * score_tile.vectors * lanes, rest)
 
         def normalise(first: Expr, count: int) -> None:
             with builder.serial(count, name="row") as i:
@@ -94,29 +94,30 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                 total = fold(builder, "sum", "float32", keys, lanes, power)
                 builder.store(scratch, const(1, "float32") / total, panels + rows * padded + i)
 
+        def weigh_columns(first: Expr, count: int, column: int, vectors: int, width: int) -> None:
+            """`vectors` of `width` columns of the result from `column` on."""
+            tile = _Tile(group, node, width, count, vectors)
+            tile.clear()
+            with builder.serial(keys, name="s") as s:
+                tile.step(
+                    lambda i: builder.load(scratch, score_at(i, s)),
+                    lambda j, lane: elements.evaluate(v, [image, s, key_head, column + j * width + lane]),
+                )
+            acc, loop = group.epilogue(tile.acc, count * vectors, width)
+            with loop(count) as i:
+                share = builder.keep(builder.load(scratch, panels + rows * padded + i))
+                with loop(vectors) as j, builder.vector(width) as lane:
+                    elements.define(node.output, builder.load(acc, (i * vectors + j) * width + lane) * share)
+                    group.store_outputs([image, first + i, head, column + j * width + lane])
+
         def weigh(first: Expr, count: int) -> None:
             most = max(1, min(4, (machine.vector_registers - 2) // (count + 1)))
             column = 0
             while column < value_depth:
                 left = value_depth - column
-                lanes_here = lanes if left >= lanes else left
-                vectors = min(most, left // lanes) if left >= lanes else 1
-                tile = _Tile(group, node, lanes_here, count, vectors)
-                tile.clear()
-                with builder.serial(keys, name="s") as s:
-                    tile.step(
-                        lambda i, s=s: builder.load(scratch, score_at(i, s)),  # type: ignore[misc]
-                        lambda j, lane, s=s, column=column, n=lanes_here: elements.evaluate(  # type: ignore[misc]
-                            v, [image, s, key_head, column + j * n + lane]
-                        ),
-                    )
-                with builder.unrolled(count) as i:
-                    share = builder.keep(builder.load(scratch, panels + rows * padded + i))
-                    with builder.unrolled(vectors) as j, builder.vector(lanes_here) as lane:
-                        value = builder.load(tile.acc, (i * vectors + j) * lanes_here + lane) * share
-                        elements.define(node.output, value)
-                        group.store_outputs([image, first + i, head, column + j * lanes_here + lane])
-                column += vectors * lanes_here
+                vectors, width = (min(most, left // lanes), lanes) if left >= lanes else (1, left)
+                weigh_columns(first, count, column, vectors, width)
+                column += vectors * width
 
         def strip(first: Expr, count: int) -> None:
             scores(first, count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from targets.cpu.kernels.group import GroupKernel, Kernel
+from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import ConvSchedule, conv_schedule, depthwise_schedule
 from tensorc.errors import UnsupportedError
@@ -53,6 +53,12 @@ class _Shape:
             self.row_w = self.out_w
             self.in_w = self.out_w = self.in_w * self.in_h
             self.in_h = self.out_h = 1
+
+    @property
+    def padded_rows(self) -> bool:
+        """Whether some filter row meets padding somewhere."""
+        last = (self.out_h - 1) * self.strides[0] - self.top + (self.kh - 1) * self.dilations[0]
+        return bool(self.top > 0 or last >= self.in_h)
 
     def pixel(self, row: Expr, column: Expr) -> list[Expr]:
         """(h, w) in the result's own shape."""
@@ -101,7 +107,7 @@ def lower_conv(body: Graph, node: Node, machine: Machine) -> Kernel:
         depth = shape.channels * shape.kh * shape.kw
         schedule = conv_schedule(shape.out_w, shape.blocks // shape.groups, depth, machine)
     runs = shape.column_runs(schedule.columns)
-    lanes, dtype = shape.lanes, node.output.dtype
+    lanes, dtype = shape.lanes, accumulator(node.output.dtype)
     per_group = shape.blocks // shape.groups
     strips_per_group = -(-per_group // schedule.vectors)
     strips = strips_per_group * shape.groups
@@ -133,32 +139,28 @@ def lower_conv(body: Graph, node: Node, machine: Machine) -> Kernel:
                 with builder.unrolled(high - low) as i:
                     column = i + low
                     position = left + column * shape.strides[1] + kw * shape.dilations[1]
-                    scalar = None if shape.depthwise else builder.keep(read(h, position, 0))
+                    scalar = None if shape.depthwise else builder.keep(tir.cast(read(h, position, 0), dtype))
                     with builder.unrolled(count) as j, builder.vector(lanes) as lane:
                         offset = (first_block + j) * shape.channels + channel
                         tap = builder.load(weight, ((offset * shape.kh + kh) * shape.kw + kw) * lanes + lane)
-                        factor = read(h, position, lane) if scalar is None else scalar
+                        factor = tir.cast(read(h, position, lane), dtype) if scalar is None else scalar
                         place = at(column, j, lane)
-                        builder.store(acc, builder.load(acc, place) + factor * tap, place)
+                        builder.store(acc, builder.load(acc, place) + factor * tir.cast(tap, dtype), place)
 
         def rows_of(channel: Expr, read: Callable[[Expr, Expr, Expr], Expr]) -> None:
-            padded = (
-                shape.top > 0
-                or (shape.out_h - 1) * shape.strides[0] - shape.top + (shape.kh - 1) * shape.dilations[0] >= shape.in_h
-            )
-            if not padded and shape.kh * shape.kw <= _UNROLLED_TAPS:
+            if not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS:
                 for kh in range(shape.kh):
                     taps(channel, read, kh)
                 return
             with builder.serial(high_tap - low_tap, low_tap, name="kh") as kh:
                 taps(channel, read, kh)
 
-        # Filter rows low <= kh < high meet the image.
-        step = shape.dilations[0]
-        low_tap = builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0)) if shape.kh > 1 else 0
-        high_tap = (
-            builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - top, step) + 1, shape.kh)) if shape.kh > 1 else 1
-        )
+        low_tap: Expr = 0  # filter rows low <= kh < high meet the image
+        high_tap: Expr = shape.kh
+        if shape.padded_rows:
+            step = shape.dilations[0]
+            low_tap = builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0))
+            high_tap = builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - top, step) + 1, shape.kh))
 
         if shape.depthwise:
             rows_of(0, lambda h, p, lane: elements.evaluate(x, _input_index(shape, image, first_block, h, p, lane)))
@@ -174,9 +176,10 @@ def lower_conv(body: Graph, node: Node, machine: Machine) -> Kernel:
                     cb * lanes + c, lambda h, p, _: elements.evaluate(x, _input_index(shape, image, block, h, p, c))
                 )
 
-        with builder.unrolled(run.width) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
-            place = at(i, j, lane)
-            elements.define(node.output, builder.load(acc, place))
+        results, loop = group.epilogue(acc, run.width * count, lanes)
+        with loop(run.width) as i, loop(count) as j, builder.vector(lanes) as lane:
+            result = builder.load(results, at(i, j, lane))
+            elements.define(node.output, tir.cast(result, node.output.dtype))
             group.store_outputs([image, first_block + j, *shape.pixel(row, first_column + i), lane])
 
     def strip(write: Callable[[int], None], in_strip: Expr) -> None:

@@ -8,7 +8,7 @@ import math
 from targets.cpu.kernels.group import GroupKernel, Kernel, vector_blocks
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import lanes_of
-from tensorc.ir import OPS, Graph, Kind, Value
+from tensorc.ir import OPS, Constant, Graph, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Index, unravel
@@ -42,8 +42,13 @@ def collapse(body: Graph) -> Graph:
 
     result = Graph(body.name)
     known: dict[Value, Value] = {v: result.add_input(v.name, v.type.with_shape(merged(v))) for v in body.inputs}
+    for value in body.constants():
+        constant = value.constant
+        assert constant is not None
+        assert constant.splat is not None, "a group holds constants of one repeated number only"
+        known[value] = result.add_constant(Constant.full(value.type.with_shape(merged(value)), constant.splat))
     for node in body.nodes:
-        inputs = [v if v.constant is not None else known[v] for v in node.inputs]
+        inputs = [known[v] for v in node.inputs]
         known[node.output] = result.add(node.op, inputs, node.attrs)
     result.outputs = [known[v] for v in body.outputs]
     return result

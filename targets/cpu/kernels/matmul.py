@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from targets.cpu.kernels.group import GroupKernel, Kernel
+from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import MatmulSchedule, lanes_of, matmul_schedule, product_schedule
 from tensorc.errors import UnsupportedError
@@ -33,7 +33,7 @@ class _Tile:
         self.lanes = lanes
         self.rows = rows
         self.vectors = vectors
-        self.dtype = node.output.dtype
+        self.dtype = accumulator(node.output.dtype)
         self.acc: Buffer = group.builder.registers(self.dtype, rows * vectors * lanes)
 
     def _at(self, row: Expr, vector: Expr, lane: Expr) -> Expr:
@@ -48,21 +48,22 @@ class _Tile:
         """One step: a(row) is a scalar, b(vector, lane) an element of the panel's row."""
         builder = self.group.builder
         with builder.unrolled(self.rows) as i:
-            scalar = builder.keep(a(i))
+            scalar = builder.keep(tir.cast(a(i), self.dtype))
             with builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
                 at = self._at(i, j, lane)
-                builder.store(self.acc, builder.load(self.acc, at) + scalar * b(j, lane), at)
+                builder.store(self.acc, builder.load(self.acc, at) + scalar * tir.cast(b(j, lane), self.dtype), at)
 
     def store(self, columns: int, index: Callable[[Expr, Expr], list[Expr]]) -> None:
         """Store the first `columns` columns of the tile; index(row, column) is the result's index."""
         builder, elements = self.group.builder, self.group.elements
+        acc, loop = self.group.epilogue(self.acc, self.rows * self.vectors, self.lanes)
         whole, tail = divmod(columns, self.lanes)
         for first, count, lanes in ((0, whole, self.lanes), (whole, 1 if tail else 0, tail)):
             if not count:
                 continue
-            with builder.unrolled(self.rows) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
-                at = self._at(i, first + j, lane)
-                elements.define(self.node.output, builder.load(self.acc, at))
+            with loop(self.rows) as i, loop(count) as j, builder.vector(lanes) as lane:
+                element = builder.load(acc, self._at(i, first + j, lane))
+                elements.define(self.node.output, tir.cast(element, self.node.output.dtype))
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
 
@@ -157,29 +158,20 @@ def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.serial(columns, name="n") as n, builder.serial(depth, name="k") as k:
                 builder.store(packed, element(k, n), k * padded + n)
 
-        def write(row_tile: Expr, count: int, first_column: Expr, width: int) -> None:
-            vectors = -(-width // lanes)
-            # The rest of the last vector must not be read from B itself, which may end there.
-            for start, lanes_here, vectors_here in _vector_parts(width, lanes, packed is not None, vectors):
-                block = _Tile(group, node, lanes_here, count, vectors_here)
-                block.clear()
-                with builder.serial(depth, name="k") as k:
-                    block.step(
-                        lambda i, k=k: elements.evaluate(  # type: ignore[misc]
-                            a, [*_broadcast_batch(where, static_shape(a.shape)), row_tile * schedule.rows + i, k]
-                        ),
-                        lambda j, lane, k=k, start=start, n=lanes_here: (  # type: ignore[misc]
-                            builder.load(packed, k * padded + first_column + start + j * n + lane)
-                            if packed is not None
-                            else element(k, first_column + start + j * n + lane)
-                        ),
-                    )
-                block.store(
-                    min(width - start, vectors_here * lanes_here),
-                    lambda i, column, start=start: [  # type: ignore[misc]
-                        *where, row_tile * schedule.rows + i, first_column + start + column,
-                    ],
-                )  # fmt: skip
+        def read(k: Expr, column: Expr) -> Expr:
+            return element(k, column) if packed is None else builder.load(packed, k * padded + column)
+
+        def write(row_tile: Expr, count: int, first: Expr, columns_here: int, lanes_here: int) -> None:
+            """The tile of `count` rows by the columns from `first` on."""
+            block = _Tile(group, node, lanes_here, count, -(-columns_here // lanes_here))
+            block.clear()
+            row = row_tile * schedule.rows
+            with builder.serial(depth, name="k") as k:
+                block.step(
+                    lambda i: elements.evaluate(a, [*_broadcast_batch(where, static_shape(a.shape)), row + i, k]),
+                    lambda j, lane: read(k, first + j * lanes_here + lane),
+                )
+            block.store(columns_here, lambda i, column: [*where, row + i, first + column])
 
         step = schedule.vectors * lanes
         for first, count in ((0, rows // schedule.rows), (rows // schedule.rows, 1 if rows % schedule.rows else 0)):
@@ -189,19 +181,21 @@ def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.serial(count, name="m") as m:
                 with builder.serial(columns // step, name="n") as n:
                     if columns // step:
-                        write(first + m, height, n * step, step)
-                if columns % step:
-                    write(first + m, height, columns // step * step, columns % step)
+                        write(first + m, height, n * step, step, lanes)
+                done = columns // step * step
+                for width, lanes_here in _parts(columns - done, lanes, packed is not None):
+                    write(first + m, height, done, width, lanes_here)
+                    done += width
     return group.finish(math.prod(batch), str(schedule))
 
 
-def _vector_parts(width: int, lanes: int, padded: bool, vectors: int) -> list[tuple[int, int, int]]:
-    """(first column, lanes, vectors) of the parts that a strip of `width` columns is computed in."""
-    if padded or width % lanes == 0:
-        return [(0, lanes, vectors)]
-    whole = width // lanes
-    parts = [(0, lanes, whole)] if whole else []
-    return [*parts, (whole * lanes, width % lanes, 1)]
+def _parts(width: int, lanes: int, padded: bool) -> list[tuple[int, int]]:
+    """(columns, lanes) of the parts that the last `width` columns are computed in: the rest of a vector must not be
+    read from B itself, which may end there."""
+    if padded:
+        return [(width, lanes)] if width else []
+    whole = width // lanes * lanes
+    return [part for part in ((whole, lanes), (width - whole, width - whole)) if part[0]]
 
 
 def _broadcast_batch(where: list[Expr], shape: tuple[int, ...]) -> list[Expr]:

@@ -30,7 +30,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
     top, left, bottom, right = node.attrs["pads"]
     lanes = block[0] if block else 1
     largest = node.op == "max_pool"
-    acc_type = x.dtype
+    acc_type = "float32" if x.dtype == "float16" else x.dtype
 
     with builder.tasks() as task:
         row = builder.bind(tir.floor_mod(task, out_h))
@@ -47,7 +47,8 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.serial(high_h - low_h, low_h) as i, builder.serial(high_w - low_w, low_w) as j:
                 h, w = start_h + i * dilation_h, start_w + j * dilation_w
                 with builder.vector(lanes) as lane:
-                    element = elements.evaluate(x, [image, channel, h, w, *([lane] if block else [])])
+                    index = [image, channel, h, w, *([lane] if block else [])]
+                    element = tir.cast(elements.evaluate(x, index), acc_type)
                     old = builder.load(acc, lane)
                     builder.store(acc, tir.maximum(old, element) if largest else old + element, lane)
             if largest:
@@ -62,7 +63,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
             with builder.vector(lanes) as lane:
                 value = builder.load(acc, lane)
                 result = value if scale is None else value * scale
-                elements.define(node.output, result)
+                elements.define(node.output, tir.cast(result, x.dtype))
                 group.store_outputs([image, channel, row, column, *([lane] if block else [])])
     return group.finish(batch * channels * out_h, "rows")
 

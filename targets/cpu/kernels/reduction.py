@@ -31,6 +31,15 @@ _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
 }
 
 
+def _accumulator(how: str, dtype: str) -> str:
+    """The type that results are gathered in: one with room for them."""
+    if dtype == "bool":
+        return "int8"
+    if dtype == "float16":
+        return "float32"
+    return "int64" if how == "mean" and not is_float(dtype) else dtype
+
+
 def _identity(how: str, dtype: str) -> Expr:
     if how in ("sum", "mean"):
         return const(0, dtype)
@@ -103,26 +112,28 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
     axes = _Axes(node)
     (x,) = node.inputs
     how = node.op.removeprefix("reduce_")
+    wide = _accumulator(how, x.dtype)
     extent = math.prod(axes.extents(axes.reduced))
     kept_extents = axes.extents(axes.kept)
     with builder.tasks() as task:
         kept = unravel(task, kept_extents)
 
         def element(j: Expr) -> Expr:
-            return elements.evaluate(x, axes.index(kept, unravel(j, axes.extents(axes.reduced))))
+            index = axes.index(kept, unravel(j, axes.extents(axes.reduced)))
+            return tir.cast(elements.evaluate(x, index), wide)
 
-        total = fold(builder, how, x.dtype, extent, lanes_of(machine, x.dtype), element)
-        if how == "mean":
-            total = _divided(total, extent, x.dtype)
-        elements.define(node.output, total)
+        total = fold(builder, how, wide, extent, lanes_of(machine, wide), element)
+        elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
         group.store_outputs(axes.output_index(kept))
     return group.finish(math.prod(kept_extents), "rows")
 
 
-def _divided(total: Expr, count: int, dtype: str) -> Expr:
-    if is_float(dtype):
-        return total * const(1 / count, dtype)
-    return tir.truncated_div(total, const(count, dtype))
+def _finished(how: str, total: Expr, count: int, wide: str, dtype: str) -> Expr:
+    """The result, of type `dtype`, from what was gathered in type `wide`."""
+    if how == "mean":
+        divided = total * const(1 / count, wide) if is_float(wide) else tir.truncated_div(total, const(count, wide))
+        return tir.cast(divided, dtype)
+    return tir.compare("not_equal", total, const(0, wide)) if dtype == "bool" else tir.cast(total, dtype)
 
 
 def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
@@ -132,27 +143,25 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
     axes = _Axes(node)
     (x,) = node.inputs
     how = node.op.removeprefix("reduce_")
+    wide = _accumulator(how, x.dtype)
     combine = _COMBINE[how]
     reduced_extents = axes.extents(axes.reduced)
     extent = math.prod(reduced_extents)
     *outer_extents, inner = axes.extents(axes.kept)
-    lanes = lanes_of(machine, x.dtype)
     with builder.tasks() as task:
         outer = unravel(task, outer_extents)
-        for first, width in vector_blocks(builder, inner, lanes):
-            partial = builder.registers(x.dtype, width, "partial")
+        for first, width in vector_blocks(builder, inner, lanes_of(machine, wide)):
+            partial = builder.registers(wide, width, "partial")
             with builder.vector(width) as lane:
-                builder.store(partial, _identity(how, x.dtype), lane)
+                builder.store(partial, _identity(how, wide), lane)
             with builder.serial(extent) as j:
                 reduced = unravel(j, reduced_extents)
                 with builder.vector(width) as lane:
                     element = elements.evaluate(x, axes.index([*outer, first + lane], reduced))
-                    builder.store(partial, combine(builder.load(partial, lane), element), lane)
+                    builder.store(partial, combine(builder.load(partial, lane), tir.cast(element, wide)), lane)
             with builder.vector(width) as lane:
                 total = builder.load(partial, lane)
-                if how == "mean":
-                    total = _divided(total, extent, x.dtype)
-                elements.define(node.output, total)
+                elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
                 group.store_outputs(axes.output_index([*outer, first + lane]))
     return group.finish(math.prod(outer_extents), "columns")
 

@@ -4,10 +4,13 @@ The package ships nine image classifiers whose every weight is the constant 0.02
 output does not depend on the input: any compiler "agrees" with any other. Here the weights become seeded values of the
 usual scale (He for filters and matrices, near the identity for normalisations), so that comparing outputs compares
 something, and no weight is a splat that a compiler may fold or store as one number.
+
+    python benchmarks/light_models.py light_resnet50.onnx filled.onnx
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,7 @@ def _scaled(noise: np.ndarray, gain: int, name: str, readers: Readers) -> np.nda
     if reader.op_type == "Mul" or (reader.op_type == "BatchNormalization" and index in _AROUND_ONE):
         return np.exp(np.float32(0.1) * noise)
     return np.float32(0.02) * noise
+
+
+if __name__ == "__main__":
+    fill_weights(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tensorc.errors import UserError
+
 TRACEBACK = "TENSORC_TRACEBACK"
 
 
@@ -16,11 +18,15 @@ def show_traceback() -> bool:
     return os.environ.get(TRACEBACK, "") not in ("", "0")
 
 
-def cache_folder() -> Path:
-    """Where what can be measured or built again is kept: $XDG_CACHE_HOME/tensorc, by default ~/.cache/tensorc."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tensorc"
-
-
 def data_folder() -> Path:
-    """Where what took long to learn is kept: $XDG_DATA_HOME/tensorc, by default ~/.local/share/tensorc."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "tensorc"
+    """Where what took long to learn is kept: `$XDG_DATA_HOME/tensorc`, by default `~/.local/share/tensorc`.
+
+    A relative XDG_DATA_HOME is ignored, as its specification has it. Raises UserError where there is no home.
+    """
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if not data.is_absolute():
+        try:
+            data = Path.home() / ".local" / "share"
+        except RuntimeError as error:
+            raise UserError("there is no home folder to keep data in: set XDG_DATA_HOME") from error
+    return data / "tensorc"

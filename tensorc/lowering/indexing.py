@@ -280,8 +280,10 @@ def _mod(e: Elements, node: Node, index: Index) -> Expr:
     if is_float(dtype):
         # In float64, where the quotient of two float32 is exact enough to be cut.
         wide_a, wide_b = (e.builder.keep(tir.cast(v, "float64")) for v in (a, b))
-        quotient = tir.intrinsic("trunc" if truncate else "floor", wide_a / wide_b)
-        return tir.cast(wide_a - quotient * wide_b, dtype)
+        quotient = e.builder.keep(tir.intrinsic("trunc" if truncate else "floor", wide_a / wide_b))
+        zero = const(0, "float64")
+        multiple = tir.select(tir.compare("equal", quotient, zero), zero, quotient * wide_b)  # an infinite b leaves a
+        return tir.cast(wide_a - multiple, dtype)
     dividend, divisor, _ = _divisor(e, a, b, dtype)  # whatever is divided by 1 or -1 leaves nothing
     rest = e.builder.keep(tir.truncated_mod(dividend, divisor))
     if truncate or dtype.startswith("uint"):
@@ -378,8 +380,9 @@ def _activation(e: Elements, node: Node, index: Index) -> Expr:
     if node.op == "silu":
         result = x * e.math.sigmoid(x)
     elif node.op == "elu":
-        below = f(node.attrs["alpha"]) * e.math.expm1(tir.minimum(x, f(0)))
-        result = tir.select(tir.compare("greater", x, f(0)), x, below)
+        above = tir.compare("greater", x, f(0))
+        below = f(node.attrs["alpha"]) * e.math.expm1(tir.select(above, f(0), x))
+        result = tir.select(above, x, below)
     elif node.op == "softplus":  # log(1 + e^x) without overflow: max(x, 0) + log(1 + e^-|x|)
         result = tir.maximum(x, f(0)) + e.math.log1p(e.math.exp(f(0) - tir.intrinsic("abs", x)))
     elif node.attrs["approximate"] == "tanh":

@@ -13,7 +13,6 @@ A body is kept once for each key, since the key already stands for it.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO, TypeVar
 
+from tensorc.environment import data_folder
 from tensorc.errors import UserError
 from tensorc.runtime.artifact import replaced_file
 from tensorc.search.records import Key, Record, identity_of
@@ -98,16 +98,8 @@ class Foreign:
 
 
 def default_path() -> Path:
-    """`$XDG_DATA_HOME/tensorc/tuning.db`, by default under `~/.local/share`; a relative XDG_DATA_HOME is ignored."""
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if not data.is_absolute():
-        try:
-            data = Path.home() / ".local" / "share"
-        except RuntimeError as error:
-            raise UserError(
-                "no place for the tuning database is known: there is no home folder; name a file"
-            ) from error
-    return data / "tensorc" / "tuning.db"
+    """`tuning.db` in the user's data folder."""
+    return data_folder() / "tuning.db"
 
 
 class Database:

@@ -150,9 +150,32 @@ def test_nan_and_signed_zero(kernels):
         for op in ("max", "min", "add", *COMPARISONS):
             check(f"{op}(x, y)", {"x": x, "y": y}, **types)
             check(f"not_({op}(x, y))" if op in COMPARISONS else f"{op}(y, 1.0)", {"x": x, "y": y}, **types)
-        for op in ("relu", "sign", "abs", "leaky_relu", "exp", "log", "tanh", "erf", "sigmoid", "sqrt", "floor"):
+        for op in (
+            "relu",
+            "sign",
+            "abs",
+            "leaky_relu",
+            "exp",
+            "log",
+            "tanh",
+            "erf",
+            "sigmoid",
+            "sqrt",
+            "floor",
+            "elu",
+            "softplus",
+            "silu",
+            "gelu",
+            "hard_swish",
+            "hard_sigmoid",
+            "reciprocal",
+            "rsqrt",
+            "round",
+            "neg",
+        ):
             check(f"{op}(x)", {"x": x}, x="f32[8]")
         check("clip(x, min=-1, max=1)", {"x": x}, x="f32[8]")
+        check("mod(y, x, fmod=1)", {"x": x, "y": y}, **types)
         check("cast(x, to='bool')", {"x": x}, x="f32[8]")
         check("reciprocal(neg(x))", {"x": x}, x="f32[8]")
         check("mul(x, 0.0)", {"x": x}, x="f32[8]")

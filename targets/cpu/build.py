@@ -157,9 +157,9 @@ def _code(functions: dict[str, Any], program: CpuProgram, machine: Machine, prog
         with ThreadPoolExecutor(available_cores()) as pool:
             running = {pool.submit(build_object, {n: f}, machine, objects[n]): n for n, f in functions.items()}
             try:
-                for number, done in enumerate(as_completed(running)):
+                for count, done in enumerate(as_completed(running), start=1):
                     done.result()
-                    progress(number, len(functions), running[done])
+                    progress(count, len(functions), running[done])
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

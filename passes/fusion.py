@@ -117,7 +117,6 @@ class _Fusion:
     def _one_kernel(self, nodes: list[Node]) -> bool:
         """Whether the rules at the top of this module hold for `nodes`."""
         inside = set(nodes)
-        head: Node | None = None
         behind: set[Node] = set()  # the head and what depends on it
         moved: set[Node] = set()  # only moves elements: to compute it again costs a load
         slid: set[Node] = set()  # moves them as an anchor's operand may be moved
@@ -127,18 +126,16 @@ class _Fusion:
             made = [v.producer for v in node.inputs if v.producer in inside]
             kind, shape = _kind(node), node.output.shape
             if kind in _HEADS:
-                if head is not None or not _reads_through(node, made, slid):
+                if behind or not _reads_through(node, made, slid):
                     return False
-                head = node
                 behind.add(node)
             elif not behind.isdisjoint(made):
-                assert head is not None
-                if kind is not Kind.ELEMENTWISE or shape != head.output.shape:
+                if kind is not Kind.ELEMENTWISE:
                     return False
                 behind.add(node)
             elif kind not in (Kind.ELEMENTWISE, Kind.VIEW, Kind.INJECTIVE):
                 return False
-            # What is computed, not just moved, is computed once for each element.
+            # What is computed, not just moved, is computed once for each element: shapes stay what they are.
             computed = [maker for maker in made if maker not in moved]
             if kind is Kind.ELEMENTWISE:
                 if any(maker.output.shape != shape for maker in computed):

@@ -91,8 +91,8 @@ class InsertCopies(Pass):
         taken: set[Value] = set()
         aliases = _aliases(graph)
         for number, value in enumerate(graph.outputs):
-            root, offset = aliases.get(value, (value, 0))
-            if root.producer is None or root in taken or offset or root.type.nbytes != value.type.nbytes:
+            root, _ = aliases.get(value, (value, 0))
+            if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
                 copied = copy_of(graph, value)
                 graph.nodes.append(copied)
                 graph.outputs[number] = copied.output

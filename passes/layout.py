@@ -11,7 +11,7 @@ times infinity would put them back in: so what a filler holds is followed, and `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -289,9 +289,9 @@ def _softmax_last(node: Node, build: Builder) -> Value | None:
 
 @dataclass(frozen=True)
 class PackMatmulWeights(Pass):
-    """Products with constant matrices read panels: `width(rows, depth, columns)` is the panel's width."""
+    """Products with constant matrices read panels of `block` columns; a kernel may pack them further."""
 
-    width: Callable[[int, int, int], int]
+    block: int
     name: ClassVar[str] = "pack-weights"
 
     def run(self, graph: Graph) -> bool:
@@ -304,11 +304,10 @@ class PackMatmulWeights(Pass):
             return None
         transposed = bool(node.attrs["transpose_b"])
         depth, columns = static_shape(b.shape)[::-1] if transposed else static_shape(b.shape)
-        width = self.width(math.prod(static_shape(a.shape)[:-1]), depth, columns)
-        type = TensorType(b.dtype, (-(-columns // width), depth, width))
+        type = TensorType(b.dtype, (blocks_of(columns, 1, self.block), depth, self.block))
 
         def pack(data: np.ndarray) -> np.ndarray:
-            return pack_matmul_weight(data.T if transposed else data, width)
+            return pack_matmul_weight(data.T if transposed else data, self.block)
 
         packed = build.constant(b.constant.derive(type, pack), name=b.name)
         return build("matmul_packed", a, packed, columns=columns)

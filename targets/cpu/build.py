@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from passes.memory import ALIGNMENT, MemoryPlan, Place, Space, plan_memory
+from passes.memory import ALIGNMENT, MemoryPlan, Space, plan_memory
 from targets.cpu.codegen import build_object
-from targets.cpu.kernels import Kernel, lower, lowered_anchors
+from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
 from targets.cpu.machine import Machine, available_cores
 from targets.cpu.program import (
@@ -31,6 +31,7 @@ from targets.cpu.program import (
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.dims import static_shape
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.target import Program, Progress
 from tensorc.workload import workload_key, workload_label
@@ -45,7 +46,7 @@ def build(graph: Graph, machine: Machine, threads: int, progress: Progress) -> P
     plan = plan_memory(graph)
     groups = [node for node in graph.nodes if node.body is not None]
     kernels = _kernels(groups, machine)
-    weights = _Weights(plan.constants)
+    weights = _Weights()
     steps = tuple(_step(node, *kernels[_key(node)], plan, weights, len(graph.inputs)) for node in groups)
     program = CpuProgram(
         steps=steps,
@@ -59,7 +60,7 @@ def build(graph: Graph, machine: Machine, threads: int, progress: Progress) -> P
     functions = {name: kernel.function for name, kernel in kernels.values()}
     manifest = program.to_json() | {
         "machine": machine.name,
-        "kernels": {name: kernel.schedule for name, kernel in kernels.values()},
+        "kernels": _described(groups, kernels),
     }
     summary = [
         ("kernels", f"{len(functions)} for {len(steps)} steps"),
@@ -104,35 +105,69 @@ def _kernels(groups: list[Node], machine: Machine) -> dict[str, tuple[str, Kerne
     return kernels
 
 
-class _Weights:
-    """The weights section: every constant at an aligned offset, loaded and written one at a time."""
+def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]]) -> dict[str, Any]:
+    """What people and profiles want to know of each kernel."""
+    rows = {}
+    for node in groups:
+        name, kernel = kernels[_key(node)]
+        if name not in rows:
+            assert node.body is not None
+            rows[name] = {
+                "schedule": kernel.schedule,
+                "origin": "default" if kernel.schedule else "only",
+                "predicted_seconds": None,
+            }
+    return rows
 
-    def __init__(self, constants: tuple[Value, ...]):
-        self.constants = constants
-        self.offsets: list[int] = []
+
+class _Weights:
+    """The weights section: every constant that is read, as its readers read it, loaded and written one at a time."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[tuple[Value, str], int] = {}
+        self._parts: list[tuple[Value, Packing | None]] = []
         self.nbytes = 0
-        for value in constants:
-            self.offsets.append(self.nbytes)
-            self.nbytes += -(-value.type.nbytes // ALIGNMENT) * ALIGNMENT
+
+    def offset(self, value: Value, packing: Packing | None) -> int:
+        """Where the bytes of `value`, packed so, lie: at a multiple of `ALIGNMENT`."""
+        key = value, packing.name if packing else ""
+        if key not in self._offsets:
+            self._offsets[key] = self.nbytes
+            self._parts.append((value, packing))
+            elements = math.prod(packing.shape) if packing else value.type.size
+            nbytes = elements * numpy_dtype(value.dtype).itemsize
+            self.nbytes += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return self._offsets[key]
 
     def chunks(self) -> Iterator[Any]:
-        for value in self.constants:
+        for value, packing in self._parts:
             assert value.constant is not None
-            yield np.ascontiguousarray(value.constant.numpy()).reshape(-1).view(np.uint8)
-            if rest := -value.type.nbytes % ALIGNMENT:
+            data = value.constant.numpy()
+            if packing is not None:
+                data = packing.apply(data)
+                assert data.shape == packing.shape, f"{packing.name} gave {data.shape}, not {packing.shape}"
+            yield np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            if rest := -data.nbytes % ALIGNMENT:
                 yield bytes(rest)
 
 
 def _step(node: Node, name: str, kernel: Kernel, plan: MemoryPlan, weights: _Weights, inputs: int) -> Step:
     assert node.body is not None
 
-    def argument(place: Place) -> Argument:
+    def argument(value: Value, packing: Packing | None) -> Argument:
+        place = plan.places[value]
         if place.space is Space.WEIGHTS:
-            return Argument(WEIGHTS, weights.offsets[place.index] + place.offset)
+            if packing is not None and value.constant is None:
+                raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
+            return Argument(WEIGHTS, weights.offset(plan.constants[place.index], packing) + place.offset)
+        if packing is not None:
+            raise UnsupportedError(f"%{value.name} is computed, and a kernel wants it packed")
         first = {Space.ARENA: ARENA, Space.INPUT: FIRST_INPUT, Space.OUTPUT: FIRST_INPUT + inputs}[place.space]
         return Argument(first + place.index, place.offset)
 
-    arguments = [argument(plan.places[value]) for value in (*node.inputs, *node.outputs)]
+    packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
+    values = (*node.inputs, *node.outputs)
+    arguments = [argument(value, packing) for value, packing in zip(values, packings, strict=True)]
     if kernel.scratch_bytes:
         arguments.append(Argument(SCRATCH))
     serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK

@@ -1,39 +1,104 @@
 """Schedules of the CPU's kernels, and the rules that pick one for any shape without tuning.
 
-A schedule is a frozen value: what a kernel needs to know beyond its workload to write its loops. The rules take the
-register tile with the fewest predicted cycles (see `cost_models.analytic`), tails counted.
+A schedule is a frozen value: what a kernel needs to know beyond its workload to write its loops. As JSON it stands in
+tuning records and manifests. The rules take the register tile with the fewest predicted cycles (see
+`cost_models.analytic`), tails counted.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self, TypeVar
 
 from cost_models.analytic import Tile, best_tile, blocked_cycles
 from targets.cpu.machine import Machine
 from tensorc.ir.types import numpy_dtype
+from tensorc.search.space import ScheduleJson
+
+S = TypeVar("S", bound="Schedule")
+
+
+class Schedule:
+    """Base of the schedules: `kind` names the kernel that they are for."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> ScheduleJson:
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Raises ValueError when `row` is a schedule of another kind, or has not just this one's knobs."""
+        knobs = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        if row.get("kind") != cls.kind or row.keys() - {"kind"} != knobs:
+            raise ValueError(f"not a schedule of a {cls.kind} kernel, which has {', '.join(sorted(knobs))}: {row}")
+        return cls(**{name: row[name] for name in knobs})
 
 
 @dataclass(frozen=True)
-class MatmulSchedule:
-    """Rows and vectors of the register tile, and how many steps of the reduction are unrolled."""
+class MatmulSchedule(Schedule):
+    """Rows and vectors of the register tile, and how many steps of the reduction are unrolled.
 
+    `outer` is what changes slowest from task to task: the panel of "weights", or the "rows" of the other operand.
+    """
+
+    kind = "matmul"
     rows: int
     vectors: int
     unroll: int
-
-    def __str__(self) -> str:
-        return f"tile {self.rows}x{self.vectors} vectors, unroll {self.unroll}"
+    outer: str = "weights"
 
 
 @dataclass(frozen=True)
-class ConvSchedule:
-    """Output columns and channel vectors of the register tile."""
+class ProductSchedule(Schedule):
+    """Of two computed matrices: rows and vectors of the register tile."""
 
-    columns: int
+    kind = "product"
+    rows: int
     vectors: int
 
-    def __str__(self) -> str:
-        return f"tile {self.columns}x{self.vectors} vectors"
+
+@dataclass(frozen=True)
+class ConvSchedule(Schedule):
+    """Output rows, columns and channel vectors of the register tile.
+
+    `order` is what the innermost loops run over: the filter's "taps" inside those over channels, or the "channels"
+    inside those over taps, `unroll` of them unrolled. `outer` is what changes slowest from task to task: the strip of
+    "weights" or the "pixels".
+    """
+
+    kind = "conv"
+    rows: int
+    columns: int
+    vectors: int
+    order: str
+    unroll: int
+    outer: str
+
+
+@dataclass(frozen=True)
+class DepthwiseSchedule(Schedule):
+    """Output columns in registers."""
+
+    kind = "depthwise"
+    columns: int
+
+
+def parse_schedule(row: Mapping[str, Any]) -> Schedule:
+    """The schedule that `to_json` wrote. Raises ValueError."""
+    kinds: tuple[type[Schedule], ...] = (ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule)
+    for kind in kinds:
+        if row.get("kind") == kind.kind:
+            return kind.from_json(row)
+    raise ValueError(f"no kernel has a schedule of kind {row.get('kind')!r}: {', '.join(k.kind for k in kinds)}")
+
+
+def checked(schedule: Schedule | None, kind: type[S]) -> S | None:
+    """`schedule` if it is of that kind, or None if there is none. Raises ValueError for another kind."""
+    if schedule is None or isinstance(schedule, kind):
+        return schedule
+    raise ValueError(f"expected a schedule of kind {kind.kind!r}, not {schedule}")
 
 
 def lanes_of(machine: Machine, dtype: str) -> int:
@@ -41,14 +106,9 @@ def lanes_of(machine: Machine, dtype: str) -> int:
     return max(machine.vector_bits // 8 // max(numpy_dtype(dtype).itemsize, 4), 1)
 
 
-def panel_width(rows: int, depth: int, columns: int, machine: Machine) -> int:
-    """Columns that weights are packed by, for a product of [rows, depth] and [depth, columns]."""
-    lanes = lanes_of(machine, "float32")
-    return best_tile(machine.vector_registers, (rows,), -(-columns // lanes), depth).vectors * lanes
-
-
-def matmul_schedule(rows: int, depth: int, vectors: int, machine: Machine) -> MatmulSchedule:
-    """For packed weights: the best tile as wide as the panel."""
+def matmul_schedule(rows: int, depth: int, columns: int, lanes: int, machine: Machine) -> MatmulSchedule:
+    """For a product of [rows, depth] with constant weights [depth, columns]."""
+    vectors = best_tile(machine.vector_registers, (rows,), -(-columns // lanes), depth).vectors
     limit = max((machine.vector_registers - vectors - 1) // vectors, 1)
     tile_rows = min(
         range(1, min(rows, limit) + 1),
@@ -59,18 +119,17 @@ def matmul_schedule(rows: int, depth: int, vectors: int, machine: Machine) -> Ma
     return MatmulSchedule(tile_rows, vectors, unroll)
 
 
-def product_schedule(rows: int, depth: int, columns: int, machine: Machine) -> MatmulSchedule:
-    """For a product of two computed matrices."""
-    tile = best_tile(machine.vector_registers, (rows,), -(-columns // lanes_of(machine, "float32")), depth)
-    return MatmulSchedule(tile.rows, tile.vectors, 1)
+def product_schedule(rows: int, depth: int, columns: int, lanes: int, machine: Machine) -> ProductSchedule:
+    tile = best_tile(machine.vector_registers, (rows,), -(-columns // lanes), depth)
+    return ProductSchedule(tile.rows, tile.vectors)
 
 
 def conv_schedule(columns: int, blocks: int, depth: int, machine: Machine) -> ConvSchedule:
     """For rows of `columns` results in `blocks` channel blocks (of one group), each a sum of `depth` products."""
     tile = best_tile(machine.vector_registers, (columns,), blocks, depth)
-    return ConvSchedule(tile.rows, tile.vectors)
+    return ConvSchedule(1, tile.rows, tile.vectors, "taps", 1, "weights")
 
 
-def depthwise_schedule(columns: int, machine: Machine) -> ConvSchedule:
+def depthwise_schedule(columns: int, machine: Machine) -> DepthwiseSchedule:
     """Half the registers for results, so that the filter's taps stay in the other half."""
-    return ConvSchedule(min(columns, machine.vector_registers // 2), 1)
+    return DepthwiseSchedule(min(columns, machine.vector_registers // 2))

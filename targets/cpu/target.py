@@ -26,13 +26,12 @@ class CpuTarget(Target):
         from passes.layout import BlockLayout, PackMatmulWeights
         from passes.memory import InsertCopies
         from passes.simplify import Simplify
-        from targets.cpu.schedules import panel_width
 
-        machine = machines.find(self.part)
+        block = machines.find(self.part).vector_bits // 32
         return [
             *canonical_passes(),
-            BlockLayout(machine.vector_bits // 32),
-            PackMatmulWeights(lambda rows, depth, columns: panel_width(rows, depth, columns, machine)),
+            BlockLayout(block),
+            PackMatmulWeights(block),
             Simplify(),
             FoldConstants(),
             EliminateCommonSubexpressions(),

@@ -344,17 +344,12 @@ def test_fillers_stay_finite(case):
 # Matrix weights ----------------------------------------------------------------------------------------------
 
 
-def width_16(rows: int, depth: int, columns: int) -> int:
-    assert (rows, depth, columns) == (6, 4, 24)
-    return 16
-
-
 @pytest.mark.parametrize(("weight", "transposed"), [("4,24", 0), ("24,4", 1)])
 def test_packed_weights(weight, transposed, rewrites):
     """24 columns leave half of the last panel empty."""
     inputs = "graph @main(%x: f32[2,3,4]) {"
     rewrites(
-        [PackMatmulWeights(width_16)],
+        [PackMatmulWeights(16)],
         f'{inputs} %w = constant @"w" : f32[{weight}] '
         f"%0 = matmul(%x, %w) {{transpose_b={transposed}}} : f32[2,3,24] return %0 }}",
         f'{inputs} %w = constant @"w" : f32[2,4,16] '
@@ -370,7 +365,7 @@ def test_packed_weights(weight, transposed, rewrites):
     ],
 )
 def test_other_products_keep_their_weights(text, rewrites):
-    rewrites([PackMatmulWeights(width_16)], text, text)
+    rewrites([PackMatmulWeights(16)], text, text)
 
 
 # Random networks ---------------------------------------------------------------------------------------------

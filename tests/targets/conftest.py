@@ -152,8 +152,13 @@ class _Case:
     def memory(self, at_end: bool, fill: int) -> tuple[list[_Guarded], list[_Guarded], list[_Guarded]]:
         """Inputs, outputs, scratch."""
         inputs = []
-        for value in self.graph.inputs:
-            array = np.ascontiguousarray(self.arrays[value.name])
+        for number, value in enumerate(self.graph.inputs):
+            array = self.arrays[value.name]
+            packing = self.kernel.packings.get(number)
+            if packing is not None:
+                array = packing.apply(array)
+                assert array.shape == packing.shape, self.label
+            array = np.ascontiguousarray(array)
             inputs.append(_Guarded(array.nbytes, at_end, fill))
             inputs[-1].data[:] = array.reshape(-1).view(np.uint8)
             inputs[-1].read_only()
@@ -186,17 +191,17 @@ class Batch:
         self.cases: list[_Case] = []
 
     def __call__(self, expression: str | Graph, data: Mapping[str, object] | None = None, tolerance: float = 2e-6,
-                 **types: str) -> Kernel:  # fmt: skip
+                 schedule: Mapping[str, object] | None = None, **types: str) -> Kernel:  # fmt: skip
         """Check the kernel of `expression` on random inputs, those that `data` names excepted. `tolerance` is relative
         to the largest element of a result."""
         graph = expression if isinstance(expression, Graph) else body_of(expression, **types)
-        label = f"{self.machine.mcpu}: {expression} {types}"
+        label = f"{self.machine.mcpu}: {expression} {types} {schedule or ''}"
         rng = np.random.default_rng(len(self.cases))
         arrays = {value.name: random_array(value.type, rng) for value in graph.inputs}
         for name, given in (data or {}).items():
             like = arrays[name]
             arrays[name] = np.broadcast_to(np.asarray(given).astype(like.dtype), like.shape)
-        kernel = lower(graph, self.machine)
+        kernel = lower(graph, self.machine, schedule)
         assert kernel.tasks >= 1, label
         self.cases.append(_Case(label, graph, kernel, arrays, tolerance))
         return kernel

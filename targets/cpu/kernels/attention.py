@@ -30,7 +30,7 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
     lanes = lanes_of(machine, "float32")
     shared = heads // key_heads
     padded = -(-keys // lanes) * lanes
-    score_tile = product_schedule(queries, depth, padded, machine)
+    score_tile = product_schedule(queries, depth, padded, lanes, machine)
     rows = score_tile.rows
     panels = depth * padded
     scratch = group.scratch("float32", panels + rows * padded + rows)
@@ -130,4 +130,4 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                 strip(tile_number * rows, rows)
         if tail:
             strip(full * rows, tail)
-    return group.finish(batch * heads, f"{rows} queries a strip")
+    return group.finish(batch * heads)

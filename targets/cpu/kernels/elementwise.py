@@ -89,7 +89,7 @@ def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
             count = run if leading[-1] % run == 0 else tir.minimum(leading[-1] - where[-1] * run, run)
             with builder.serial(count, name="r") as step:
                 rows([*where[:-1], where[-1] * run + step])
-    return group.finish(math.prod(task_shape), f"{run * math.prod(nested)} rows a task")
+    return group.finish(math.prod(task_shape))
 
 
 def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> Kernel:
@@ -111,4 +111,4 @@ def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> 
                     group.store_outputs([*row, inner - tail + lane])
 
             builder.when(first + piece >= inner, rest)
-    return group.finish(math.prod(outer) * pieces, f"pieces of {piece}")
+    return group.finish(math.prod(outer) * pieces)

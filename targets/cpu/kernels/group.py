@@ -6,12 +6,16 @@ memory when it asked for some.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from targets.cpu.machine import Machine
+from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Value
 from tensorc.ir.dims import static_shape
@@ -19,6 +23,7 @@ from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Elements, Index, Source, buffer_source, ravel
 from tensorc.lowering.tir import Buffer, Expr, KernelBuilder
+from tensorc.search.space import ScheduleJson
 
 #: Opens a loop of so many steps; gives its variable.
 Loop = Callable[[int], AbstractContextManager[Expr]]
@@ -33,27 +38,50 @@ def accumulator(dtype: str) -> str:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """The order in which a kernel reads a constant, which is put so when the model is compiled.
+
+    `apply` makes of the constant an array of `shape` and the same type; packings of one name, applied to one constant,
+    give the same.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    apply: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """A kernel ready to be compiled. `tasks` can run in any order, on any thread; `schedule` says how it was built."""
+    """A kernel ready to be compiled. `tasks` can run in any order, on any thread.
+
+    `schedule` is empty where there is nothing to choose. `packings` has the numbers of the inputs that are not read as
+    the body's types say: they must be constants.
+    """
 
     function: Any
     tasks: int
     scratch_bytes: int
-    schedule: str
+    schedule: ScheduleJson = field(default_factory=dict)
+    packings: Mapping[int, Packing] = field(default_factory=dict)
 
 
 class GroupKernel:
     """Writes the kernel of one body. Subclasses of nothing: each kind of kernel uses it."""
 
-    def __init__(self, body: Graph, machine: Machine):
+    def __init__(self, body: Graph, machine: Machine, packings: Mapping[Value, Packing | None] | None = None):
         if any(value.dtype == "bfloat16" for value in body.values()):
             raise UnsupportedError("bfloat16 is not lowered")  # TVM's code generator has no arithmetic for it
         self.body = body
         self.machine = machine
         self.builder = KernelBuilder()
         self.buffers: dict[Value, Buffer] = {}
+        self.packings: dict[int, Packing] = {}
         for number, value in enumerate(body.inputs):
-            self.buffers[value] = self.builder.parameter(f"in{number}", value.dtype, value.type.size)
+            packing = (packings or {}).get(value)
+            if packing is not None:
+                self.packings[number] = packing
+            size = value.type.size if packing is None else math.prod(packing.shape)
+            self.buffers[value] = self.builder.parameter(f"in{number}", value.dtype, size)
         self.outputs: list[Buffer] = [
             self.builder.parameter(f"out{number}", value.dtype, value.type.size)
             for number, value in enumerate(body.outputs)
@@ -91,8 +119,9 @@ class GroupKernel:
             builder.store(results, builder.load(acc, j * lanes + lane), j * lanes + lane)
         return results, builder.serial
 
-    def finish(self, tasks: int, schedule: str = "") -> Kernel:
-        return Kernel(self.builder.function("kernel"), tasks, self.scratch_bytes, schedule)
+    def finish(self, tasks: int, schedule: Schedule | None = None) -> Kernel:
+        chosen = {} if schedule is None else schedule.to_json()
+        return Kernel(self.builder.function("kernel"), tasks, self.scratch_bytes, chosen, self.packings)
 
 
 def vector_blocks(builder: KernelBuilder, extent: int, lanes: int) -> Iterable[tuple[Expr, int]]:

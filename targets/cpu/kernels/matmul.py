@@ -11,12 +11,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
+import numpy as np
+
+from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import MatmulSchedule, lanes_of, matmul_schedule, product_schedule
+from targets.cpu.schedules import (
+    MatmulSchedule,
+    ProductSchedule,
+    Schedule,
+    checked,
+    lanes_of,
+    matmul_schedule,
+    product_schedule,
+)
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
+from tensorc.ir.ops.layout import pack_matmul_weight
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, const
@@ -67,27 +78,44 @@ class _Tile:
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
 
-def lower_matmul_packed(body: Graph, node: Node, machine: Machine) -> Kernel:
-    """A [.., K] times panels [panels, K, width] of constant weights."""
-    group = GroupKernel(body, machine)
-    builder, elements = group.builder, group.elements
+def pack_panels(shape: tuple[int, ...], columns: int, width: int) -> Packing | None:
+    """Panels [panels, K, block] of a product with `columns` columns repacked to panels of `width`; None if they are."""
+    _, depth, block = shape
+    if block == width:
+        return None
+
+    def apply(data: np.ndarray) -> np.ndarray:
+        plain = data.transpose(1, 0, 2).reshape(depth, -1)[:, :columns]
+        return pack_matmul_weight(plain, width)
+
+    return Packing(f"panels of {width} in {columns}", (-(-columns // width), depth, width), apply)
+
+
+def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
+    """A [.., K] times constant weights in panels, which the kernel has packed as wide as its tile."""
     a, b = node.inputs
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    panels, depth, width = static_shape(b.shape)
-    rows = math.prod(lead)
-    if b not in group.buffers:
+    rows, depth = math.prod(lead), b.shape[1]
+    schedule = checked(given, MatmulSchedule) or matmul_schedule(rows, depth, columns, lanes, machine)
+    if b not in body.inputs:
         raise UnsupportedError("the panels of a packed product must be an input of its group")
-    panel = group.buffers[b]
-    schedule: MatmulSchedule = matmul_schedule(rows, depth, width // lanes, machine)
     tile_rows, vectors, unroll = schedule.rows, schedule.vectors, schedule.unroll
+    width = vectors * lanes
+    panels = -(-columns // width)
+    group = GroupKernel(body, machine, {b: pack_panels(static_shape(b.shape), columns, width)})
+    builder, elements, panel = group.builder, group.elements, group.buffers[b]
     full, tail = divmod(rows, tile_rows)
     row_tiles = full + bool(tail)
-    lines = -(-unroll * width * 4 // _CACHE_LINE // row_tiles) if row_tiles > 1 else 0
+    by_weights = schedule.outer == "weights"
+    lines = -(-unroll * width * 4 // _CACHE_LINE // row_tiles) if row_tiles > 1 and by_weights else 0
 
     with builder.tasks() as task:
-        column_tile = builder.bind(tir.floor_div(task, row_tiles)) if row_tiles > 1 else task
-        row_tile = builder.bind(tir.floor_mod(task, row_tiles)) if row_tiles > 1 else 0
+        slow, fast = (
+            (i if isinstance(i, int) else builder.bind(i))
+            for i in unravel(task, [panels, row_tiles] if by_weights else [row_tiles, panels])
+        )
+        column_tile, row_tile = (slow, fast) if by_weights else (fast, slow)
         base = builder.bind(column_tile * (depth * width))
 
         def write(count: int) -> None:
@@ -128,10 +156,10 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine) -> Kernel:
             write(tail)
         else:
             builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
-    return group.finish(panels * row_tiles, str(schedule))
+    return group.finish(panels * row_tiles, schedule)
 
 
-def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
+def lower_matmul(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
     """A product of two computed matrices; a task is one matrix of the batch's row tile.
 
     With B transposed, its columns are gathered into rows of scratch memory first, once for each matrix of the batch.
@@ -143,7 +171,7 @@ def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
     lanes = lanes_of(machine, node.output.dtype)
     *batch, rows, columns = static_shape(node.output.shape)
     depth = static_shape(a.shape)[-1]
-    schedule = product_schedule(rows, depth, columns, machine)
+    schedule = checked(given, ProductSchedule) or product_schedule(rows, depth, columns, lanes, machine)
     padded = -(-columns // lanes) * lanes
     packed = group.scratch(b.dtype, depth * padded) if transposed else None
 
@@ -186,7 +214,7 @@ def lower_matmul(body: Graph, node: Node, machine: Machine) -> Kernel:
                 for width, lanes_here in _parts(columns - done, lanes, packed is not None):
                     write(first + m, height, done, width, lanes_here)
                     done += width
-    return group.finish(math.prod(batch), str(schedule))
+    return group.finish(math.prod(batch), schedule)
 
 
 def _parts(width: int, lanes: int, padded: bool) -> list[tuple[int, int]]:

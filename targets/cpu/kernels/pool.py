@@ -65,7 +65,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
                 result = value if scale is None else value * scale
                 elements.define(node.output, tir.cast(result, x.dtype))
                 group.store_outputs([image, channel, row, column, *([lane] if block else [])])
-    return group.finish(batch * channels * out_h, "rows")
+    return group.finish(batch * channels * out_h)
 
 
 def _inside(bind: Callable[[Expr], Expr], start: Expr, extent: int, taps: int, dilation: int) -> tuple[Expr, Expr]:

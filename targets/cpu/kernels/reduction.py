@@ -125,7 +125,7 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
         total = fold(builder, how, wide, extent, lanes_of(machine, wide), element)
         elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
         group.store_outputs(axes.output_index(kept))
-    return group.finish(math.prod(kept_extents), "rows")
+    return group.finish(math.prod(kept_extents))
 
 
 def _finished(how: str, total: Expr, count: int, wide: str, dtype: str) -> Expr:
@@ -163,7 +163,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
                 total = builder.load(partial, lane)
                 elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
                 group.store_outputs(axes.output_index([*outer, first + lane]))
-    return group.finish(math.prod(outer_extents), "columns")
+    return group.finish(math.prod(outer_extents))
 
 
 class _Rows:
@@ -227,7 +227,7 @@ def _softmax(body: Graph, node: Node, machine: Machine) -> Kernel:
         else:
             offset = builder.keep(top + rows.group.elements.math.log(total))
             rows.write(task, lambda j: rows.kept(j) - offset)
-    return rows.group.finish(rows.rows, "rows")
+    return rows.group.finish(rows.rows)
 
 
 def _normalize(body: Graph, node: Node, machine: Machine) -> Kernel:
@@ -265,4 +265,4 @@ def _normalize(body: Graph, node: Node, machine: Machine) -> Kernel:
             return value
 
         rows.write(task, normal)
-    return rows.group.finish(rows.rows, "rows")
+    return rows.group.finish(rows.rows)

@@ -1,0 +1,88 @@
+"""Depthwise convolutions in blocked layout: each channel by a filter of its own, a vector of channels at a time."""
+
+from __future__ import annotations
+
+from targets.cpu.kernels.conv_shape import ConvShape, Run
+from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
+from targets.cpu.machine import Machine
+from targets.cpu.schedules import DepthwiseSchedule, depthwise_schedule
+from tensorc.ir import Graph, Node
+from tensorc.lowering import tir
+from tensorc.lowering.indexing import unravel
+from tensorc.lowering.tir import Expr, const
+
+#: A filter's columns are unrolled, and its rows too up to this many taps.
+_UNROLLED_TAPS = 9
+
+
+def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: DepthwiseSchedule | None = None) -> Kernel:
+    """Tasks are (channel block, image, output row, run of columns)."""
+    group = GroupKernel(body, machine)
+    builder, elements = group.builder, group.elements
+    x, w = node.inputs
+    weight = group.buffers[w]
+    shape = ConvShape(node)
+    if schedule is None:
+        schedule = depthwise_schedule(shape.out_w, machine)
+    runs = shape.column_runs(schedule.columns)
+    lanes, dtype = shape.lanes, accumulator(node.output.dtype)
+    # A long row (a flattened image) is shared between tasks by its tiles; a short one is one task.
+    shared = shape.out_h == 1 and len(runs) <= 2 and runs[0].count > 1
+    pieces = sum(run.count for run in runs) if shared else 1
+
+    def accumulate(block: Expr, image: Expr, row: Expr, run: Run, tile: Expr) -> None:
+        acc = builder.registers(dtype, run.width * lanes)
+        with builder.unrolled(run.width) as i, builder.vector(lanes) as lane:
+            builder.store(acc, const(0, dtype), i * lanes + lane)
+        first = tile * run.width + run.first
+        top = row * shape.strides[0] - shape.top
+        left = first * shape.strides[1] - shape.left
+
+        def taps(kh: Expr) -> None:
+            h = builder.bind(top + kh * shape.dilations[0])
+            for kw in range(shape.kw):
+                low, high = run.inside[kw]
+                if low == high:
+                    continue
+                with builder.unrolled(high - low) as i, builder.vector(lanes) as lane:
+                    position = left + (i + low) * shape.strides[1] + kw * shape.dilations[1]
+                    element = elements.evaluate(x, [image, block, *shape.pixel_in(h, position), lane])
+                    tap = builder.load(weight, ((block * shape.kh + kh) * shape.kw + kw) * lanes + lane)
+                    at = (i + low) * lanes + lane
+                    builder.store(acc, builder.load(acc, at) + tir.cast(element, dtype) * tir.cast(tap, dtype), at)
+
+        if not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS:
+            for kh in range(shape.kh):
+                taps(kh)
+        else:
+            step = shape.dilations[0]
+            low_tap = builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0)) if shape.padded_rows else 0
+            high_tap = (
+                builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - top, step) + 1, shape.kh))
+                if shape.padded_rows
+                else shape.kh
+            )
+            with builder.serial(high_tap - low_tap, low_tap, name="kh") as kh:
+                taps(kh)
+
+        results, loop = group.epilogue(acc, run.width, lanes)
+        with loop(run.width) as i, builder.vector(lanes) as lane:
+            elements.define(node.output, tir.cast(builder.load(results, i * lanes + lane), node.output.dtype))
+            group.store_outputs([image, block, *shape.pixel(row, first + i), lane])
+
+    with builder.tasks() as task:
+        index = unravel(task, [shape.blocks, shape.batch, shape.out_h, pieces])
+        block, image, row, piece = (i if isinstance(i, int) else builder.bind(i) for i in index)
+        if not shared:
+            for run in runs:
+                with builder.serial(run.count, name="tile") as tile:
+                    accumulate(block, image, row, run, tile)
+        elif len(runs) == 1:
+            accumulate(block, image, row, runs[0], piece)
+        else:
+            builder.when(
+                piece < runs[0].count,
+                lambda: accumulate(block, image, row, runs[0], piece),
+                lambda: accumulate(block, image, row, runs[1], 0),
+            )
+    return group.finish(shape.blocks * shape.batch * shape.out_h * pieces, schedule)

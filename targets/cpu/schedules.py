@@ -85,9 +85,27 @@ class DepthwiseSchedule(Schedule):
     columns: int
 
 
+@dataclass(frozen=True)
+class WinogradSchedule(Schedule):
+    """Of a 3x3 convolution by minimal filtering (see `kernels.winograd`), output tiles of `tile` x `tile`.
+
+    A task transforms a strip of `strip` image tiles and multiplies it with one of `shares` of the output channels;
+    `rows` image tiles by `vectors` of output channels are in registers during the products.
+    """
+
+    kind = "winograd"
+    tile: int
+    rows: int
+    vectors: int
+    strip: int
+    shares: int
+
+
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:
     """The schedule that `to_json` wrote. Raises ValueError."""
-    kinds: tuple[type[Schedule], ...] = (ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule)
+    kinds: tuple[type[Schedule], ...] = (
+        ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
+    )  # fmt: skip
     for kind in kinds:
         if row.get("kind") == kind.kind:
             return kind.from_json(row)
@@ -127,7 +145,7 @@ def product_schedule(rows: int, depth: int, columns: int, lanes: int, machine: M
 def conv_schedule(columns: int, blocks: int, depth: int, machine: Machine) -> ConvSchedule:
     """For rows of `columns` results in `blocks` channel blocks (of one group), each a sum of `depth` products."""
     tile = best_tile(machine.vector_registers, (columns,), blocks, depth)
-    return ConvSchedule(1, tile.rows, tile.vectors, "taps", 1, "weights")
+    return ConvSchedule(1, tile.rows, tile.vectors, "channels", 4, "weights")
 
 
 def depthwise_schedule(columns: int, machine: Machine) -> DepthwiseSchedule:

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
+from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, MatmulSchedule
+
 pytestmark = pytest.mark.compiler
 
 
@@ -94,7 +96,13 @@ def test_matmul_packed(kernels, data):
     types = {"x": shaped((rows, depth)), "w": shaped((-(-columns // width), depth, width))}
     if "b" in epilogue:
         types["b"] = shaped((columns,))
-    kernels.check(epilogue.format(f"matmul_packed(x, w, columns={columns})"), tolerance=1e-5, **types)
+    schedule = None
+    if data.draw(st.booleans()):
+        tile = data.draw(st.integers(1, 14)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 8))
+        schedule = MatmulSchedule(*tile, data.draw(st.sampled_from(["weights", "rows"]))).to_json()
+    kernels.check(
+        epilogue.format(f"matmul_packed(x, w, columns={columns})"), tolerance=1e-5, schedule=schedule, **types
+    )
 
 
 @given(data=st.data())
@@ -109,7 +117,7 @@ def test_matmul(kernels, data):
 
 
 @given(data=st.data())
-@few(16)
+@few(30)
 def test_conv(kernels, data):
     c = kernels.block
     kind = data.draw(st.sampled_from(["general", "grouped", "depthwise", "plain"]))
@@ -134,7 +142,17 @@ def test_conv(kernels, data):
         f"conv_blocked(x, w, strides={strides}, pads={pads}, dilations={dilations}, "
         f"groups={blocks * c if kind == 'depthwise' else groups}, depthwise={int(kind == 'depthwise')})"
     )
-    kernels.check(epilogue.format(conv), tolerance=1e-5, **types)
+    schedule = None
+    if kind == "depthwise":
+        schedule = data.draw(st.none() | st.builds(DepthwiseSchedule, st.integers(1, 16)))
+    elif data.draw(st.booleans()):
+        vectors, rows = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+        schedule = ConvSchedule(
+            rows if (order := data.draw(st.sampled_from(["taps", "channels"]))) == "channels" else 1,
+            data.draw(st.integers(1, max(1, 28 // (vectors * rows)))), vectors, order,
+            data.draw(st.sampled_from([1, 2, 4, 16])), data.draw(st.sampled_from(["weights", "pixels"])),
+        )  # fmt: skip
+    kernels.check(epilogue.format(conv), tolerance=1e-5, schedule=schedule and schedule.to_json(), **types)
 
 
 @given(data=st.data())

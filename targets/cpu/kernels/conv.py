@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,10 +22,12 @@ from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, Schedule, che
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
-from tensorc.lowering.indexing import unravel
+from tensorc.lowering.indexing import ravel, unravel
 from tensorc.lowering.tir import Expr, const
 
+_CACHE_LINE = 64
 #: With taps innermost, a filter's columns are unrolled, and its rows too up to this many taps.
 _UNROLLED_TAPS = 9
 #: A channel's block and its place in the block; of a plain input, which is in one group, 0 and the channel.
@@ -67,9 +70,30 @@ def pack_strips(shape: tuple[int, ...], groups: int, vectors: int, order: str) -
     return Packing(f"strips of {vectors} in {groups}, {order}", (strips, *middle, vectors * block), apply)
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """One register tile: `vectors` channel blocks of a strip, the first `number`ed among the strip's tiles, by the
+    pixels of a tile in `rows` and `columns`. `top` and `left` are where its input begins."""
+
+    strip: Expr
+    vectors: int
+    rows: Run
+    columns: Run
+    number: Expr
+    top: Expr
+    left: Expr
+    read: _Read
+    acc: tir.Buffer
+    lanes: int
+
+    def at(self, pixel: Expr, vector: Expr, lane: Expr) -> Expr:
+        """The accumulator's place."""
+        return (pixel * self.vectors + vector) * self.lanes + lane
+
+
 class _DirectConv:
     def __init__(self, body: Graph, node: Node, machine: Machine, shape: ConvShape, schedule: ConvSchedule):
-        _x, w = node.inputs
+        w = node.inputs[1]
         self.node = node
         self.shape = shape
         self.schedule = schedule
@@ -79,50 +103,69 @@ class _DirectConv:
         self.weight = self.group.buffers[w]
         self.dtype = accumulator(node.output.dtype)
         self.lanes = shape.lanes
+        self.width = schedule.vectors * shape.lanes
         self.strips_per_group = -(-shape.blocks_per_group // schedule.vectors)
+        self.strips = self.strips_per_group * shape.groups
+        self.strip_elements = shape.channels * shape.kh * shape.kw * self.width
+        #: Channels unrolled, and the steps that a whole filter takes with them.
+        self.unroll = math.gcd(schedule.unroll, self._channel_extent) if schedule.order == "channels" else 1
+        taps = shape.kh * shape.kw if schedule.order == "channels" else 1
+        self.steps = taps * (shape.channels // self.unroll)
+        self.lines_a_step = 0
+
+    @property
+    def _channel_extent(self) -> int:
+        return self.shape.channels if self.shape.plain else self.shape.lanes
 
     def lower(self) -> Kernel:
         shape, schedule, builder = self.shape, self.schedule, self.builder
         columns = shape.column_runs(schedule.columns)
         tall = schedule.rows > 1 and shape.out_h > 1
         rows = shape.row_runs(schedule.rows) if tall else [Run(0, 1, shape.out_h, ())]
-        row_tiles = sum(run.count for run in rows)
         # A long row (a flattened image) is shared between tasks by its tiles; a short one is one task.
         shared = shape.out_h == 1 and len(columns) <= 2 and columns[0].count > 1
-        pieces = sum(run.count for run in columns) if shared else 1
-        strips = self.strips_per_group * shape.groups
-        pixels = [shape.batch, row_tiles, pieces]
+        across = sum(run.count for run in columns)
+        tiles = [shape.batch, sum(run.count for run in rows), across]
+        pixels = [*tiles[:2], across if shared else 1]
         by_weights = schedule.outer == "weights"
+        if by_weights:
+            self._share_prefetch(math.prod(tiles))
+
+        def for_each(runs: list[Run], tile: Expr, write: Callable[[Run, Expr], None]) -> None:
+            """The one of `runs` that holds the tile, with the number of the tile in it."""
+            run, *rest = runs
+            if not rest:
+                write(run, tile)
+                return
+            builder.when(
+                tile < run.count, lambda: write(run, tile),
+                lambda: for_each(rest, builder.bind(tile - run.count), write),
+            )  # fmt: skip
 
         with builder.tasks() as task:
-            index = unravel(task, [strips, *pixels] if by_weights else [*pixels, strips])
+            index = unravel(task, [self.strips, *pixels] if by_weights else [*pixels, self.strips])
             index = [i if isinstance(i, int) else builder.bind(i) for i in index]
             strip, image, row, piece = index if by_weights else [index[3], *index[:3]]
 
-            def write(count: int) -> None:
-                for_each(rows, row, lambda run, tile: write_row(count, run, tile))
+            def write(vectors: int) -> None:
+                for_each(rows, row, lambda run, row_tile: write_row(vectors, run, row_tile))
 
-            def write_row(count: int, run: Run, row_tile: Expr) -> None:
+            def write_row(vectors: int, run: Run, row_tile: Expr) -> None:
+                def tile(columns: Run, column_tile: Expr) -> None:
+                    before = sum(c.count for c in all_columns[: all_columns.index(columns)])
+                    number = ravel([image, row, before + column_tile], tiles)
+                    self._tile(vectors, strip, image, run, row_tile, columns, column_tile, number)
+
                 if shared:
-                    for_each(columns, piece, lambda c, tile: self._tile(count, strip, image, run, row_tile, c, tile))
+                    for_each(all_columns, piece, tile)
                     return
-                for c in columns:
-                    with builder.serial(c.count, name="tile") as tile:
-                        self._tile(count, strip, image, run, row_tile, c, tile)
+                for c in all_columns:
+                    with builder.serial(c.count, name="tile") as column_tile:
+                        tile(c, column_tile)
 
-            def for_each(runs: list[Run], tile: Expr, write: Callable[[Run, Expr], None]) -> None:
-                """The one of `runs` that holds the tile, with the number of the tile in it."""
-                run, *rest = runs
-                if not rest:
-                    write(run, tile)
-                    return
-                builder.when(
-                    tile < run.count, lambda: write(run, tile),
-                    lambda: for_each(rest, builder.bind(tile - run.count), write),
-                )  # fmt: skip
-
+            all_columns = columns
             self._last_strip(strip, write)
-        return self.group.finish(strips * shape.batch * row_tiles * pieces, schedule)
+        return self.group.finish(self.strips * math.prod(pixels), schedule)
 
     def _last_strip(self, strip: Expr, write: Callable[[int], None]) -> None:
         """The last strip of a group may be narrower."""
@@ -136,14 +179,10 @@ class _DirectConv:
             in_group = tir.floor_mod(strip, self.strips_per_group) if self.shape.groups > 1 else strip
             self.builder.when(in_group < self.strips_per_group - 1, lambda: write(vectors), lambda: write(tail))
 
-    def _tile(self, count: int, strip: Expr, image: Expr, rows: Run, row_tile: Expr, columns: Run,
-              column_tile: Expr) -> None:  # fmt: skip
-        """One register tile: `count` channel blocks by the pixels of a tile in `rows` and `columns`."""
+    def _tile(self, vectors: int, strip: Expr, image: Expr, rows: Run, row_tile: Expr, columns: Run,
+              column_tile: Expr, number: Expr) -> None:  # fmt: skip
         shape, builder, lanes = self.shape, self.builder, self.lanes
-        acc = builder.registers(self.dtype, rows.width * columns.width * count * lanes)
         pixels = rows.width * columns.width
-        with builder.unrolled(pixels) as i, builder.unrolled(count) as j, builder.vector(lanes) as lane:
-            builder.store(acc, const(0, self.dtype), self._at(count, i, j, lane))
         row = builder.bind(row_tile * rows.width + rows.first)
         column = column_tile * columns.width + columns.first
         group = tir.floor_div(strip, self.strips_per_group) if shape.groups > 1 else 0
@@ -159,113 +198,111 @@ class _DirectConv:
 
         top = builder.bind(row * shape.strides[0] - shape.top)
         left = column * shape.strides[1] - shape.left
+        acc = builder.registers(self.dtype, pixels * vectors * lanes)
+        tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, lanes)
+        with builder.unrolled(pixels) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
+            builder.store(acc, const(0, self.dtype), tile.at(i, j, lane))
         if self.schedule.order == "taps":
-            self._taps_inside(acc, count, strip, rows, columns, top, left, read)
+            self._taps_inside(tile)
         else:
-            self._channels_inside(acc, count, strip, rows, columns, top, left, read)
+            self._channels_inside(tile)
 
-        results, loop = self.group.epilogue(acc, rows.width * columns.width * count, lanes)
-        with loop(rows.width) as r, loop(columns.width) as i, loop(count) as j, builder.vector(lanes) as lane:
-            result = builder.load(results, self._at(count, r * columns.width + i, j, lane))
+        results, loop = self.group.epilogue(acc, pixels * vectors, lanes)
+        with loop(rows.width) as r, loop(columns.width) as i, loop(vectors) as j, builder.vector(lanes) as lane:
+            result = builder.load(results, tile.at(r * columns.width + i, j, lane))
             self.group.elements.define(self.node.output, tir.cast(result, self.node.output.dtype))
             in_group = tir.floor_mod(strip, self.strips_per_group) if shape.groups > 1 else strip
             block = group * shape.blocks_per_group + in_group * self.schedule.vectors + j
             self.group.store_outputs([image, block, *shape.pixel(row + r, column + i), lane])
 
-    def _at(self, count: int, pixel: Expr, vector: Expr, lane: Expr) -> Expr:
-        return (pixel * count + vector) * self.lanes + lane
+    # The reduction ---------------------------------------------------------------------------------------
 
-    def _multiply(self, acc: tir.Buffer, count: int, rows: tuple[int, int], columns: tuple[int, int], across: int,
-                  pixel: Callable[[Expr, Expr], Expr], weight: Expr) -> None:  # fmt: skip
-        """Add one channel's products at one tap: pixel(row, column) is the input, `weight` where its vectors lie."""
-        builder, lanes = self.builder, self.lanes
-        if rows[0] == rows[1] or columns[0] == columns[1]:
-            return
-        with builder.unrolled(rows[1] - rows[0]) as r, builder.unrolled(columns[1] - columns[0]) as i:
-            scalar = builder.keep(pixel(rows[0] + r, columns[0] + i))
-            with builder.unrolled(count) as j, builder.vector(lanes) as lane:
-                tap = tir.cast(builder.load(self.weight, weight + j * lanes + lane), self.dtype)
-                at = self._at(count, (rows[0] + r) * across + columns[0] + i, j, lane)
-                builder.store(acc, builder.load(acc, at) + scalar * tap, at)
-
-    def _row_taps(self, rows: Run, top: Expr) -> tuple[Expr, Expr]:
-        """The range of filter rows that a tile of one row needs."""
-        shape = self.shape
-        if rows.inside or not shape.padded_rows:
-            return 0, shape.kh
-        step = shape.dilations[0]
-        low = self.builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0))
-        high = self.builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - top, step) + 1, shape.kh))
-        return low, high
-
-    @contextlib.contextmanager
-    def _channels(self, unroll: int) -> Iterator[tuple[_Channel, Expr]]:
-        """Loops over the channels of a group, `unroll` of them unrolled where that divides them."""
-        builder = self.builder
-        extent = self.shape.channels if self.shape.plain else self.lanes
-        unroll = math.gcd(unroll, extent)
-        blocks = 1 if self.shape.plain else self.shape.channels // extent
-        with (
-            builder.serial(blocks, name="cb") as block,
-            builder.serial(extent // unroll, name="c") as outer,
-            builder.unrolled(unroll) as inner,
-        ):
-            lane = outer * unroll + inner
-            yield (block, lane), block * extent + lane
-
-    def _taps_inside(self, acc: tir.Buffer, count: int, strip: Expr, rows: Run, columns: Run, top: Expr, left: Expr,
-                     read: _Read) -> None:  # fmt: skip
+    def _taps_inside(self, tile: _Tile) -> None:
         shape, builder = self.shape, self.builder
-        low, high = self._row_taps(rows, top)
-        width = self.schedule.vectors * self.lanes
 
         def filter_row(kh: Expr, channel: _Channel, number: Expr) -> None:
-            row_range = rows.inside[kh] if rows.inside else (0, 1)
             for kw in range(shape.kw):
-                weight = (((strip * shape.channels + number) * shape.kh + kh) * shape.kw + kw) * width
-                self._multiply(
-                    acc, count, row_range, columns.inside[kw], columns.width,
-                    lambda r, i, kw=kw: read(  # type: ignore[misc]
-                        channel, top + r * shape.strides[0] + kh * shape.dilations[0],
-                        left + i * shape.strides[1] + kw * shape.dilations[1],
-                    ),
-                    weight,
-                )  # fmt: skip
+                tap = ((tile.strip * shape.channels + number) * shape.kh + kh) * shape.kw + kw
+                self._multiply(tile, kh, kw, channel, tap * self.width)
 
-        with self._channels(1) as (channel, number):
-            if rows.inside or (not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS):
+        with self._channels(tile, 0) as (channel, number):
+            if tile.rows.inside or (not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS):
                 for kh in range(shape.kh):
                     filter_row(kh, channel, number)
             else:
+                low, high = self._filter_rows(tile)
                 with builder.serial(high - low, low, name="kh") as kh:
                     filter_row(kh, channel, number)
 
-    def _channels_inside(self, acc: tir.Buffer, count: int, strip: Expr, rows: Run, columns: Run, top: Expr,
-                         left: Expr, read: _Read) -> None:  # fmt: skip
+    def _channels_inside(self, tile: _Tile) -> None:
         shape, builder = self.shape, self.builder
-        low, high = self._row_taps(rows, top)
-        width = self.schedule.vectors * self.lanes
 
         def filter_row(kh: Expr) -> None:
-            row_range = rows.inside[kh] if rows.inside else (0, 1)
-            h = builder.bind(top + kh * shape.dilations[0])
             for kw in range(shape.kw):
-                if row_range[0] == row_range[1] or columns.inside[kw][0] == columns.inside[kw][1]:
-                    continue
-                w = builder.bind(left + kw * shape.dilations[1])
-                base = builder.bind(((strip * shape.kh + kh) * shape.kw + kw) * (shape.channels * width))
-                with self._channels(self.schedule.unroll) as (channel, number):
-                    self._multiply(
-                        acc, count, row_range, columns.inside[kw], columns.width,
-                        lambda r, i, h=h, w=w, channel=channel: read(  # type: ignore[misc]
-                            channel, h + r * shape.strides[0], w + i * shape.strides[1]
-                        ),
-                        base + number * width,
-                    )  # fmt: skip
+                if self._pixels_inside(tile, kh, kw):
+                    tap = builder.bind(kh * shape.kw + kw)
+                    base = builder.bind((tile.strip * (shape.kh * shape.kw) + tap) * (shape.channels * self.width))
+                    with self._channels(tile, tap * (shape.channels // self.unroll)) as (channel, number):
+                        self._multiply(tile, kh, kw, channel, base + number * self.width)
 
-        if rows.inside:
+        if tile.rows.inside:
             for kh in range(shape.kh):
                 filter_row(kh)
         else:
+            low, high = self._filter_rows(tile)
             with builder.serial(high - low, low, name="kh") as kh:
                 filter_row(kh)
+
+    @contextlib.contextmanager
+    def _channels(self, tile: _Tile, first_step: Expr) -> Iterator[tuple[_Channel, Expr]]:
+        """Loops over the channels of a group: the channel, and its number."""
+        builder, extent = self.builder, self._channel_extent
+        outer_steps = extent // self.unroll
+        blocks = self.shape.channels // extent
+        with builder.serial(blocks, name="cb") as block, builder.serial(outer_steps, name="c") as outer:
+            self._prefetch(tile, first_step + (block * outer_steps + outer))
+            with builder.unrolled(self.unroll) as inner:
+                lane = outer * self.unroll + inner
+                yield (block, lane), block * extent + lane
+
+    def _filter_rows(self, tile: _Tile) -> tuple[Expr, Expr]:
+        """The range of filter rows that a tile of one row needs."""
+        shape = self.shape
+        if not shape.padded_rows:
+            return 0, shape.kh
+        step = shape.dilations[0]
+        low = self.builder.bind(tir.maximum(tir.floor_div(step - 1 - tile.top, step), 0))
+        high = self.builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - tile.top, step) + 1, shape.kh))
+        return low, high
+
+    def _pixels_inside(self, tile: _Tile, kh: Expr, kw: int) -> list[tuple[int, int]]:
+        """The tile's pixels (row, column) whose input at a tap is in the image."""
+        rows = tile.rows.inside[kh] if tile.rows.inside else (0, 1)
+        return [(r, i) for r in range(*rows) for i in range(*tile.columns.inside[kw])]
+
+    def _multiply(self, tile: _Tile, kh: Expr, kw: int, channel: _Channel, weight: Expr) -> None:
+        """Add one channel's products at one tap, whose vectors of weights begin at `weight`."""
+        shape, builder = self.shape, self.builder
+        for r, i in self._pixels_inside(tile, kh, kw):
+            h = tile.top + r * shape.strides[0] + kh * shape.dilations[0]
+            w = tile.left + i * shape.strides[1] + kw * shape.dilations[1]
+            scalar = builder.keep(tile.read(channel, h, w))
+            with builder.unrolled(tile.vectors) as j, builder.vector(tile.lanes) as lane:
+                tap = tir.cast(builder.load(self.weight, weight + j * tile.lanes + lane), self.dtype)
+                at = tile.at(r * tile.columns.width + i, j, lane)
+                builder.store(tile.acc, builder.load(tile.acc, at) + scalar * tap, at)
+
+    # Prefetching -----------------------------------------------------------------------------------------
+
+    def _share_prefetch(self, tiles: int) -> None:
+        """Let the `tiles` of one strip ask for the next strip's weights, each for its share, spread over its
+        reduction: they would be waited for when the next strip's first tile reads them."""
+        if tiles > 1 and self.strips > 1:
+            nbytes = self.strip_elements * numpy_dtype(self.node.inputs[1].dtype).itemsize
+            self.lines_a_step = -(-nbytes // (_CACHE_LINE * tiles * self.steps))
+
+    def _prefetch(self, tile: _Tile, step: Expr) -> None:
+        line = _CACHE_LINE // numpy_dtype(self.node.inputs[1].dtype).itemsize
+        for number in range(self.lines_a_step):
+            ahead = ((tile.number * self.steps + step) * self.lines_a_step + number) * line
+            self.builder.prefetch(self.weight, (tile.strip + 1) * self.strip_elements + ahead)

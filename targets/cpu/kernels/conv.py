@@ -8,8 +8,9 @@ leaves out the taps as it runs; for taller tiles the rows are cut into tiles tha
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,9 @@ import numpy as np
 from targets.cpu.kernels.conv_shape import ConvShape, Run
 from targets.cpu.kernels.depthwise import lower_depthwise
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
+from targets.cpu.kernels.winograd import lower_winograd
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, Schedule, checked, conv_schedule
+from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, Schedule, WinogradSchedule, checked, conv_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -40,6 +42,8 @@ def lower_conv(body: Graph, node: Node, machine: Machine, schedule: Schedule | N
     """The kernel of a `conv_blocked`."""
     if node.inputs[1] not in body.inputs:
         raise UnsupportedError("the filter of a convolution must be an input of its group")
+    if isinstance(schedule, WinogradSchedule):
+        return lower_winograd(body, node, machine, schedule)
     if node.attrs["depthwise"]:
         return lower_depthwise(body, node, machine, checked(schedule, DepthwiseSchedule))
     shape = ConvShape(node)
@@ -220,13 +224,16 @@ class _DirectConv:
     def _taps_inside(self, tile: _Tile) -> None:
         shape, builder = self.shape, self.builder
 
-        def filter_row(kh: Expr, channel: _Channel, number: Expr) -> None:
+        def filter_row(kh: Expr, channel: _Channel, number: Expr, rows: tuple[int, int] = (0, 1)) -> None:
             for kw in range(shape.kw):
                 tap = ((tile.strip * shape.channels + number) * shape.kh + kh) * shape.kw + kw
-                self._multiply(tile, kh, kw, channel, tap * self.width)
+                self._multiply(tile, kh, kw, channel, tap * self.width, self._pixels_inside(tile, rows, kw))
 
         with self._channels(tile, 0) as (channel, number):
-            if tile.rows.inside or (not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS):
+            if tile.rows.inside:
+                for kh, rows in enumerate(tile.rows.inside):
+                    filter_row(kh, channel, number, rows)
+            elif not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS:
                 for kh in range(shape.kh):
                     filter_row(kh, channel, number)
             else:
@@ -237,21 +244,24 @@ class _DirectConv:
     def _channels_inside(self, tile: _Tile) -> None:
         shape, builder = self.shape, self.builder
 
-        def filter_row(kh: Expr) -> None:
-            for kw in range(shape.kw):
-                if self._pixels_inside(tile, kh, kw):
-                    tap = builder.bind(kh * shape.kw + kw)
-                    base = builder.bind((tile.strip * (shape.kh * shape.kw) + tap) * (shape.channels * self.width))
-                    with self._channels(tile, tap * (shape.channels // self.unroll)) as (channel, number):
-                        self._multiply(tile, kh, kw, channel, base + number * self.width)
+        def filter_row(kh: Expr, rows: tuple[int, int]) -> None:
+            inside = [self._pixels_inside(tile, rows, kw) for kw in range(shape.kw)]
+            for first, count in _alike(inside):
+                if inside[first]:  # taps with the same pixels share their code
+                    with builder.serial(count, first, name="kw") as kw:
+                        tap = builder.bind(kh * shape.kw + kw)
+                        base = builder.bind((tile.strip * (shape.kh * shape.kw) + tap) * (shape.channels * self.width))
+                        with self._channels(tile, tap * (shape.channels // self.unroll)) as (channel, number):
+                            self._multiply(tile, kh, kw, channel, base + number * self.width, inside[first])
 
-        if tile.rows.inside:
-            for kh in range(shape.kh):
-                filter_row(kh)
-        else:
+        if not tile.rows.inside:
             low, high = self._filter_rows(tile)
             with builder.serial(high - low, low, name="kh") as kh:
-                filter_row(kh)
+                filter_row(kh, (0, 1))
+            return
+        for first, count in _alike(tile.rows.inside):
+            with builder.serial(count, first, name="kh") as kh:
+                filter_row(kh, tile.rows.inside[first])
 
     @contextlib.contextmanager
     def _channels(self, tile: _Tile, first_step: Expr) -> Iterator[tuple[_Channel, Expr]]:
@@ -275,15 +285,15 @@ class _DirectConv:
         high = self.builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - tile.top, step) + 1, shape.kh))
         return low, high
 
-    def _pixels_inside(self, tile: _Tile, kh: Expr, kw: int) -> list[tuple[int, int]]:
-        """The tile's pixels (row, column) whose input at a tap is in the image."""
-        rows = tile.rows.inside[kh] if tile.rows.inside else (0, 1)
+    def _pixels_inside(self, tile: _Tile, rows: tuple[int, int], kw: int) -> list[tuple[int, int]]:
+        """The pixels (row, column) in `rows` of a tile whose input at a tap's column is in the image."""
         return [(r, i) for r in range(*rows) for i in range(*tile.columns.inside[kw])]
 
-    def _multiply(self, tile: _Tile, kh: Expr, kw: int, channel: _Channel, weight: Expr) -> None:
-        """Add one channel's products at one tap, whose vectors of weights begin at `weight`."""
+    def _multiply(self, tile: _Tile, kh: Expr, kw: Expr, channel: _Channel, weight: Expr,
+                  pixels: list[tuple[int, int]]) -> None:  # fmt: skip
+        """Add one channel's products at one tap, whose vectors of weights begin at `weight`, to `pixels`."""
         shape, builder = self.shape, self.builder
-        for r, i in self._pixels_inside(tile, kh, kw):
+        for r, i in pixels:
             h = tile.top + r * shape.strides[0] + kh * shape.dilations[0]
             w = tile.left + i * shape.strides[1] + kw * shape.dilations[1]
             scalar = builder.keep(tile.read(channel, h, w))
@@ -306,3 +316,12 @@ class _DirectConv:
         for number in range(self.lines_a_step):
             ahead = ((tile.number * self.steps + step) * self.lines_a_step + number) * line
             self.builder.prefetch(self.weight, (tile.strip + 1) * self.strip_elements + ahead)
+
+
+def _alike(items: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """The first and the count of each run of equal items."""
+    first = 0
+    for _, run in itertools.groupby(items):
+        count = len(list(run))
+        yield first, count
+        first += count

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+#: One tile or, in arrays, many.
+Number = TypeVar("Number", float, np.ndarray)
 
 _FMA_A_CYCLE = 2
 _LOADS_A_CYCLE = 2
-_FMA_LATENCY = 4
+FMA_LATENCY = 4
 _LOAD_CONTENTION = 0.1
 #: Cycles around each tile: address arithmetic, loop entry, and for each accumulator its clearing and storing.
 _TILE_CYCLES = 20
@@ -28,10 +34,12 @@ class Tile:
     vectors: int
 
 
-def step_cycles(rows: int, vectors: int) -> float:
+def step_cycles(rows: Number, vectors: Number) -> Number:
     """Cycles of one step of the reduction for a tile of rows x vectors."""
     loads = rows + vectors
-    return max(rows * vectors / _FMA_A_CYCLE, loads / _LOADS_A_CYCLE, _FMA_LATENCY) + _LOAD_CONTENTION * loads
+    busy = np.maximum(rows * vectors / _FMA_A_CYCLE, loads / _LOADS_A_CYCLE)
+    cycles: Number = np.maximum(busy, FMA_LATENCY) + _LOAD_CONTENTION * loads
+    return cycles
 
 
 def tile_cycles(rows: int, vectors: int, depth: int) -> float:

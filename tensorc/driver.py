@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ from tensorc.errors import UserError
 from tensorc.ir.graph import Graph, Value
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
-from tensorc.target import find_target
+from tensorc.target import Target, find_target
 
 if TYPE_CHECKING:
     from tensorc.frontend.reader import Source
+    from tensorc.search.budget import Budget
+    from tensorc.search.choice import Choice
+    from tensorc.search.tuner import TuningProgress, TuningResult
 
 #: Called with (phase, steps done, steps in all, name of the step at hand); 0 in all where a phase is one step.
 Watch = Callable[[str, int, int, str], None]
@@ -49,31 +53,92 @@ def compile_model(
     options: CompileOptions,
     out: Path | None = None,
     progress: Watch | None = None,
+    watch: Callable[[TuningProgress], None] | None = None,
 ) -> CompileReport:
     """Compile `source` into the artifact `out`, which appears whole or not at all.
 
-    `out` of None is the model's name with the suffix `.tcm`, in the current folder. Raises UserError when the model,
-    the options or the place of the output are wrong.
+    `out` of None is the model's name with the suffix `.tcm`, in the current folder. `watch` is told of tuning, if the
+    options ask for it. Raises UserError when the model, the options or the place of the output are wrong.
     """
     clock = _Clock(progress)
+    if out is not None:
+        _check_output(out, source)
+    lowered = _lower(source, options, clock)
+    if out is None:
+        out = Path(re.sub(r"[^\w.-]", "_", lowered.name) + ".tcm")
+        _check_output(out, source)
+    target, graph = lowered.target, lowered.graph
+    if options.tune is not None:
+        with clock.phase("tune"):
+            _tune(lowered, options, options.tune, 0, watch)
+    with clock.phase("schedules"):
+        choices = _choose_schedules(graph, target, options)
+    with clock.phase("build"):
+        program = target.build(graph, options, choices, clock.steps("build"))
+    summary = [*program.summary]
+    if choices:
+        summary.append(("schedules", _origins(choices)))
+    manifest = {
+        "tensorc": lowered.version,
+        "target": options.target,
+        "name": lowered.name,
+        "inputs": lowered.inputs,
+        "outputs": lowered.outputs,
+        "program": program.manifest,
+        "summary": [list(row) for row in summary],
+    }
+    with clock.phase("write"):
+        from tensorc.runtime.artifact import write_artifact
+
+        write_artifact(out, manifest, program.sections)
+    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, lowered.passes)
+
+
+def tune_model(
+    source: Source,
+    options: CompileOptions,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    progress: Watch | None = None,
+    watch: Callable[[TuningProgress], None] | None = None,
+) -> TuningResult:
+    """Search for better schedules of the model's kernels until the budget ends or nothing is left to gain.
+
+    What is measured goes into the database of `options` at once, where later compilations find it. `watch` is told
+    after every batch. Raises UserError when the model or the options are wrong, or the target cannot be tuned here.
+    """
+    clock = _Clock(progress)
+    lowered = _lower(source, options, clock)
+    with clock.phase("tune"):
+        return _tune(lowered, options, budget, seed, watch)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A model as a graph of fused groups, with its signature as the caller knows it."""
+
+    target: Target
+    graph: Graph
+    name: str
+    version: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    passes: Sequence[PassRecord]
+
+
+def _lower(source: Source, options: CompileOptions, clock: _Clock) -> _Lowered:
     with clock.phase("start"):  # the time that importing onnx and the target's compiler takes belongs to the sum
         import tensorc
         from tensorc.frontend.importer import import_model
-        from tensorc.runtime.artifact import write_artifact
 
         target = find_target(options.target)
         passes = target.passes(options)
     _check_pass_names(options.print_ir_after, [step.name for step in passes])
-    if out is not None:
-        _check_output(out, source)
-
     with clock.phase("import"):
         imported = import_model(source, options.shapes)
     graph = imported.graph
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else graph.name
-    if out is None:
-        out = Path(re.sub(r"[^\w.-]", "_", name) + ".tcm")
-        _check_output(out, source)
     # The signature is taken now: passes may change the graph's values, never what the caller passes and gets.
     inputs = [_described(value, label) for value, label in zip(graph.inputs, imported.input_names, strict=True)]
     outputs = [_described(value, label) for value, label in zip(graph.outputs, imported.output_names, strict=True)]
@@ -85,20 +150,44 @@ def compile_model(
     print_ir(IMPORT, graph)
     with clock.phase("passes"):
         records = run_passes(graph, passes, print_ir)
-    with clock.phase("build"):
-        program = target.build(graph, options, clock.steps("build"))
-    manifest = {
-        "tensorc": tensorc.__version__,
-        "target": options.target,
-        "name": name,
-        "inputs": inputs,
-        "outputs": outputs,
-        "program": program.manifest,
-        "summary": [list(row) for row in program.summary],
-    }
-    with clock.phase("write"):
-        write_artifact(out, manifest, program.sections)
-    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, records)
+    return _Lowered(target, graph, name, tensorc.__version__, inputs, outputs, records)
+
+
+def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,
+          watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
+    context = lowered.target.tuning(options)
+    if context is None:
+        raise UserError(f"the target {options.target} leaves nothing to tune")
+    from tensorc.search.database import Database
+    from tensorc.search.tuner import tune
+
+    with Database(options.database) as database:
+        return tune(lowered.graph, context, database, budget, seed=seed, watch=watch)
+
+
+def _choose_schedules(graph: Graph, target: Target, options: CompileOptions) -> dict[str, Choice]:
+    """By workload key, from the database or by the target's pretrained model."""
+    context = target.tuning(options)
+    if context is None:
+        return {}
+    from tensorc.search.choice import choose
+    from tensorc.search.database import Database
+    from tensorc.search.tasks import tasks_of
+
+    tasks = tasks_of(graph, context)
+    try:
+        database = Database(options.database)
+    except UserError:  # there is no home, so no database of the user's own
+        return choose(tasks, context, None, context.pretrained())
+    with database:
+        return choose(tasks, context, database, context.pretrained())
+
+
+def _origins(choices: Mapping[str, Choice]) -> str:
+    """How many schedules came from where."""
+    counts = Counter(choice.origin for choice in choices.values())
+    words = {"record": "from tuning records", "prediction": "predicted", "default": "by rule"}
+    return ", ".join(f"{counts[origin]} {text}" for origin, text in words.items() if counts[origin])
 
 
 def _described(value: Value, label: str) -> dict[str, Any]:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from tensorc.search.budget import Budget
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """`threads` of 0 means all cores of the machine; `shapes` gives input shapes by name, `None` for a free axis."""
+    """`threads` of 0 means all cores of the machine; `shapes` gives input shapes by name, `None` for a free axis.
+
+    `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
+    search goes on for so long before the model is built.
+    """
 
     target: str = "cpu"
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     threads: int = 0
+    database: Path | None = None
+    tune: Budget | None = None
     print_ir_after: frozenset[str] = frozenset()

@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from tensorc.errors import UserError
+from tensorc.errors import UnsupportedError, UserError
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
+from tensorc.profiling import Profile
+from tensorc.search.choice import Choice
+from tensorc.search.context import TuningContext
 
 ENTRY_POINTS = "tensorc.targets"
 
-#: Called with (kernels done, kernels in all, name of the one at hand).
+#: Called with (kernels or runs done, how many in all, name of what is at hand); 0 in all where that is not known.
 Progress = Callable[[int, int, str], None]
 
 
@@ -46,6 +49,20 @@ class Executable(abc.ABC):
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs in order, freshly allocated. Inputs have the types and shapes of the manifest, C-contiguous."""
 
+    def profile(
+        self,
+        inputs: Sequence[np.ndarray],  # noqa: ARG002  (the contract's)
+        seconds: float,  # noqa: ARG002
+        measure_ceilings: bool,  # noqa: ARG002
+        progress: Progress,  # noqa: ARG002
+    ) -> Profile:
+        """Run for about `seconds` and say what each step took, beside what the machine could do at best.
+
+        What the machine can do is measured once and kept; `measure_ceilings` has it measured again. A target that
+        cannot time its steps leaves this as it is, which raises UnsupportedError.
+        """
+        raise UnsupportedError("the model's target does not time its kernels")
+
     @abc.abstractmethod
     def close(self) -> None:
         """Stop threads and unmap; the object is not used afterwards."""
@@ -63,9 +80,15 @@ class Target(abc.ABC):
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
         """The passes from the frontend's graph to fused groups, in order."""
 
+    def tuning(self, options: CompileOptions) -> TuningContext | None:  # noqa: ARG002  (the contract's)
+        """How this target's kernels are tuned; None where they leave nothing to choose."""
+        return None
+
     @abc.abstractmethod
-    def build(self, graph: Graph, options: CompileOptions, progress: Progress) -> Program:
-        """Native code for a graph that went through `passes`."""
+    def build(
+        self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress
+    ) -> Program:
+        """Native code for a graph that went through `passes`; `schedules` by workload key, rules pick the others."""
 
     @abc.abstractmethod
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:

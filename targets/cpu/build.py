@@ -30,9 +30,11 @@ from targets.cpu.program import (
 )
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
+from tensorc.ir.cost import work
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
+from tensorc.search.choice import Choice
 from tensorc.target import Program, Progress
 from tensorc.workload import workload_key, workload_label
 
@@ -40,12 +42,12 @@ from tensorc.workload import workload_key, workload_label
 _SERIAL_WORK = 20_000
 
 
-def build(graph: Graph, machine: Machine, threads: int, progress: Progress) -> Program:
+def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, Choice], progress: Progress) -> Program:
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
     _check_supported(graph)
     plan = plan_memory(graph)
     groups = [node for node in graph.nodes if node.body is not None]
-    kernels = _kernels(groups, machine)
+    kernels = _kernels(groups, machine, schedules)
     weights = _Weights()
     steps = tuple(_step(node, *kernels[_key(node)], plan, weights, len(graph.inputs)) for node in groups)
     program = CpuProgram(
@@ -60,7 +62,7 @@ def build(graph: Graph, machine: Machine, threads: int, progress: Progress) -> P
     functions = {name: kernel.function for name, kernel in kernels.values()}
     manifest = program.to_json() | {
         "machine": machine.name,
-        "kernels": _described(groups, kernels),
+        "kernels": _described(groups, kernels, schedules),
     }
     summary = [
         ("kernels", f"{len(functions)} for {len(steps)} steps"),
@@ -93,7 +95,7 @@ def _key(node: Node) -> str:
     return workload_key(node.body)
 
 
-def _kernels(groups: list[Node], machine: Machine) -> dict[str, tuple[str, Kernel]]:
+def _kernels(groups: list[Node], machine: Machine, schedules: Mapping[str, Choice]) -> dict[str, tuple[str, Kernel]]:
     """Workload key -> name and kernel, in the order of first use."""
     kernels: dict[str, tuple[str, Kernel]] = {}
     for node in groups:
@@ -101,21 +103,27 @@ def _kernels(groups: list[Node], machine: Machine) -> dict[str, tuple[str, Kerne
         key = _key(node)
         if key not in kernels:
             name = f"k{len(kernels)}_" + workload_label(node.body).replace("+", "_")[:48]
-            kernels[key] = name, lower(node.body, machine)
+            choice = schedules.get(key)
+            kernels[key] = name, lower(node.body, machine, choice.schedule if choice else None)
     return kernels
 
 
-def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]]) -> dict[str, Any]:
+def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]],
+               schedules: Mapping[str, Choice]) -> dict[str, Any]:  # fmt: skip
     """What people and profiles want to know of each kernel."""
     rows = {}
     for node in groups:
         name, kernel = kernels[_key(node)]
         if name not in rows:
             assert node.body is not None
+            amount = work(node.body)
+            choice = schedules.get(_key(node))
             rows[name] = {
                 "schedule": kernel.schedule,
-                "origin": "default" if kernel.schedule else "only",
-                "predicted_seconds": None,
+                "origin": choice.origin if choice else "default" if kernel.schedule else "only",
+                "predicted_seconds": choice.predicted_seconds if choice else None,
+                "flops": amount.flops,
+                "bytes": amount.nbytes,
             }
     return rows
 

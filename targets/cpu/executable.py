@@ -22,7 +22,8 @@ from targets.cpu.program import CODE_SECTION, WEIGHTS_SECTION, CpuProgram
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
-from tensorc.target import Executable
+from tensorc.profiling import Profile
+from tensorc.target import Executable, Progress
 
 
 class CpuExecutable(Executable):
@@ -38,6 +39,7 @@ class CpuExecutable(Executable):
         Raises UserError if this machine's CPU lacks a feature that the code uses, MemoryError.
         """
         self.program = CpuProgram.from_json(manifest)
+        self._kernels = manifest.get("kernels", {})
         missing = missing_features(self.program.features)
         if missing:
             raise UserError(f"the model was compiled for a CPU with {', '.join(missing)}, which this one lacks")
@@ -52,6 +54,13 @@ class CpuExecutable(Executable):
         """The outputs, and the seconds that each step took."""
         seconds = np.zeros(len(self.program.steps))
         return self._run(inputs, seconds.ctypes.data), seconds
+
+    def profile(
+        self, inputs: Sequence[np.ndarray], seconds: float, measure_ceilings: bool, progress: Progress
+    ) -> Profile:
+        from targets.cpu.profile import profile
+
+        return profile(self, self._kernels, inputs, seconds, measure_ceilings, progress)
 
     def _run(self, inputs: Sequence[np.ndarray], seconds: int | None) -> list[np.ndarray]:
         library = self._library  # held until the run is over, so that `close` cannot take it away

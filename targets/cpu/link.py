@@ -22,12 +22,10 @@ COMPILER_VARIABLE = "CC"
 _COMPILERS = ("cc", "gcc", "clang")
 _EXECUTOR = Path(__file__).with_name("executor.c")
 
+_COMPILE_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", f"-I{_EXECUTOR.parent}")
 #: Kernels call each other and libm, nothing else: an unknown symbol is an error here, not when the model is loaded.
 #: -Bsymbolic keeps a kernel from being replaced by whatever else in the process bears its name.
-_FLAGS = (
-    "-O2", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden",
-    "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack",
-)  # fmt: skip
+_LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 
 
 def print_steps(program: CpuProgram) -> str:
@@ -72,20 +70,29 @@ def _address(argument: Argument) -> str:
     return f"{base} + {argument.offset}" if argument.offset else base
 
 
-def link(objects: Sequence[Path], steps_source: str, out: Path) -> None:
-    """Compile `steps_source` and the executor, link them with `objects`, and write the shared object to `out`.
+def link(objects: Sequence[Path], steps_source: str, out: Path, executor: Path = _EXECUTOR) -> None:
+    """Compile `steps_source`, link it with `objects` and the executor, and write the shared object to `out`.
 
-    Raises UserError if there is no C compiler, RuntimeError with its first error if it fails.
+    `executor` is C source or what `compile_object` made of it. Raises UserError if there is no C compiler,
+    RuntimeError with its first error if it fails.
     """
-    compiler = find_compiler()
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         steps = Path(folder, "steps.c")
         steps.write_text(steps_source, encoding="utf-8")
-        sources = [str(_EXECUTOR), str(steps), *map(str, objects)]
-        command = [*compiler, *_FLAGS, f"-I{_EXECUTOR.parent}", "-o", str(out), *sources, "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        _compile("link the model", *_LINK_FLAGS, "-o", out, executor, steps, *objects, "-lm")
+
+
+def compile_object(source: Path, out: Path) -> None:
+    """Compile C that goes into models. Raises as `link` does."""
+    _compile(f"compile {source.name}", "-c", "-o", out, source)
+
+
+def _compile(purpose: str, *arguments: str | Path) -> None:
+    compiler = find_compiler()
+    command = [*compiler, *_COMPILE_FLAGS, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{compiler[0]} failed to link the model: {_first_error(done.stderr)}")
+        raise RuntimeError(f"{compiler[0]} failed to {purpose}: {_first_error(done.stderr)}")
 
 
 def find_compiler() -> list[str]:

@@ -89,8 +89,8 @@ class DepthwiseSchedule(Schedule):
 class WinogradSchedule(Schedule):
     """Of a 3x3 convolution by minimal filtering (see `kernels.winograd`), output tiles of `tile` x `tile`.
 
-    A task transforms a strip of `strip` image tiles and multiplies it with one of `shares` of the output channels;
-    `rows` image tiles by `vectors` of output channels are in registers during the products.
+    `rows` image tiles by `vectors` of output channels are in registers during the products. A task transforms a strip
+    of `strip` times `rows` image tiles and multiplies it with one of `shares` of the output channels.
     """
 
     kind = "winograd"

@@ -10,6 +10,8 @@ from targets.cpu.executable import CpuExecutable
 from tensorc.ir import Graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
+from tensorc.search.choice import Choice
+from tensorc.search.context import TuningContext
 from tensorc.target import Executable, Program, Progress, Target
 
 
@@ -39,10 +41,17 @@ class CpuTarget(Target):
             InsertCopies(),
         ]
 
-    def build(self, graph: Graph, options: CompileOptions, progress: Progress) -> Program:
+    def tuning(self, options: CompileOptions) -> TuningContext:
+        from targets.cpu.tuning.context import CpuTuning
+
+        return CpuTuning(machines.find(self.part), options.threads)
+
+    def build(
+        self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress
+    ) -> Program:
         from targets.cpu.build import build
 
-        return build(graph, machines.find(self.part), options.threads, progress)
+        return build(graph, machines.find(self.part), options.threads, schedules, progress)
 
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
         return CpuExecutable(manifest, sections, threads)

@@ -11,13 +11,17 @@ from tensorc.cli.console import duration, print_json, print_table, progress_bar,
 from tensorc.cli.options import (
     Shape,
     compile_options,
+    database_option,
     json_option,
     model_argument,
+    parse_budget,
     shape_option,
     target_option,
     threads_option,
 )
+from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
+from tensorc.search.budget import Budget
 
 
 @click.command("compile")
@@ -27,6 +31,9 @@ from tensorc.driver import CompileReport, compile_model
               help="The file to write. Default: the model's name with .tcm, in the current folder.")  # fmt: skip
 @shape_option
 @threads_option
+@click.option("--tune", callback=parse_budget, metavar="60s|200",
+              help="Search for better schedules first, for so long or so many trials.")  # fmt: skip
+@database_option
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
 @json_option
@@ -36,14 +43,18 @@ def compile_command(
     output: Path | None,
     shapes: dict[str, Shape],
     threads: int,
+    tune: Budget | None,
+    database: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Compile an ONNX model into one file that runs without the compiler."""
-    options = replace(compile_options(target, shapes, threads), print_ir_after=frozenset(print_ir_after))
+    options = replace(
+        compile_options(target, shapes, threads), print_ir_after=frozenset(print_ir_after), tune=tune, database=database
+    )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:
-        report = compile_model(model, options, output, watch)
+        report = compile_model(model, options, output, watch, tuning_watch(watch, tune))
     if as_json:
         print_json({
             "model": str(model),

@@ -10,6 +10,7 @@ import click
 
 from tensorc.errors import UserError
 from tensorc.options import CompileOptions
+from tensorc.search.budget import Budget
 
 Shape = tuple[int, ...]
 Value = TypeVar("Value")
@@ -89,6 +90,20 @@ def reference_option(function: Decorated) -> Decorated:
     return click.option(
         "--model", "reference", type=EXISTING, metavar="MODEL.onnx", help="The ONNX model that OUT.tcm was made of."
     )(function)
+
+
+def database_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--database", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+        help="Where tuning records are kept. Default: tuning.db in the user's data folder.",
+    )(function)  # fmt: skip
+
+
+def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> Budget | None:
+    try:
+        return None if text is None else Budget.parse(text)
+    except UserError as error:
+        raise click.BadParameter(str(error), param=param) from error
 
 
 def json_option(function: Decorated) -> Decorated:

@@ -1,4 +1,4 @@
-"""What may be chosen for one workload: a few knobs, each with its choices.
+"""What may be chosen for one workload: algorithms, each with a few knobs.
 
 A schedule is a frozen dataclass of the target's (hashable, replayable); a space turns knob values into schedules and
 says which combinations are legal. Spaces are small enough to reason about and may be large enough not to enumerate.
@@ -15,68 +15,106 @@ import numpy as np
 
 #: A schedule as plain JSON: `{"kind": "conv", "columns": 14, ...}`. It stands in records, manifests and reports.
 ScheduleJson = dict[str, Any]
+#: The kind, then a value for each of its knobs in order.
 Values = tuple[Any, ...]
+
+#: How often a mutation changes the algorithm rather than a knob, where there are several.
+_CHANGE_OF_KIND = 0.1
 
 
 @dataclass(frozen=True)
-class Space:
-    """`knobs` maps names to choices; `legal(values)` says whether values, in the knobs' order, go together.
-
-    `default` is what rules pick without any measurement; it is legal.
-    """
+class Algorithm:
+    """`knobs` maps names to choices; `legal(values)` says whether values, by knob, go together."""
 
     kind: str
     knobs: Mapping[str, tuple[Any, ...]]
     legal: Callable[[Mapping[str, Any]], bool]
-    default: Mapping[str, Any]
-
-    def schedule(self, values: Values) -> ScheduleJson:
-        return {"kind": self.kind, **dict(zip(self.knobs, values, strict=True))}
-
-    def values(self, schedule: Mapping[str, Any]) -> Values | None:
-        """The knob values of a schedule; None when it is of another kind or of another space."""
-        if schedule.get("kind") != self.kind or schedule.keys() - {"kind"} != self.knobs.keys():
-            return None
-        values = tuple(schedule[name] for name in self.knobs)
-        return values if self.is_legal(values) else None
-
-    def is_legal(self, values: Values) -> bool:
-        known = all(v in choices for v, choices in zip(values, self.knobs.values(), strict=True))
-        return known and self.legal(dict(zip(self.knobs, values, strict=True)))
-
-    def default_values(self) -> Values:
-        return tuple(self.default[name] for name in self.knobs)
 
     def size(self) -> int:
         """Combinations, legal or not."""
         return int(np.prod([len(choices) for choices in self.knobs.values()], dtype=np.int64))
 
+    def is_legal(self, values: Values) -> bool:
+        if len(values) != len(self.knobs):
+            return False
+        known = all(v in choices for v, choices in zip(values, self.knobs.values(), strict=True))
+        return known and self.legal(dict(zip(self.knobs, values, strict=True)))
+
+
+@dataclass(frozen=True)
+class Space:
+    """The algorithms for one workload. `default` is the schedule that rules pick without any measurement."""
+
+    algorithms: tuple[Algorithm, ...]
+    default: ScheduleJson
+
+    def algorithm(self, kind: str) -> Algorithm | None:
+        return next((a for a in self.algorithms if a.kind == kind), None)
+
+    def schedule(self, values: Values) -> ScheduleJson:
+        algorithm = self.algorithm(values[0])
+        assert algorithm is not None
+        return {"kind": values[0], **dict(zip(algorithm.knobs, values[1:], strict=True))}
+
+    def values(self, schedule: Mapping[str, Any]) -> Values | None:
+        """The knob values of a schedule; None when it is of another space, or not legal in this one."""
+        algorithm = self.algorithm(schedule.get("kind", ""))
+        if algorithm is None or schedule.keys() - {"kind"} != algorithm.knobs.keys():
+            return None
+        values = tuple(schedule[name] for name in algorithm.knobs)
+        return (algorithm.kind, *values) if algorithm.is_legal(values) else None
+
+    def is_legal(self, values: Values) -> bool:
+        algorithm = self.algorithm(values[0])
+        return algorithm is not None and algorithm.is_legal(values[1:])
+
+    def default_values(self) -> Values:
+        values = self.values(self.default)
+        if values is None:
+            raise ValueError(f"the default is not in its space: {self.default}")
+        return values
+
+    def size(self) -> int:
+        """Combinations, legal or not."""
+        return sum(algorithm.size() for algorithm in self.algorithms)
+
     def enumerate(self) -> Iterator[Values]:
         """Every legal combination."""
-        return (values for values in itertools.product(*self.knobs.values()) if self.is_legal(values))
+        for algorithm in self.algorithms:
+            for values in itertools.product(*algorithm.knobs.values()):
+                if algorithm.is_legal(values):
+                    yield (algorithm.kind, *values)
 
     def sample(self, rng: np.random.Generator, attempts: int = 1000) -> Values:
         """A random legal combination; the default when none is met."""
+        algorithm = self.algorithms[rng.integers(len(self.algorithms))]
         for _ in range(attempts):
-            values = tuple(choices[rng.integers(len(choices))] for choices in self.knobs.values())
-            if self.is_legal(values):
-                return values
+            values = tuple(choices[rng.integers(len(choices))] for choices in algorithm.knobs.values())
+            if algorithm.is_legal(values):
+                return (algorithm.kind, *values)
         return self.default_values()
 
     def mutate(self, values: Values, rng: np.random.Generator, attempts: int = 100) -> Values:
-        """`values` with one knob turned; `values` itself when no turn is legal."""
-        turnable = [i for i, choices in enumerate(self.knobs.values()) if len(choices) > 1]
+        """`values` with one knob turned, or now and then another algorithm; `values` itself when no turn is legal."""
+        if len(self.algorithms) > 1 and rng.random() < _CHANGE_OF_KIND:
+            return self.sample(rng)
+        algorithm = self.algorithm(values[0])
+        assert algorithm is not None
+        knobs = list(algorithm.knobs.values())
+        turnable = [i for i, choices in enumerate(knobs) if len(choices) > 1]
         if not turnable:
             return values
         for _ in range(attempts):
             position = turnable[rng.integers(len(turnable))]
-            choices = list(self.knobs.values())[position]
-            turned = (*values[:position], choices[rng.integers(len(choices))], *values[position + 1 :])
+            choice = knobs[position][rng.integers(len(knobs[position]))]
+            turned = (*values[: position + 1], choice, *values[position + 2 :])
             if turned != values and self.is_legal(turned):
                 return turned
         return values
 
     def cross(self, a: Values, b: Values, rng: np.random.Generator) -> Values:
-        """Each knob from one of two parents; the first parent when the child is not legal."""
+        """Each knob from one of two parents; the first parent when the child is not legal or they differ in kind."""
+        if a[0] != b[0]:
+            return a
         child = tuple(x if take else y for x, y, take in zip(a, b, rng.random(len(a)) < 0.5, strict=True))
         return child if self.is_legal(child) else a

@@ -46,7 +46,7 @@ class InterpreterTarget(Target):
     def passes(self, _options):
         return [Tidy()]
 
-    def build(self, graph, _options, progress):
+    def build(self, graph, _options, _schedules, progress):
         weights = {v.constant.label or v.name: v for v in graph.constants() if math.prod(v.shape) > INLINE_ELEMENTS}
         sections = {"graph": [print_graph(graph).encode()]}
         for done, (label, value) in enumerate(weights.items()):

@@ -26,7 +26,7 @@ def test_json_is_one_object(tensorc_, mlp):
     report = json.loads(done.out)
     assert report["output"] == "mlp.tcm"
     assert report["inputs"] == [{"name": "in/x", "dtype": "float32", "shape": [2, 8]}]
-    assert list(report["seconds"]) == ["start", "import", "passes", "build", "write", "total"]
+    assert list(report["seconds"]) == ["start", "import", "passes", "schedules", "build", "write", "total"]
     assert [record["name"] for record in report["passes"]] == ["tidy"]
     assert done.out.count("\n") == 1
 

@@ -4,7 +4,7 @@ import pytest
 
 from tensorc.cli import cli
 
-COMMANDS = "bench, compile, inspect, ops, run, targets, verify"
+COMMANDS = "bench, compile, inspect, ops, profile, run, targets, tune, verify"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ COMMANDS = "bench, compile, inspect, ops, run, targets, verify"
         (["compile", "{model}", "--shape", "x=1", "--shape", "x=2"], "'x' is given twice"),
         (["compile", "{model}", "--threads", "-1"], "-1 is not in the range x>=0"),
         (["compile", "{model}", "--target", "abacus"], "unknown target 'abacus'; installed: "),
+        (["compile", "{model}", "--tune", "fast"], "'fast' is not a budget: a time such as 60s"),
+        (["tune", "{model}", "--budget", "0"], "'0' is not a budget"),
+        (["tune", "{model}", "--target", "interpreter"], "the target interpreter leaves nothing to tune"),
         (["run", "{model}"], "is not a tensorc artifact"),
         (["run", "{model}", "--input", "x"], "'x' is not NAME=FILE.npy"),
         (["run", "{model}", "--input", "x=absent.npy"], "File 'absent.npy' does not exist."),
@@ -33,12 +36,12 @@ def test_usage_error(tensorc_, mlp, words, expected):
 
 @pytest.mark.parametrize(
     "option",
-    ["--precision", "--quantize", "--calibration", "--tune", "--database", "--memory-budget", "--fallback", "--report"],
+    ["--precision", "--quantize", "--calibration", "--memory-budget", "--fallback", "--report"],
 )
 def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
     line = tensorc_("compile", mlp, option, "1").complaint()
     assert f"no option {option}" in line
-    assert "options: --target, --output, --shape, --threads, --print-ir-after, --json" in line
+    assert "options: --target, --output, --shape, --threads, --tune, --database, --print-ir-after, --json" in line
 
 
 def test_what_is_no_model_is_named(tensorc_, tmp_path):

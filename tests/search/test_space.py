@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 
 from tensorc.search.model import pairwise_accuracy
-from tensorc.search.space import Space
+from tensorc.search.space import Algorithm, Space
 
-SPACE = Space(
+MATMUL = Algorithm(
     kind="matmul",
     knobs={"rows": (1, 2, 4, 8), "vectors": (1, 2, 4), "order": ("a", "b")},
     legal=lambda v: v["rows"] * v["vectors"] <= 16,
-    default={"rows": 4, "vectors": 2, "order": "a"},
 )
+SPLIT = Algorithm("split", {"parts": (2, 4)}, lambda _: True)
+DEFAULT = {"kind": "matmul", "rows": 4, "vectors": 2, "order": "a"}
+SPACE = Space((MATMUL,), DEFAULT)
+BOTH = Space((MATMUL, SPLIT), DEFAULT)
 
 
 def test_enumeration_is_every_legal_combination_once():
@@ -22,8 +25,11 @@ def test_enumeration_is_every_legal_combination_once():
 
 
 def test_schedules_turn_back_into_values():
-    for values in SPACE.enumerate():
-        assert SPACE.values(SPACE.schedule(values)) == values
+    found = list(BOTH.enumerate())
+    assert BOTH.size() == 26
+    assert len(found) == 24
+    for values in found:
+        assert BOTH.values(BOTH.schedule(values)) == values
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,8 @@ def test_schedules_turn_back_into_values():
         {"kind": "matmul", "rows": 4, "vectors": 2, "order": "a", "unroll": 1},
         {"kind": "matmul", "rows": 3, "vectors": 2, "order": "a"},
         {"kind": "matmul", "rows": 8, "vectors": 4, "order": "a"},
+        {"rows": 4, "vectors": 2, "order": "a"},
+        {"kind": "split", "parts": 2},
     ],
 )
 def test_schedules_of_other_spaces_are_refused(schedule):
@@ -41,7 +49,9 @@ def test_schedules_of_other_spaces_are_refused(schedule):
 
 
 def test_the_default_is_legal():
-    assert SPACE.is_legal(SPACE.default_values())
+    assert SPACE.default_values() == ("matmul", 4, 2, "a")
+    with pytest.raises(ValueError, match="not in its space"):
+        Space((SPLIT,), DEFAULT).default_values()
 
 
 def test_sampling_mutation_and_crossing_stay_inside():
@@ -59,9 +69,21 @@ def test_sampling_mutation_and_crossing_stay_inside():
 
 
 def test_a_space_of_one_choice_has_nothing_to_turn():
-    only = Space("one", {"rows": (4,)}, lambda _: True, {"rows": 4})
+    only = Space((Algorithm("one", {"rows": (4,)}, lambda _: True),), {"kind": "one", "rows": 4})
     rng = np.random.default_rng(0)
-    assert only.mutate((4,), rng) == only.sample(rng) == (4,)
+    assert only.mutate(("one", 4), rng) == only.sample(rng) == ("one", 4)
+
+
+def test_every_algorithm_is_met():
+    rng = np.random.default_rng(0)
+    assert {BOTH.sample(rng)[0] for _ in range(50)} == {"matmul", "split"}
+    values, kinds = BOTH.default_values(), set()
+    for _ in range(200):
+        values = BOTH.mutate(values, rng)
+        assert BOTH.is_legal(values)
+        kinds.add(values[0])
+    assert kinds == {"matmul", "split"}
+    assert BOTH.cross(("split", 2), ("matmul", 4, 2, "a"), rng) == ("split", 2)
 
 
 def test_pairwise_accuracy():

@@ -44,7 +44,7 @@ def network() -> Graph:
 def built(target: CpuTarget, graph: Graph, told=lambda *_: None, threads: int = 0):
     options = CompileOptions(threads=threads)
     run_passes(graph, target.passes(options))
-    program = target.build(graph, options, told)
+    program = target.build(graph, options, {}, told)
     sections = {name: memoryview(b"".join(map(bytes, chunks))) for name, chunks in program.sections.items()}
     return program, sections
 

@@ -29,7 +29,7 @@ from tensorc.search.space import ScheduleJson
 Loop = Callable[[int], AbstractContextManager[Expr]]
 
 #: Operators whose code is long: in an epilogue they are written once and looped over, not once for each register.
-_LONG = frozenset({"cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh"})
+LONG = frozenset({"cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh"})
 
 
 def accumulator(dtype: str) -> str:
@@ -112,7 +112,7 @@ class GroupKernel:
         are laid down first, `vectors` of `lanes`, and what follows is a loop.
         """
         builder = self.builder
-        if not any(node.op in _LONG for node in self.body.nodes):
+        if not any(node.op in LONG for node in self.body.nodes):
             return acc, builder.unrolled
         results = builder.registers(acc.dtype, vectors * lanes, "results")
         with builder.unrolled(vectors) as j, builder.vector(lanes) as lane:

@@ -1,0 +1,132 @@
+"""What may be chosen for each kind of CPU kernel: the algorithms and their knobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from targets.cpu.kernels import head
+from targets.cpu.kernels.conv_shape import ConvShape
+from targets.cpu.machine import Machine
+from targets.cpu.schedules import (
+    ConvSchedule,
+    DepthwiseSchedule,
+    MatmulSchedule,
+    ProductSchedule,
+    conv_schedule,
+    depthwise_schedule,
+    lanes_of,
+    matmul_schedule,
+    product_schedule,
+)
+from tensorc.ir import Graph, Node
+from tensorc.ir.dims import static_shape
+from tensorc.search.space import Algorithm, Space
+
+_UNROLLS = (1, 2, 4, 8)
+_MOST_VECTORS = 4
+#: Tall tiles are for small images: each kind of border makes the code longer.
+_TALL = (1, 2, 3, 4)
+_MOST_BORDERS = 9
+_OUTER = ("weights", "pixels")
+
+
+def space_of(body: Graph, machine: Machine) -> Space | None:
+    """The schedules of a fused group's body; None where there is nothing to choose."""
+    node = head(body)
+    match node.op if node is not None else "":
+        case "conv_blocked":
+            assert node is not None
+            return _depthwise(node, machine) if node.attrs["depthwise"] else _conv(node, machine)
+        case "matmul_packed":
+            assert node is not None
+            return _matmul(node, machine)
+        case "matmul":
+            assert node is not None
+            return _product(node, machine)
+    return None
+
+
+def _fits(machine: Machine, pixels: int, vectors: int) -> bool:
+    """Accumulators, a row of weights and a broadcast, all in registers."""
+    return pixels * vectors + vectors + 1 <= machine.vector_registers
+
+
+def _conv(node: Node, machine: Machine) -> Space:
+    shape = ConvShape(node)
+    tall = tuple(r for r in _TALL if r <= shape.out_h) if shape.out_h > 1 and shape.kh * shape.kw <= 9 else (1,)
+    borders = {rows: len(shape.row_runs(rows)) for rows in tall}
+    extent = shape.channels if shape.plain else shape.lanes
+    unrolls = {math.gcd(unroll, extent) for unroll in _UNROLLS} | ({extent} if shape.plain else set())
+    most = machine.vector_registers - 2
+    columns = tuple(range(1, min(shape.out_w, most) + 1))
+    runs = {width: len(shape.column_runs(width)) for width in columns}
+    default = conv_schedule(shape.out_w, shape.blocks_per_group, shape.channels * shape.kh * shape.kw, machine)
+
+    def legal(knobs: Mapping[str, Any]) -> bool:
+        rows = knobs["rows"]
+        if knobs["order"] == "taps" and (knobs["unroll"] > 1 or rows > 1):
+            return False
+        if rows > 1 and borders[rows] * runs[knobs["columns"]] > _MOST_BORDERS:
+            return False
+        return _fits(machine, rows * knobs["columns"], knobs["vectors"])
+
+    direct = Algorithm(
+        ConvSchedule.kind,
+        {
+            "rows": tall,
+            "columns": columns,
+            "vectors": tuple(range(1, min(_MOST_VECTORS, shape.blocks_per_group) + 1)),
+            # 1x1: both orders are one.
+            "order": ("channels",) if shape.kh * shape.kw == 1 else ("taps", "channels"),
+            "unroll": tuple(sorted(unrolls)),
+            "outer": _OUTER,
+        },
+        legal,
+    )
+    chosen = default.to_json()
+    return Space((direct,), chosen | {"unroll": math.gcd(chosen["unroll"], extent)})
+
+
+def _depthwise(node: Node, machine: Machine) -> Space:
+    shape = ConvShape(node)
+    columns = tuple(range(1, min(shape.out_w, machine.vector_registers - 2) + 1))
+    algorithm = Algorithm(DepthwiseSchedule.kind, {"columns": columns}, lambda _: True)
+    return Space((algorithm,), depthwise_schedule(shape.out_w, machine).to_json())
+
+
+def _matmul(node: Node, machine: Machine) -> Space:
+    b = node.inputs[1]
+    lanes = lanes_of(machine, node.output.dtype)
+    *lead, columns = static_shape(node.output.shape)
+    rows, depth = math.prod(lead), b.shape[1]
+    vectors = -(-columns // lanes)
+    default = matmul_schedule(rows, depth, columns, lanes, machine)
+    algorithm = Algorithm(
+        MatmulSchedule.kind,
+        {
+            "rows": tuple(range(1, min(rows, machine.vector_registers - 2) + 1)),
+            "vectors": tuple(range(1, min(_MOST_VECTORS if rows > 3 else 2 * _MOST_VECTORS, vectors) + 1)),
+            "unroll": tuple(sorted({u for u in _UNROLLS if u <= depth} | {default.unroll})),
+            "outer": ("weights", "rows"),
+        },
+        lambda knobs: _fits(machine, knobs["rows"], knobs["vectors"]),
+    )
+    return Space((algorithm,), default.to_json())
+
+
+def _product(node: Node, machine: Machine) -> Space:
+    a, _ = node.inputs
+    lanes = lanes_of(machine, node.output.dtype)
+    rows, columns = static_shape(node.output.shape)[-2:]
+    vectors = -(-columns // lanes)
+    algorithm = Algorithm(
+        ProductSchedule.kind,
+        {
+            "rows": tuple(range(1, min(rows, machine.vector_registers - 2) + 1)),
+            "vectors": tuple(range(1, min(_MOST_VECTORS, vectors) + 1)),
+        },
+        lambda knobs: _fits(machine, knobs["rows"], knobs["vectors"]),
+    )
+    return Space((algorithm,), product_schedule(rows, static_shape(a.shape)[-1], columns, lanes, machine).to_json())

@@ -1,0 +1,49 @@
+"""Which schedule each workload of a model gets when it is compiled: a record, else a prediction, else a rule's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tensorc.search.context import TuningContext
+from tensorc.search.database import Database
+from tensorc.search.model import CostModel
+from tensorc.search.population import Population
+from tensorc.search.space import ScheduleJson
+from tensorc.search.tasks import Task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`origin` is "record", "prediction" or "default" (a rule's). `predicted_seconds` is what the cost model says of
+    one call, None without a pretrained model."""
+
+    schedule: ScheduleJson
+    origin: str
+    predicted_seconds: float | None = None
+
+
+def choose(tasks: Iterable[Task], context: TuningContext, database: Database | None,
+           model: CostModel | None) -> dict[str, Choice]:  # fmt: skip
+    """A choice for each task, by workload key."""
+    return {task.key.workload: _choose(task, context, database, model) for task in tasks}
+
+
+def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None) -> Choice:
+    record = database.best(task.key) if database is not None else None
+    if record is not None and task.space.values(record.schedule) is not None:
+        return Choice(record.schedule, "record", _predicted(task, record.schedule, context, model))
+    if model is None:
+        return Choice(task.space.default, "default")
+    values, prediction = Population(context, model).best(task, 1)
+    if not values:
+        return Choice(task.space.default, "default")
+    return Choice(task.space.schedule(values[0]), "prediction", 2.0 ** float(prediction.log2_seconds[0]))
+
+
+def _predicted(task: Task, schedule: ScheduleJson, context: TuningContext, model: CostModel | None) -> float | None:
+    if model is None:
+        return None
+    log2_seconds = float(model.predict(context.features(task.body, [schedule])).log2_seconds[0])
+    return math.pow(2.0, log2_seconds)

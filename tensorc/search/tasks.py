@@ -1,0 +1,59 @@
+"""The tuning tasks of a model: its distinct workloads that leave something to choose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tensorc.ir.graph import Graph
+from tensorc.search.context import TuningContext
+from tensorc.search.measure import Outcome
+from tensorc.search.records import Key
+from tensorc.search.space import ScheduleJson, Space, Values
+from tensorc.workload import workload_label
+
+
+@dataclass
+class Task:
+    """One workload. `count` is how often one run of the model meets it; `measured` what is known of candidates."""
+
+    key: Key
+    body: Graph
+    space: Space
+    label: str
+    count: int = 1
+    measured: dict[Values, Outcome] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Outcome | None:
+        """The shortest median so far; None before the first success."""
+        good = [outcome for outcome in self.measured.values() if outcome.ok]
+        return min(good, key=lambda outcome: outcome.median, default=None)
+
+    @property
+    def default(self) -> Outcome | None:
+        """The schedule that rules pick; None until it was measured well."""
+        outcome = self.measured.get(self.space.default_values())
+        return outcome if outcome is not None and outcome.ok else None
+
+    @property
+    def seconds(self) -> float:
+        """Of one run of the model, as far as is known; 0 where nothing is."""
+        return self.count * self.best.median if self.best else 0.0
+
+    def schedules(self, values: Iterable[Values]) -> list[ScheduleJson]:
+        return [self.space.schedule(v) for v in values]
+
+
+def tasks_of(graph: Graph, context: TuningContext) -> list[Task]:
+    """Of a graph of fused groups, in order of first use."""
+    tasks: dict[Key, Task] = {}
+    for node in graph.nodes:
+        if node.body is None:
+            continue
+        key = context.key(node.body)
+        if key in tasks:
+            tasks[key].count += 1
+        elif (space := context.space(node.body)) is not None:
+            tasks[key] = Task(key, node.body, space, workload_label(node.body))
+    return list(tasks.values())

@@ -1,0 +1,247 @@
+"""The search: which workload gets the next trials, which candidates they are, and when to stop.
+
+Each round takes the workload whose predicted gain for the whole model is largest and measures a batch of its
+candidates: the best of a population evolved under the cost model's scores, and a few where the model is unsure. The
+next batch is chosen and built while the last one is still being timed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from tensorc.ir.graph import Graph
+from tensorc.search.budget import Budget
+from tensorc.search.context import TuningContext
+from tensorc.search.database import Database
+from tensorc.search.measure import Measurer, Outcome
+from tensorc.search.model import CostModel, Samples
+from tensorc.search.population import Population
+from tensorc.search.space import Values
+from tensorc.search.tasks import Task, tasks_of
+from tensorc.search.transfer import Transfer
+from tensorc.workload import workload_text
+
+#: Candidates measured together, in turns.
+BATCH = 8
+#: Batches built or timed at one time.
+_IN_FLIGHT = 2
+_EXPLORED_SHARE = 0.25
+#: A workload is left alone when less than this share of the whole model's time is to be gained from it.
+WORTHWHILE = 0.001
+
+
+@dataclass(frozen=True)
+class TuningProgress:
+    """How far a search is. `model_seconds` sums over workloads the count times the best median known, infinite until
+    each has one; `label` names the workload at hand."""
+
+    trials: int
+    failures: int
+    seconds: float
+    model_seconds: float
+    label: str
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """`history` after every batch; `stopped` says why: "budget", "nothing left to gain", or "interrupted"."""
+
+    tasks: Sequence[Task]
+    history: Sequence[TuningProgress]
+    trials: int
+    seconds: float
+    stopped: str
+
+
+class Tuner:
+    """Tunes the tasks of a model together. Deterministic under `seed` but for what times and the clock decide."""
+
+    def __init__(self, tasks: Iterable[Task], context: TuningContext, database: Database, model: CostModel,
+                 measurer: Measurer, *, budget: Budget, seed: int = 0,
+                 watch: Callable[[TuningProgress], None] | None = None):  # fmt: skip
+        self.tasks = list(tasks)
+        self.context = context
+        self.database = database
+        self.model = model
+        self.measurer = measurer
+        self.budget = budget
+        self.watch = watch
+        self.population = Population(context, model, seed)
+        self.transfer = Transfer(context, database)
+        self.trials = self.failures = 0
+        self.history: list[TuningProgress] = []
+        self._features: dict[tuple[int, Values], np.ndarray] = {}
+        self._pending: dict[int, list[Values]] = {}
+        self._done: set[int] = set()
+        self._started = time.monotonic()
+
+    def run(self) -> TuningResult:
+        """Search until the budget ends or nothing is left to gain. What was measured is in the database at once."""
+        self._started = time.monotonic()
+        for task in self.tasks:
+            self._recall(task)
+        self._update()
+        waiting: list[tuple[int, list[Values], Future[list[Outcome]]]] = []
+        stopped = "nothing left to gain"
+        try:
+            while True:
+                while len(waiting) < _IN_FLIGHT and not self._over():
+                    choice = self._next()
+                    if choice is None:
+                        break
+                    number, values = choice
+                    task = self.tasks[number]
+                    self._pending[number] = values
+                    waiting.append((number, values, self.measurer.submit(task.body, task.schedules(values))))
+                if not waiting:
+                    break
+                number, values, future = waiting.pop(0)
+                outcomes = future.result()
+                del self._pending[number]
+                self._learn(self.tasks[number], values, outcomes)
+            if self._over():
+                stopped = "budget"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        return TuningResult(self.tasks, self.history, self.trials, self._elapsed(), stopped)
+
+    # Budget ---------------------------------------------------------------------------------------------
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _left(self) -> int:
+        """Trials that may still be started."""
+        if self.budget.trials is None:
+            return BATCH
+        return self.budget.trials - self.trials - sum(map(len, self._pending.values()))
+
+    def _over(self) -> bool:
+        return self._elapsed() >= self.budget.seconds or self._left() <= 0
+
+    # Knowledge ------------------------------------------------------------------------------------------
+
+    def _recall(self, task: Task) -> None:
+        """What earlier runs measured costs no trial."""
+        for record in self.database.records(task.key):
+            values = task.space.values(record.schedule)
+            if values is not None:
+                task.measured[values] = Outcome(record.schedule, record.seconds, record.failure, record.detail)
+
+    def _learn(self, task: Task, values: Sequence[Values], outcomes: Sequence[Outcome]) -> None:
+        task.measured.update(zip(values, outcomes, strict=True))
+        text = workload_text(task.body)
+        self.database.add(outcome.record(task.key, text) for outcome in outcomes)
+        self.trials += len(outcomes)
+        self.failures += sum(not outcome.ok for outcome in outcomes)
+        self._update()
+        progress = TuningProgress(
+            self.trials, self.failures, self._elapsed(), model_seconds(self.tasks), task.label
+        )  # fmt: skip
+        self.history.append(progress)
+        if self.watch is not None:
+            self.watch(progress)
+
+    def _update(self) -> None:
+        rows, times, groups = [], [], []
+        for number, task in enumerate(self.tasks):
+            good = [(values, outcome) for values, outcome in task.measured.items() if outcome.ok]
+            new = [values for values, _ in good if (number, values) not in self._features]
+            if new:
+                features = self.context.features(task.body, task.schedules(new))
+                self._features.update(((number, v), row) for v, row in zip(new, features, strict=True))
+            rows += [self._features[number, values] for values, _ in good]
+            times += [math.log2(outcome.median) for _, outcome in good]
+            groups += [number] * len(good)
+        if rows:
+            self.model.update(Samples(np.stack(rows), np.array(times), np.array(groups)))
+
+    # Choice ---------------------------------------------------------------------------------------------
+
+    def _next(self) -> tuple[int, list[Values]] | None:
+        """The workload with the largest predicted gain and the candidates to try on it; None when none is worth it."""
+        fresh = [n for n, task in enumerate(self.tasks) if task.best is None and self._is_open(n)]
+        first = self._first(fresh)
+        if first is not None:
+            return first
+        whole = model_seconds(self.tasks)
+        best: tuple[float, int, list[Values]] | None = None
+        for number, task in enumerate(self.tasks):
+            if not self._is_open(number):
+                continue
+            known = task.best
+            assert known is not None
+            # No candidate makes a workload take no time at all: those too small to matter are not even scored.
+            if task.count * known.median < WORTHWHILE * whole:
+                self._done.add(number)
+                continue
+            values, hoped = self._candidates(task, known)
+            gain = task.count * (known.median - hoped)
+            if not values:
+                self._done.add(number)
+            elif gain >= WORTHWHILE * whole and (best is None or gain > best[0]):
+                best = gain, number, values
+        return None if best is None else (best[1], best[2])
+
+    def _is_open(self, number: int) -> bool:
+        return number not in self._pending and number not in self._done
+
+    def _first(self, fresh: list[int]) -> tuple[int, list[Values]] | None:
+        """The first batch of the workload that takes longest by prediction: what the rules pick, what served similar
+        workloads, and what the model thinks best. None when nothing is left to try for any of `fresh`."""
+        if not fresh:
+            return None
+        scored = []
+        for number in fresh:
+            task = self.tasks[number]
+            values, prediction = self.population.best(task, BATCH)
+            scored.append((task.count * 2.0 ** float(prediction.log2_seconds.min(initial=math.inf)), number, values))
+        _, number, predicted = max(scored, key=lambda row: row[0])
+        task = self.tasks[number]
+        if task.measured:  # all that was tried failed
+            values = predicted
+        else:
+            values = list(dict.fromkeys([task.space.default_values(), *self.transfer.suggestions(task), *predicted]))
+        values = [v for v in values if v not in task.measured][: min(BATCH, self._left())]
+        if not values:
+            self._done.add(number)
+            return self._first([n for n in fresh if n != number])
+        return number, values
+
+    def _candidates(self, task: Task, known: Outcome) -> tuple[list[Values], float]:
+        """A batch of new candidates, and the shortest time in seconds that the model finds plausible for one."""
+        values, prediction = self.population.evolve(task)
+        if not values:
+            return [], math.inf
+        count = min(BATCH, self._left())
+        explored = int(count * _EXPLORED_SHARE)
+        chosen = list(range(min(count - explored, len(values))))
+        # Where the model is unsure it may be wrong to our advantage: what may be fast is worth a look.
+        optimistic = prediction.log2_seconds - prediction.uncertainty
+        chosen += [i for i in np.argsort(optimistic, kind="stable").tolist() if i not in chosen][: count - len(chosen)]
+        # Predictions count relative to what the model says of the best known one: its level may be off.
+        said = self.model.predict(self.context.features(task.body, [known.schedule])).log2_seconds[0]
+        hoped = 2.0 ** float(optimistic[chosen].min() + math.log2(known.median) - said)
+        return [values[i] for i in chosen], hoped
+
+
+def model_seconds(tasks: Iterable[Task]) -> float:
+    """The sum over workloads of count times best median; infinite while one has none."""
+    return sum(task.count * (task.best.median if task.best else math.inf) for task in tasks)
+
+
+def tune(graph: Graph, context: TuningContext, database: Database, budget: Budget, *, seed: int = 0,
+         watch: Callable[[TuningProgress], None] | None = None) -> TuningResult:  # fmt: skip
+    """Tune the workloads of a graph of fused groups, led by the target's pretrained model where it has one."""
+    model = context.pretrained(seed) or context.untrained(seed)
+    with context.measurer() as measurer:
+        tuner = Tuner(
+            tasks_of(graph, context), context, database, model, measurer, budget=budget, seed=seed, watch=watch
+        )
+        return tuner.run()

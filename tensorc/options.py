@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tensorc.search.budget import Budget
+
+#: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
+#: digits for time.
+Numerics = Literal["strict", "fast"]
 
 
 @dataclass(frozen=True)
@@ -22,4 +27,5 @@ class CompileOptions:
     threads: int = 0
     database: Path | None = None
     tune: Budget | None = None
+    numerics: Numerics = "strict"
     print_ir_after: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ _HERTZ = 3e9
 _L2_RATE, _MEMORY_RATE = 32.0, 5.0
 #: Cycles to enter a tile, and for each accumulator to clear and store it.
 _TILE_CYCLES, _ACCUMULATOR_CYCLES = 30.0, 3.0
+#: Cycles to transform one vector of one point of an image tile for Winograd's products, and back.
+_TRANSFORM_IN, _TRANSFORM_OUT = 5.0, 3.0
 
 KINDS = ("conv", "depthwise", "matmul", "product", "winograd")
 BASELINE = "log2_estimate"
@@ -152,87 +154,182 @@ def _log2(amount: float) -> float:
     return math.log2(max(amount, 1e-9))
 
 
+@dataclass(frozen=True)
+class _Loops:
+    """What candidates' loops amount to, an element for each candidate. A register tile is `pixels` (in `lines` rows)
+    by `vectors`; `tiles` of them cover the pixels once. Bytes and cycles are of one run on one thread."""
+
+    lines: np.ndarray
+    pixels: np.ndarray
+    last_pixels: np.ndarray
+    vectors: np.ndarray
+    tiles: np.ndarray
+    tasks: np.ndarray
+    compute: np.ndarray
+    pixel_fill: np.ndarray
+    strip_bytes: np.ndarray
+    tile_input_bytes: np.ndarray
+    weight_bytes: np.ndarray
+    weight_traffic: np.ndarray
+    input_traffic: np.ndarray
+    memory: np.ndarray
+
+
 def _schedule_features(p: _Problem, machine: Machine, threads: int,
                        schedules: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:  # fmt: skip
-    def knob(name: str, default: float) -> np.ndarray:
-        return np.array([s.get(name, default) for s in schedules], np.float64)
-
-    def chosen(name: str, value: str) -> np.ndarray:
-        return np.array([s.get(name) == value for s in schedules], np.float64)
-
-    kinds = {kind: chosen("kind", kind) for kind in KINDS}
-    # A product's rows are pixels in one line; they are the tile's columns here.
-    lines = np.array([s["kind"] in ("matmul", "product") for s in schedules])
-    rows = np.where(lines, 1, np.minimum(knob("rows", 1), p.rows))
-    columns = np.minimum(np.where(lines, knob("rows", 1), knob("columns", 1)), p.columns)
-    vectors = np.minimum(knob("vectors", 1), p.vectors)
-    unroll = knob("unroll", 1)
-    pixels = rows * columns
-    by_pixels = np.maximum(chosen("outer", "pixels"), chosen("outer", "rows"))
-
-    row_tiles, column_tiles = np.ceil(p.rows / rows), np.ceil(p.columns / columns)
-    strips = np.ceil(p.vectors / vectors) * p.groups
-    tiles = p.batch * row_tiles * column_tiles
-    depth = p.depth * p.valid
-    last_rows, last_columns = p.rows - (row_tiles - 1) * rows, p.columns - (column_tiles - 1) * columns
-    last_vectors = p.vectors - (np.ceil(p.vectors / vectors) - 1) * vectors
-
-    # Cycles over whole tiles and the three kinds of tails.
-    compute = np.zeros(len(schedules))
-    for r, r_count in ((rows, row_tiles - 1), (last_rows, 1)):
-        for c, c_count in ((columns, column_tiles - 1), (last_columns, 1)):
-            for v, v_count in ((vectors, strips / p.groups - 1), (last_vectors, 1)):
-                count = p.batch * p.groups * r_count * c_count * v_count
-                step = step_cycles(r * c, v) + 1 / unroll
-                compute += count * (step * depth + _TILE_CYCLES + _ACCUMULATOR_CYCLES * r * c * v)
-    # A depthwise tap is loaded as often as it is multiplied with.
-    compute = np.where(kinds["depthwise"] > 0, compute * 1.5, compute)
-
-    line = p.lanes * 4
-    strip_bytes = p.depth * vectors * line
-    tile_input = (rows - 1 + p.kh) * ((columns - 1) * p.stride + p.kw) * p.channels * 4
-    weight_traffic = tiles * strips * strip_bytes
-    input_traffic = strips * p.input_bytes
-    shared = np.where(lines | (p.rows == 1), row_tiles * column_tiles, row_tiles)
-    tasks = np.where(kinds["product"] > 0, p.batch, strips * p.batch * shared)
-    balance = tasks / (np.ceil(tasks / threads) * threads)
-    # Weights come from memory once, or for each row of tiles where they outgrow the cache and pixels go slowest.
-    again = np.where((by_pixels > 0) & (p.weight_bytes > machine.l2), p.batch * row_tiles, 1)
-    inputs_again = np.where((by_pixels == 0) & (p.input_bytes > machine.l2), strips, 1)
-    memory = (p.weight_bytes * again + p.input_bytes * inputs_again + p.output_bytes) / _MEMORY_RATE
-    memory = memory + (weight_traffic * (strip_bytes > machine.l1) + input_traffic) / _L2_RATE / 4
-    cycles = np.maximum(compute, memory) + 0.3 * np.minimum(compute, memory)
-    parallel = np.minimum(tasks, threads) * balance
-    columns_of: dict[str, np.ndarray] = {
+    knobs = _Knobs(schedules)
+    kinds = {kind: knobs.chosen("kind", kind) for kind in KINDS}
+    winograd = kinds["winograd"] > 0
+    direct, turned = _direct(p, machine, knobs), _winograd(p, machine, knobs)
+    loops = _Loops(*(np.where(winograd, b, a) for a, b in zip(astuple(direct), astuple(turned), strict=True)))
+    vectors, pixels = loops.vectors, loops.pixels
+    strips = np.ceil(p.vectors / vectors)
+    balance = loops.tasks / (np.ceil(loops.tasks / threads) * threads)
+    slower, faster = np.maximum(loops.compute, loops.memory), np.minimum(loops.compute, loops.memory)
+    parallel = np.maximum(np.minimum(loops.tasks, threads) * balance, 1)
+    return {
         **kinds,
-        "tile_rows": rows,
-        "tile_columns": columns,
+        "tile_rows": loops.lines,
+        "tile_columns": pixels / loops.lines,
         "tile_pixels": pixels,
         "tile_vectors": vectors,
         "accumulators": pixels * vectors,
         "spare_registers": machine.vector_registers - pixels * vectors - vectors - 1,
-        "taps_inside": chosen("order", "taps"),
-        "log2_unroll": np.log2(unroll),
-        "outer_pixels": by_pixels,
-        "variant": knob("tile", 0),
-        "strip": knob("strip", 0),
-        "pixel_fill": p.rows * p.columns / (row_tiles * column_tiles * pixels),
-        "vector_fill": p.vectors * p.groups / (strips * vectors),
-        "last_columns": last_columns,
-        "last_vectors": last_vectors,
+        "taps_inside": knobs.chosen("order", "taps"),
+        "log2_unroll": np.log2(knobs.number("unroll", 1)),
+        "outer_pixels": knobs.by_pixels,
+        "variant": knobs.number("tile", 0),
+        "strip": knobs.number("strip", 0),
+        "pixel_fill": loops.pixel_fill,
+        "vector_fill": p.vectors / (strips * vectors),
+        "last_columns": loops.last_pixels,
+        "last_vectors": p.vectors - (strips - 1) * vectors,
         "loads_per_fma": (pixels + vectors) / (pixels * vectors),
         "latency_bound": pixels * vectors / (2 * FMA_LATENCY),
-        "log2_code": np.log2(pixels * vectors * unroll),
-        "log2_tasks": np.log2(tasks),
+        "log2_code": np.log2(pixels * vectors * knobs.number("unroll", 1)),
+        "log2_tasks": np.log2(loops.tasks),
         "balance": balance,
-        "log2_strip_bytes": np.log2(strip_bytes),
-        "strip_in_l1": np.log2(strip_bytes / machine.l1),
-        "strip_in_l2": np.log2(strip_bytes / machine.l2),
-        "log2_tile_input_bytes": np.log2(tile_input),
-        "log2_weight_traffic": np.log2(weight_traffic),
-        "log2_input_traffic": np.log2(input_traffic),
-        "log2_compute_cycles": np.log2(compute),
-        "log2_memory_cycles": np.log2(memory),
-        BASELINE: np.log2(cycles / _HERTZ / np.maximum(parallel, 1)),
+        "log2_strip_bytes": np.log2(loops.strip_bytes),
+        "strip_in_l1": np.log2(loops.strip_bytes / machine.l1),
+        "strip_in_l2": np.log2(loops.strip_bytes / machine.l2),
+        "log2_tile_input_bytes": np.log2(loops.tile_input_bytes),
+        "log2_weight_traffic": np.log2(loops.weight_traffic),
+        "log2_input_traffic": np.log2(loops.input_traffic),
+        "log2_compute_cycles": np.log2(loops.compute),
+        "log2_memory_cycles": np.log2(loops.memory),
+        BASELINE: np.log2((slower + 0.3 * faster) / _HERTZ / parallel),
     }
-    return columns_of
+
+
+class _Knobs:
+    """The knobs of many schedules, as arrays."""
+
+    def __init__(self, schedules: Sequence[Mapping[str, Any]]):
+        self.schedules = schedules
+        self.by_pixels = np.maximum(self.chosen("outer", "pixels"), self.chosen("outer", "rows"))
+
+    def number(self, name: str, default: float) -> np.ndarray:
+        return np.array([s.get(name, default) for s in self.schedules], np.float64)
+
+    def chosen(self, name: str, value: str) -> np.ndarray:
+        return np.array([s.get(name) == value for s in self.schedules], np.float64)
+
+
+def _tile_cycles(pixels: np.ndarray, vectors: np.ndarray, depth: float, unroll: np.ndarray | float) -> np.ndarray:
+    total: np.ndarray = (step_cycles(pixels, vectors) + 1 / unroll) * depth
+    total += _TILE_CYCLES + _ACCUMULATOR_CYCLES * pixels * vectors
+    return total
+
+
+def _direct(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
+    """Every kind but Winograd's. A product's rows are pixels in one line; they are the tile's columns here."""
+    line = knobs.chosen("kind", "matmul") + knobs.chosen("kind", "product") > 0
+    rows = np.where(line, 1, np.minimum(knobs.number("rows", 1), p.rows))
+    columns = np.minimum(np.where(line, knobs.number("rows", 1), knobs.number("columns", 1)), p.columns)
+    vectors = np.minimum(knobs.number("vectors", 1), p.vectors)
+    row_tiles, column_tiles = np.ceil(p.rows / rows), np.ceil(p.columns / columns)
+    strips = np.ceil(p.vectors / vectors)
+    last_rows, last_columns = p.rows - (row_tiles - 1) * rows, p.columns - (column_tiles - 1) * columns
+    last_vectors = p.vectors - (strips - 1) * vectors
+
+    # Whole tiles and the three kinds of tails.
+    compute = np.zeros(len(rows))
+    for r, r_count in ((rows, row_tiles - 1), (last_rows, 1)):
+        for c, c_count in ((columns, column_tiles - 1), (last_columns, 1)):
+            for v, v_count in ((vectors, strips - 1), (last_vectors, 1)):
+                count = p.batch * p.groups * r_count * c_count * v_count
+                compute += count * _tile_cycles(r * c, v, p.depth * p.valid, knobs.number("unroll", 1))
+    # A depthwise tap is loaded as often as it is multiplied with.
+    compute *= 1 + 0.5 * knobs.chosen("kind", "depthwise")
+
+    tiles = p.batch * row_tiles * column_tiles
+    strip_bytes = p.depth * vectors * p.lanes * 4
+    weight_traffic = tiles * strips * p.groups * strip_bytes
+    input_traffic = strips * p.input_bytes
+    shared = np.where(line | (p.rows == 1), row_tiles * column_tiles, row_tiles)
+    tasks = np.where(knobs.chosen("kind", "product") > 0, p.batch, strips * p.groups * p.batch * shared)
+    # Weights come from memory once, or for each row of tiles where they outgrow the cache and pixels go slowest.
+    again = np.where((knobs.by_pixels > 0) & (p.weight_bytes > machine.l2), p.batch * row_tiles, 1)
+    inputs_again = np.where((knobs.by_pixels == 0) & (p.input_bytes > machine.l2), strips, 1)
+    memory = (p.weight_bytes * again + p.input_bytes * inputs_again + p.output_bytes) / _MEMORY_RATE
+    memory += (weight_traffic * (strip_bytes > machine.l1) + input_traffic) / _L2_RATE / 4
+    return _Loops(
+        lines=rows,
+        pixels=rows * columns,
+        last_pixels=last_columns,
+        vectors=vectors,
+        tiles=tiles,
+        tasks=tasks,
+        compute=compute,
+        pixel_fill=p.rows * p.columns / (row_tiles * column_tiles * rows * columns),
+        strip_bytes=strip_bytes,
+        tile_input_bytes=(rows - 1 + p.kh) * ((columns - 1) * p.stride + p.kw) * p.channels * 4,
+        weight_bytes=np.full(len(rows), p.weight_bytes),
+        weight_traffic=weight_traffic,
+        input_traffic=input_traffic,
+        memory=memory,
+    )
+
+
+def _winograd(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
+    """Products of image tiles by channels, one for each of a tile's points, and the transforms around them."""
+    size = np.maximum(knobs.number("tile", 2), 1)
+    points = (size + 2) ** 2
+    images = p.batch * np.ceil(p.rows / size) * np.ceil(p.columns / size)
+    rows = np.minimum(knobs.number("rows", 1), images)
+    vectors = np.minimum(knobs.number("vectors", 1), p.vectors)
+    tiles, strips = np.ceil(images / rows), np.ceil(p.vectors / vectors)
+    last, last_vectors = images - (tiles - 1) * rows, p.vectors - (strips - 1) * vectors
+    compute = np.zeros(len(rows))
+    for r, r_count in ((rows, tiles - 1), (last, 1)):
+        for v, v_count in ((vectors, strips - 1), (last_vectors, 1)):
+            compute += points * r_count * v_count * _tile_cycles(r, v, p.channels, 4.0)
+    shares = knobs.number("shares", 1)
+    in_blocks = p.channels / p.lanes
+    compute += images * points * (_TRANSFORM_IN * in_blocks * shares + _TRANSFORM_OUT * p.vectors)
+
+    together = np.minimum(knobs.number("strip", 1) * rows, images)
+    passes = np.ceil(images / together)
+    width = vectors * p.lanes
+    weight_bytes = 4 * points * p.channels * p.vectors * p.lanes
+    scratch = 4 * points * together * (p.channels + width)
+    weight_traffic = tiles * weight_bytes
+    again = np.where(weight_bytes > machine.l2, passes, 1)
+    memory = (weight_bytes * again + p.input_bytes * shares + p.output_bytes) / _MEMORY_RATE
+    memory += (weight_traffic + passes * scratch * np.where(scratch > machine.l2, 8, 2)) / _L2_RATE / 4
+    return _Loops(
+        lines=np.ones(len(rows)),
+        pixels=rows,
+        last_pixels=last,
+        vectors=vectors,
+        tiles=tiles,
+        tasks=passes * shares,
+        compute=compute,
+        pixel_fill=p.batch * p.rows * p.columns / (images * size**2),
+        strip_bytes=4 * p.channels * width,
+        tile_input_bytes=scratch,
+        weight_bytes=weight_bytes,
+        weight_traffic=weight_traffic,
+        input_traffic=p.input_bytes * shares,
+        memory=memory,
+    )

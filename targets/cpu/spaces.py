@@ -8,12 +8,14 @@ from typing import Any
 
 from targets.cpu.kernels import head
 from targets.cpu.kernels.conv_shape import ConvShape
+from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
     ConvSchedule,
     DepthwiseSchedule,
     MatmulSchedule,
     ProductSchedule,
+    WinogradSchedule,
     conv_schedule,
     depthwise_schedule,
     lanes_of,
@@ -22,6 +24,7 @@ from targets.cpu.schedules import (
 )
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
+from tensorc.options import Numerics
 from tensorc.search.space import Algorithm, Space
 
 _UNROLLS = (1, 2, 4, 8)
@@ -32,13 +35,13 @@ _MOST_BORDERS = 9
 _OUTER = ("weights", "pixels")
 
 
-def space_of(body: Graph, machine: Machine) -> Space | None:
+def space_of(body: Graph, machine: Machine, numerics: Numerics = "strict") -> Space | None:
     """The schedules of a fused group's body; None where there is nothing to choose."""
     node = head(body)
     match node.op if node is not None else "":
         case "conv_blocked":
             assert node is not None
-            return _depthwise(node, machine) if node.attrs["depthwise"] else _conv(node, machine)
+            return _depthwise(node, machine) if node.attrs["depthwise"] else _conv(node, machine, numerics)
         case "matmul_packed":
             assert node is not None
             return _matmul(node, machine)
@@ -53,7 +56,7 @@ def _fits(machine: Machine, pixels: int, vectors: int) -> bool:
     return pixels * vectors + vectors + 1 <= machine.vector_registers
 
 
-def _conv(node: Node, machine: Machine) -> Space:
+def _conv(node: Node, machine: Machine, numerics: Numerics) -> Space:
     shape = ConvShape(node)
     tall = tuple(r for r in _TALL if r <= shape.out_h) if shape.out_h > 1 and shape.kh * shape.kw <= 9 else (1,)
     borders = {rows: len(shape.row_runs(rows)) for rows in tall}
@@ -72,21 +75,30 @@ def _conv(node: Node, machine: Machine) -> Space:
             return False
         return _fits(machine, rows * knobs["columns"], knobs["vectors"])
 
-    direct = Algorithm(
-        ConvSchedule.kind,
-        {
-            "rows": tall,
-            "columns": columns,
-            "vectors": tuple(range(1, min(_MOST_VECTORS, shape.blocks_per_group) + 1)),
-            # 1x1: both orders are one.
-            "order": ("channels",) if shape.kh * shape.kw == 1 else ("taps", "channels"),
-            "unroll": tuple(sorted(unrolls)),
-            "outer": _OUTER,
-        },
-        legal,
-    )
+    algorithms = [
+        Algorithm(
+            ConvSchedule.kind,
+            {
+                "rows": tall,
+                "columns": columns,
+                "vectors": tuple(range(1, min(_MOST_VECTORS, shape.blocks_per_group) + 1)),
+                # 1x1: both orders are one.
+                "order": ("channels",) if shape.kh * shape.kw == 1 else ("taps", "channels"),
+                "unroll": tuple(sorted(unrolls)),
+                "outer": _OUTER,
+            },
+            legal,
+        )
+    ]
+    if is_winograd(node):
+        knobs = winograd_knobs(node, machine)
+        # F(4x4,3x3) rounds several times worse than a direct convolution, F(2x2,3x3) better: see kernels.winograd.
+        tiles = knobs["tile"] if numerics == "fast" else (2,)
+        algorithms.append(Algorithm(
+            WinogradSchedule.kind, {**knobs, "tile": tiles}, lambda knobs: winograd_legal(node, machine, knobs)
+        ))  # fmt: skip
     chosen = default.to_json()
-    return Space((direct,), chosen | {"unroll": math.gcd(chosen["unroll"], extent)})
+    return Space(tuple(algorithms), chosen | {"unroll": math.gcd(chosen["unroll"], extent)})
 
 
 def _depthwise(node: Node, machine: Machine) -> Space:

@@ -44,7 +44,7 @@ class CpuTarget(Target):
     def tuning(self, options: CompileOptions) -> TuningContext:
         from targets.cpu.tuning.context import CpuTuning
 
-        return CpuTuning(machines.find(self.part), options.threads)
+        return CpuTuning(machines.find(self.part), options.threads, options.numerics)
 
     def build(
         self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress

@@ -14,6 +14,7 @@ from tensorc.cli.options import (
     database_option,
     json_option,
     model_argument,
+    numerics_option,
     parse_budget,
     shape_option,
     target_option,
@@ -21,6 +22,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
+from tensorc.options import Numerics
 from tensorc.search.budget import Budget
 
 
@@ -34,6 +36,7 @@ from tensorc.search.budget import Budget
 @click.option("--tune", callback=parse_budget, metavar="60s|200",
               help="Search for better schedules first, for so long or so many trials.")  # fmt: skip
 @database_option
+@numerics_option
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
 @json_option
@@ -45,12 +48,17 @@ def compile_command(
     threads: int,
     tune: Budget | None,
     database: Path | None,
+    numerics: Numerics,
     print_ir_after: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Compile an ONNX model into one file that runs without the compiler."""
     options = replace(
-        compile_options(target, shapes, threads), print_ir_after=frozenset(print_ir_after), tune=tune, database=database
+        compile_options(target, shapes, threads),
+        print_ir_after=frozenset(print_ir_after),
+        tune=tune,
+        database=database,
+        numerics=numerics,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

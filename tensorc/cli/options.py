@@ -99,6 +99,13 @@ def database_option(function: Decorated) -> Decorated:
     )(function)  # fmt: skip
 
 
+def numerics_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--numerics", type=click.Choice(["strict", "fast"]), default="strict", show_default=True,
+        help="Whether algorithms that round worse than plain sums of products are admitted.",
+    )(function)  # fmt: skip
+
+
 def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> Budget | None:
     try:
         return None if text is None else Budget.parse(text)

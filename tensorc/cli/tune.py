@@ -15,6 +15,7 @@ from tensorc.cli.options import (
     database_option,
     json_option,
     model_argument,
+    numerics_option,
     parse_budget,
     seed_option,
     shape_option,
@@ -23,6 +24,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import tune_model
+from tensorc.options import Numerics
 from tensorc.search.budget import Budget
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--budget", callback=parse_budget, default="60s", show_default=True, metavar="60s|200",
               help="How long to search: a time or a number of trials.")  # fmt: skip
 @database_option
+@numerics_option
 @shape_option
 @threads_option
 @seed_option
@@ -45,13 +48,14 @@ def tune(
     target: str | None,
     budget: Budget,
     database: Path | None,
+    numerics: Numerics,
     shapes: dict[str, Shape],
     threads: int,
     seed: int,
     as_json: bool,
 ) -> int:
     """Search for better schedules; `tensorc compile` finds them afterwards. May be stopped and started again."""
-    options = replace(compile_options(target, shapes, threads), database=database)
+    options = replace(compile_options(target, shapes, threads), database=database, numerics=numerics)
     with progress_bar() as watch:
         result = tune_model(model, options, budget, seed=seed, progress=watch, watch=tuning_watch(watch, budget))
     if as_json:

@@ -31,9 +31,12 @@ def choose(tasks: Iterable[Task], context: TuningContext, database: Database | N
 
 
 def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None) -> Choice:
-    record = database.best(task.key) if database is not None else None
-    if record is not None and task.space.values(record.schedule) is not None:
-        return Choice(record.schedule, "record", _predicted(task, record.schedule, context, model))
+    known = database.records(task.key) if database is not None else ()
+    # Of another numeric policy, or of before a knob had fewer choices, there may be records that are not legal here.
+    legal = [record for record in known if record.ok and task.space.values(record.schedule) is not None]
+    if legal:
+        schedule = min(legal, key=lambda record: record.median).schedule
+        return Choice(schedule, "record", _predicted(task, schedule, context, model))
     if model is None:
         return Choice(task.space.default, "default")
     values, prediction = Population(context, model).best(task, 1)

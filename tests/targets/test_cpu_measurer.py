@@ -59,15 +59,15 @@ CANDIDATES = {
     "segfault": "*(volatile int *)8 = 1;",
     "null_call": "((void (*)(void))0)();",
     "illegal": "__builtin_trap();",
-    "divide": "volatile int zero = 0; out[0] = 1 / zero;",
+    "divide": "volatile int zero = 0; out[0] = 7 / zero;",
     "abort": "abort();",
     "leave": "_exit(0);",
     "leave_failing": "exit(3);",
     "stack": "out[0] = deep(begin + 1);",
     "forever": "for (volatile int i = 0;; ) i = 0;",
     "sleep": "for (;;) sleep(1000);",
-    "hog": "char *p = malloc(100l << 30); memset(p, 1, 100l << 30); ADD",
-    "hog_by_and_by": "for (long i = 0; i < 100; i++) memset(malloc(1l << 30), 1, 1l << 30); ADD",
+    "hog": "fill(100l << 30); ADD",
+    "hog_by_and_by": "for (long i = 0; i < 100; i++) fill(1l << 30); ADD",
     "hog_mapped": "char *p = mmap(0, 100l << 30, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); p[0] = 1; ADD",
     "wrong": "ADD out[N / 2] += 1;",
     "not_a_number": "ADD out[3] = NAN;",
@@ -111,6 +111,11 @@ HEADER = f"""
 enum {{ N = {N}, TASKS = {TASKS} }};
 #define ADD for (int i = begin * (N / TASKS); i < end * (N / TASKS); i++) out[i] = x[i] + y[i];
 static volatile int never;
+__attribute__((noinline)) void fill(size_t size) {{
+    char *p = malloc(size);
+    memset(p, 1, size);
+    if (never) puts(p);
+}}
 __attribute__((noinline)) int deep(int n) {{
     volatile char frame[4096];
     frame[n % 4096] = n;
@@ -176,8 +181,9 @@ def outcomes_of(runner: Worker, job: Path, **settings: Any) -> list[dict[str, An
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_faulty_candidate_between_good_ones(runner: Worker, planted: Planter, name: str) -> None:
-    first, faulty, last = outcomes_of(runner, planted("good", name, "other"))
     failure, detail = FAILURES[name]
+    limit = 1.0 if failure == "timeout" else 20.0
+    first, faulty, last = outcomes_of(runner, planted("good", name, "other"), limit=limit)
     assert (faulty["failure"], faulty.get("seconds")) == (failure, None)
     assert detail in faulty["detail"]
     assert len(first["seconds"]) >= 3

@@ -16,6 +16,7 @@ from targets.cpu.machine import Machine, available_cores
 from targets.cpu.spaces import space_of
 from targets.cpu.tuning.measurer import CpuMeasurer
 from tensorc.ir import Graph
+from tensorc.options import Numerics
 from tensorc.search.context import TuningContext
 from tensorc.search.measure import Measurer
 from tensorc.search.model import CostModel
@@ -30,14 +31,15 @@ PRETRAINED = Path(cost_models.__file__).parent / "pretrained" / "cpu"
 class CpuTuning(TuningContext):
     """Of kernels for `machine`; `threads` of 0 means all cores."""
 
-    def __init__(self, machine: Machine, threads: int):
+    def __init__(self, machine: Machine, threads: int, numerics: Numerics = "strict"):
+        self.numerics = numerics
         self.target = machine
         self.machine = f"cpu {machine.name}, {machine.vector_bits}-bit vectors"
         self.compiler = generator()
         self.threads = threads or available_cores()
 
     def space(self, body: Graph) -> Space | None:
-        return space_of(body, self.target)
+        return space_of(body, self.target, self.numerics)
 
     def features(self, body: Graph, schedules: Sequence[ScheduleJson]) -> np.ndarray:
         return features(body, self.target, self.threads, schedules)

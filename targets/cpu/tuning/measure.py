@@ -76,7 +76,7 @@ def measure(folder: Path, cpus: list[int] | None = None, budget: float = BUDGET,
     `cpus` are the processors to run on, by default as many as the job has threads; `budget` is the seconds of rounds,
     `limit` those of one run; `memory` the bytes that candidates may allocate. Raises JobError.
     """
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    job = _description(folder)
     settings = {"cpus": cpus or sorted(os.sched_getaffinity(0))[: job["threads"]], "budget": budget, "memory": memory}
     outcomes: dict[int, Outcome] = {}
     left = list(range(job["candidates"]))
@@ -97,6 +97,15 @@ def measure(folder: Path, cpus: list[int] | None = None, budget: float = BUDGET,
                 outcomes[candidate] = alone.outcomes.get(candidate) or alone.died or _failure("crash", "no answer")
         left = [candidate for candidate in left if candidate not in outcomes]
     return [outcomes.get(i) or _failure("crash", "no answer") for i in range(job["candidates"])]
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "job.json"
+    try:
+        job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path} cannot be read: {error}") from error
+    return job
 
 
 class _Child:
@@ -343,6 +352,9 @@ class _Job:
         """Seconds of one run; of the shortest of a few where other processes got in between."""
         best = math.inf
         for _ in range(_ATTEMPTS):
+            if os.environ.get("FL"):
+                for b in self._blocks[1:]:
+                    self._library.tensorc_flush(ctypes.c_void_p(b.address), ctypes.c_size_t(len(b.bytes)))
             self._step(_CHILL)
             self._step(_WARM)
             self._notes.begin(candidate)
@@ -469,7 +481,7 @@ def _measure_bundle(bundle: Path, cpus: list[int] | None, budget: float) -> int:
             if folder.name in done:
                 continue
             print(f"job {number} of {len(jobs)}", file=sys.stderr, flush=True)
-            _check_features(json.loads((folder / "job.json").read_text(encoding="utf-8"))["features"])
+            _check_features(_description(folder)["features"])
             row = {
                 "job": folder.name,
                 "outcomes": measure(folder, cpus, budget),

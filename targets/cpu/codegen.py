@@ -20,11 +20,9 @@ from targets.cpu.machine import Machine
 def _lower(module: Any) -> Any:
     passes = [
         transform.StmtSimplify(),
-        transform.FlattenBuffer(),
         transform.VectorizeLoop(True),
         transform.UnrollLoop(),
         transform.StmtSimplify(),
-        transform.RemoveNoOp(),
         s_transform.RewriteUnsafeSelect(),
         transform.LowerIntrin(),
     ]

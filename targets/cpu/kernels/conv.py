@@ -88,6 +88,7 @@ class _Tile:
     left: Expr
     read: _Read
     acc: tir.Buffer
+    scalar: tir.Buffer
     lanes: int
 
     def at(self, pixel: Expr, vector: Expr, lane: Expr) -> Expr:
@@ -203,7 +204,8 @@ class _DirectConv:
         top = builder.bind(row * shape.strides[0] - shape.top)
         left = column * shape.strides[1] - shape.left
         acc = builder.registers(self.dtype, pixels * vectors * lanes)
-        tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, lanes)
+        scalar = builder.registers(self.dtype, 1)  # one for all pixels: TVM's passes are slow with many buffers
+        tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, scalar, lanes)
         with builder.unrolled(pixels) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
             builder.store(acc, const(0, self.dtype), tile.at(i, j, lane))
         if self.schedule.order == "taps":
@@ -296,7 +298,8 @@ class _DirectConv:
         for r, i in pixels:
             h = tile.top + r * shape.strides[0] + kh * shape.dilations[0]
             w = tile.left + i * shape.strides[1] + kw * shape.dilations[1]
-            scalar = builder.keep(tile.read(channel, h, w))
+            builder.store(tile.scalar, tile.read(channel, h, w), 0)
+            scalar = builder.load(tile.scalar, 0)
             with builder.unrolled(tile.vectors) as j, builder.vector(tile.lanes) as lane:
                 tap = tir.cast(builder.load(self.weight, weight + j * tile.lanes + lane), self.dtype)
                 at = tile.at(r * tile.columns.width + i, j, lane)

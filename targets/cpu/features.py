@@ -25,14 +25,14 @@ from tensorc.ir.ops import OPS
 
 #: Cycles a second that the estimate supposes; the model learns the machine's own rate.
 _HERTZ = 3e9
-#: Bytes a cycle from the second-level cache, from beyond it.
-_L2_RATE, _MEMORY_RATE = 32.0, 5.0
+#: Bytes a cycle from the second-level cache, from the third, from memory.
+_L2_RATE, _L3_RATE, _MEMORY_RATE = 32.0, 10.0, 5.0
 #: Cycles to enter a tile, and for each accumulator to clear and store it.
 _TILE_CYCLES, _ACCUMULATOR_CYCLES = 30.0, 3.0
 #: Cycles to transform one vector of one point of an image tile for Winograd's products, and back.
 _TRANSFORM_IN, _TRANSFORM_OUT = 5.0, 3.0
 
-KINDS = ("conv", "depthwise", "matmul", "product", "winograd")
+KINDS = ("blocked_matmul", "conv", "depthwise", "matmul", "product", "winograd")
 BASELINE = "log2_estimate"
 _WORKLOAD = (
     "threads", "lanes", "registers", "log2_l1", "log2_l2", "log2_flops", "log2_pixels", "log2_channels", "log2_depth",
@@ -41,10 +41,10 @@ _WORKLOAD = (
 )  # fmt: skip
 _SCHEDULE = (
     *KINDS, "tile_rows", "tile_columns", "tile_pixels", "tile_vectors", "accumulators", "spare_registers",
-    "taps_inside", "log2_unroll", "outer_pixels", "variant", "strip", "pixel_fill", "vector_fill", "last_columns",
-    "last_vectors", "loads_per_fma", "latency_bound", "log2_code", "log2_tasks", "balance", "log2_strip_bytes",
-    "strip_in_l1", "strip_in_l2", "log2_tile_input_bytes", "log2_weight_traffic", "log2_input_traffic",
-    "log2_compute_cycles", "log2_memory_cycles", BASELINE,
+    "taps_inside", "log2_unroll", "outer_pixels", "variant", "log2_block_depth", "panels", "strip", "pixel_fill",
+    "vector_fill", "last_columns", "last_vectors", "loads_per_fma", "latency_bound", "log2_code", "log2_tasks",
+    "balance", "log2_strip_bytes", "strip_in_l1", "strip_in_l2", "log2_tile_input_bytes", "log2_weight_traffic",
+    "log2_input_traffic", "log2_compute_cycles", "log2_memory_cycles", BASELINE,
 )  # fmt: skip
 FEATURES = (*_WORKLOAD, *_SCHEDULE)
 
@@ -199,6 +199,8 @@ def _schedule_features(p: _Problem, machine: Machine, threads: int,
         "log2_unroll": np.log2(knobs.number("unroll", 1)),
         "outer_pixels": knobs.by_pixels,
         "variant": knobs.number("tile", 0),
+        "log2_block_depth": np.log2(np.minimum(knobs.number("depth", p.depth), p.depth)),
+        "panels": knobs.number("panels", 1),
         "strip": knobs.number("strip", 0),
         "pixel_fill": loops.pixel_fill,
         "vector_fill": p.vectors / (strips * vectors),
@@ -243,7 +245,8 @@ def _tile_cycles(pixels: np.ndarray, vectors: np.ndarray, depth: float, unroll: 
 
 def _direct(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
     """Every kind but Winograd's. A product's rows are pixels in one line; they are the tile's columns here."""
-    line = knobs.chosen("kind", "matmul") + knobs.chosen("kind", "product") > 0
+    blocked = knobs.chosen("kind", "blocked_matmul") > 0
+    line = blocked | (knobs.chosen("kind", "matmul") + knobs.chosen("kind", "product") > 0)
     rows = np.where(line, 1, np.minimum(knobs.number("rows", 1), p.rows))
     columns = np.minimum(np.where(line, knobs.number("rows", 1), knobs.number("columns", 1)), p.columns)
     vectors = np.minimum(knobs.number("vectors", 1), p.vectors)
@@ -263,16 +266,23 @@ def _direct(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
     compute *= 1 + 0.5 * knobs.chosen("kind", "depthwise")
 
     tiles = p.batch * row_tiles * column_tiles
-    strip_bytes = p.depth * vectors * p.lanes * 4
-    weight_traffic = tiles * strips * p.groups * strip_bytes
+    # A product's blocks cost sums that wait, and save reading the other operand from far for each panel.
+    panels, block = knobs.number("panels", 1), np.minimum(knobs.number("depth", p.depth), p.depth)
+    blocks = np.ceil(p.depth / block)
+    compute += blocked * (blocks - 1) * p.pixels * strips * vectors * _ACCUMULATOR_CYCLES / 2
+    strip_bytes = block * vectors * p.lanes * 4
+    weight_traffic = tiles * strips * p.groups * strip_bytes * blocks
     input_traffic = strips * p.input_bytes
+    far = line & (p.input_bytes + panels * p.depth * vectors * p.lanes * 4 > 0.75 * machine.l2)
     shared = np.where(line | (p.rows == 1), row_tiles * column_tiles, row_tiles)
     tasks = np.where(knobs.chosen("kind", "product") > 0, p.batch, strips * p.groups * p.batch * shared)
+    tasks = np.where(blocked, np.ceil(strips / panels), tasks)
     # Weights come from memory once, or for each row of tiles where they outgrow the cache and pixels go slowest.
     again = np.where((knobs.by_pixels > 0) & (p.weight_bytes > machine.l2), p.batch * row_tiles, 1)
     inputs_again = np.where((knobs.by_pixels == 0) & (p.input_bytes > machine.l2), strips, 1)
     memory = (p.weight_bytes * again + p.input_bytes * inputs_again + p.output_bytes) / _MEMORY_RATE
     memory += (weight_traffic * (strip_bytes > machine.l1) + input_traffic) / _L2_RATE / 4
+    memory += far * input_traffic / panels / _L3_RATE
     return _Loops(
         lines=rows,
         pixels=rows * columns,

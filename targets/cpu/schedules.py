@@ -51,6 +51,19 @@ class MatmulSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class BlockedMatmulSchedule(Schedule):
+    """Rows and vectors of the register tile, steps unrolled (they divide `depth`); a task is `panels` of weights by all
+    rows, `depth` steps of the reduction at a time."""
+
+    kind = "blocked_matmul"
+    rows: int
+    vectors: int
+    unroll: int
+    depth: int
+    panels: int
+
+
+@dataclass(frozen=True)
 class ProductSchedule(Schedule):
     """Of two computed matrices: rows and vectors of the register tile."""
 
@@ -104,7 +117,7 @@ class WinogradSchedule(Schedule):
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:
     """The schedule that `to_json` wrote. Raises ValueError."""
     kinds: tuple[type[Schedule], ...] = (
-        ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
+        BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
     )  # fmt: skip
     for kind in kinds:
         if row.get("kind") == kind.kind:

@@ -11,6 +11,7 @@ from targets.cpu.kernels.conv_shape import ConvShape
 from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
+    BlockedMatmulSchedule,
     ConvSchedule,
     DepthwiseSchedule,
     MatmulSchedule,
@@ -32,6 +33,8 @@ _MOST_VECTORS = 4
 #: Tall tiles are for small images: each kind of border makes the code longer.
 _TALL = (1, 2, 3, 4)
 _MOST_BORDERS = 9
+#: Steps of the reduction that a block of weights may have; every unrolling divides them.
+_DEPTHS = (128, 192, 256, 384, 512, 768)
 _OUTER = ("weights", "pixels")
 
 
@@ -115,17 +118,39 @@ def _matmul(node: Node, machine: Machine) -> Space:
     rows, depth = math.prod(lead), b.shape[1]
     vectors = -(-columns // lanes)
     default = matmul_schedule(rows, depth, columns, lanes, machine)
-    algorithm = Algorithm(
+    tiles = tuple(range(1, min(rows, machine.vector_registers - 2) + 1))
+    plain = Algorithm(
         MatmulSchedule.kind,
         {
-            "rows": tuple(range(1, min(rows, machine.vector_registers - 2) + 1)),
+            "rows": tiles,
             "vectors": tuple(range(1, min(_MOST_VECTORS if rows > 3 else 2 * _MOST_VECTORS, vectors) + 1)),
             "unroll": tuple(sorted({u for u in _UNROLLS if u <= depth} | {default.unroll})),
             "outer": ("weights", "rows"),
         },
         lambda knobs: _fits(machine, knobs["rows"], knobs["vectors"]),
     )
-    return Space((algorithm,), default.to_json())
+    depths = tuple(d for d in _DEPTHS if d < depth)
+    if rows < 2 or not depths:
+        return Space((plain,), default.to_json())
+
+    def legal(knobs: Mapping[str, Any]) -> bool:
+        width = knobs["vectors"] * lanes
+        sums = -(-rows // knobs["rows"]) * knobs["rows"] * knobs["panels"] * width * 4
+        few = knobs["panels"] == 1 or (knobs["panels"] - 1) * width < columns
+        return few and 2 * sums <= machine.l2 and _fits(machine, knobs["rows"], knobs["vectors"])
+
+    blocked = Algorithm(
+        BlockedMatmulSchedule.kind,
+        {
+            "rows": tuple(r for r in tiles if r > 2) or tiles,
+            "vectors": tuple(range(1, min(_MOST_VECTORS, vectors) + 1)),
+            "unroll": (2, 4, 8),
+            "depth": depths,
+            "panels": (1, 2, 4, 8),
+        },
+        legal,
+    )
+    return Space((plain, blocked), default.to_json())
 
 
 def _product(node: Node, machine: Machine) -> Space:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, MatmulSchedule
+from targets.cpu.schedules import BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule
 
 pytestmark = pytest.mark.compiler
 
@@ -86,12 +86,12 @@ def test_moves(kernels, data):
 
 
 @given(data=st.data())
-@few(12)
+@few(24)
 def test_matmul_packed(kernels, data):
     c = kernels.block
     rows, depth = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
     columns, vectors = data.draw(st.integers(1, 6 * c)), data.draw(st.integers(1, 4))
-    epilogue = data.draw(st.sampled_from(["{}", "relu(add({}, b))", "gelu(add({}, b))"]))
+    epilogue = data.draw(st.sampled_from(["{}", "relu(add({}, b))", "add(gelu(add({}, b)), 1.0)"]))
     width = vectors * c
     types = {"x": shaped((rows, depth)), "w": shaped((-(-columns // width), depth, width))}
     if "b" in epilogue:
@@ -99,7 +99,12 @@ def test_matmul_packed(kernels, data):
     schedule = None
     if data.draw(st.booleans()):
         tile = data.draw(st.integers(1, 14)), data.draw(st.integers(1, 4)), data.draw(st.integers(1, 8))
-        schedule = MatmulSchedule(*tile, data.draw(st.sampled_from(["weights", "rows"]))).to_json()
+        if data.draw(st.booleans()):
+            schedule = MatmulSchedule(*tile, data.draw(st.sampled_from(["weights", "rows"]))).to_json()
+        else:
+            unroll = data.draw(st.integers(1, 4))
+            block = unroll * data.draw(st.integers(1, 20))
+            schedule = BlockedMatmulSchedule(*tile[:2], unroll, block, data.draw(st.integers(1, 4))).to_json()
     kernels.check(
         epilogue.format(f"matmul_packed(x, w, columns={columns})"), tolerance=1e-5, schedule=schedule, **types
     )

@@ -16,6 +16,7 @@ import numpy as np
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
+    BlockedMatmulSchedule,
     MatmulSchedule,
     ProductSchedule,
     Schedule,
@@ -28,6 +29,7 @@ from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import pack_matmul_weight
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, const
@@ -47,13 +49,18 @@ class _Tile:
         self.dtype = accumulator(node.output.dtype)
         self.acc: Buffer = group.builder.registers(self.dtype, rows * vectors * lanes)
 
-    def _at(self, row: Expr, vector: Expr, lane: Expr) -> Expr:
+    def at(self, row: Expr, vector: Expr, lane: Expr) -> Expr:
         return (row * self.vectors + vector) * self.lanes + lane
+
+    def each(self, write: Callable[[Expr, Expr, Expr], None]) -> None:
+        """write(row, vector, lane) for each vector of the tile."""
+        builder = self.group.builder
+        with builder.unrolled(self.rows) as i, builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
+            write(i, j, lane)
 
     def clear(self) -> None:
         builder = self.group.builder
-        with builder.unrolled(self.rows) as i, builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
-            builder.store(self.acc, const(0, self.dtype), self._at(i, j, lane))
+        self.each(lambda i, j, lane: builder.store(self.acc, const(0, self.dtype), self.at(i, j, lane)))
 
     def step(self, a: Callable[[Expr], Expr], b: Callable[[Expr, Expr], Expr]) -> None:
         """One step: a(row) is a scalar, b(vector, lane) an element of the panel's row."""
@@ -61,7 +68,7 @@ class _Tile:
         with builder.unrolled(self.rows) as i:
             scalar = builder.keep(tir.cast(a(i), self.dtype))
             with builder.unrolled(self.vectors) as j, builder.vector(self.lanes) as lane:
-                at = self._at(i, j, lane)
+                at = self.at(i, j, lane)
                 builder.store(self.acc, builder.load(self.acc, at) + scalar * tir.cast(b(j, lane), self.dtype), at)
 
     def store(self, columns: int, index: Callable[[Expr, Expr], list[Expr]]) -> None:
@@ -73,7 +80,7 @@ class _Tile:
             if not count:
                 continue
             with loop(self.rows) as i, loop(count) as j, builder.vector(lanes) as lane:
-                element = builder.load(acc, self._at(i, first + j, lane))
+                element = builder.load(acc, self.at(i, first + j, lane))
                 elements.define(self.node.output, tir.cast(element, self.node.output.dtype))
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
@@ -93,6 +100,8 @@ def pack_panels(shape: tuple[int, ...], columns: int, width: int) -> Packing | N
 
 def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
     """A [.., K] times constant weights in panels, which the kernel has packed as wide as its tile."""
+    if isinstance(given, BlockedMatmulSchedule):
+        return _BlockedMatmul(body, node, machine, given).lower()
     a, b = node.inputs
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
@@ -157,6 +166,138 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
         else:
             builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
     return group.finish(panels * row_tiles, schedule)
+
+
+def pack_blocks(shape: tuple[int, ...], columns: int, width: int, together: int, depth: int) -> Packing:
+    """Panels repacked in the order of `_BlockedMatmul`: for each `together` panels of `width`, blocks of `depth` steps
+    of the reduction, in each of those the panels. The last panels are filled up with zeros."""
+    panels, steps, block = shape
+    groups = -(-columns // (width * together))
+
+    def apply(data: np.ndarray) -> np.ndarray:
+        plain = data.transpose(1, 0, 2).reshape(steps, panels * block)[:, :columns]
+        wide = np.pad(plain, [(0, 0), (0, groups * together * width - columns)])
+        wide = wide.reshape(steps, groups, together, width).transpose(1, 2, 0, 3)
+        parts = [wide[:, :, k : k + depth].reshape(groups, -1) for k in range(0, steps, depth)]
+        return np.concatenate(parts, axis=1)
+
+    return Packing(f"{together} panels of {width} in {columns} by {depth}", (groups, together * steps * width), apply)
+
+
+class _BlockedMatmul:
+    """A task is a few panels by all rows. Their weights are taken a block of the reduction at a time, small enough to
+    stay in a near cache while all rows meet it; sums so far wait in scratch memory. Each block is followed in memory by
+    the one that is needed next, which the row tiles ask for while they compute."""
+
+    def __init__(self, body: Graph, node: Node, machine: Machine, schedule: BlockedMatmulSchedule):
+        a, b = node.inputs
+        if b not in body.inputs:
+            raise UnsupportedError("the panels of a packed product must be an input of its group")
+        self.node = node
+        self.a = a
+        self.schedule = schedule
+        self.lanes = lanes_of(machine, node.output.dtype)
+        self.width = schedule.vectors * self.lanes
+        *self.lead, self.columns = static_shape(node.output.shape)
+        self.rows, self.depth = math.prod(self.lead), int(b.shape[1])
+        self.panels = -(-self.columns // self.width)
+        self.tasks = -(-self.panels // schedule.panels)
+        self.blocks = -(-self.depth // schedule.depth)
+        packing = pack_blocks(static_shape(b.shape), self.columns, self.width, schedule.panels, schedule.depth)
+        self.group = GroupKernel(body, machine, {b: packing})
+        self.builder = self.group.builder
+        self.weights = self.group.buffers[b]
+        self.item = numpy_dtype(b.dtype).itemsize
+        self.row_tiles = -(-self.rows // schedule.rows)
+        self.sums = self.group.scratch(
+            accumulator(node.output.dtype), self.row_tiles * schedule.rows * schedule.panels * self.width
+        )
+
+    def lower(self) -> Kernel:
+        builder, schedule = self.builder, self.schedule
+        full, tail = divmod(self.rows, schedule.rows)
+        with builder.tasks() as task:
+            first = builder.bind(task * schedule.panels)
+            here = builder.bind(tir.minimum(self.panels - first, schedule.panels))
+            with builder.serial(self.blocks, name="kb") as kb:
+                extent = builder.bind(tir.minimum(self.depth - kb * schedule.depth, schedule.depth))
+                start = (task * self.depth + kb * schedule.depth) * (schedule.panels * self.width)
+                with builder.serial(here, name="p") as p:
+                    base = builder.bind(start + p * (extent * self.width))
+                    with builder.serial(self.row_tiles, name="row_tile") as row_tile:
+
+                        def write(rows: int) -> None:
+                            self._tile(rows, row_tile, first + p, p, kb, extent, base)
+
+                        if not tail:
+                            write(schedule.rows)
+                        elif not full:
+                            write(tail)
+                        else:
+                            builder.when(row_tile < full, lambda: write(schedule.rows), lambda: write(tail))
+        return self.group.finish(self.tasks, schedule)
+
+    def _tile(self, rows: int, row_tile: Expr, panel: Expr, p: Expr, kb: Expr, extent: Expr, base: Expr) -> None:
+        builder, schedule, lanes = self.builder, self.schedule, self.lanes
+        tile = _Tile(self.group, self.node, lanes, rows, schedule.vectors)
+        first_row = row_tile * schedule.rows
+        row_stride = schedule.panels * self.width
+
+        def sums(i: Expr, j: Expr, lane: Expr) -> Expr:
+            return (first_row + i) * row_stride + p * self.width + j * lanes + lane
+
+        def resume() -> None:
+            tile.each(lambda i, j, lane: builder.store(tile.acc, builder.load(self.sums, sums(i, j, lane)),
+                                                       tile.at(i, j, lane)))  # fmt: skip
+
+        def suspend() -> None:
+            tile.each(lambda i, j, lane: builder.store(self.sums, builder.load(tile.acc, tile.at(i, j, lane)),
+                                                       sums(i, j, lane)))  # fmt: skip
+
+        if self.blocks == 1:
+            tile.clear()
+        else:
+            builder.when(kb > 0, resume, tile.clear)
+        first_step = kb * schedule.depth
+
+        def step(k: Expr) -> None:
+            tile.step(
+                lambda i: self.group.elements.evaluate(self.a, [*unravel(first_row + i, self.lead), first_step + k]),
+                lambda j, lane: builder.load(self.weights, base + k * self.width + j * lanes + lane),
+            )
+
+        unroll = schedule.unroll
+        steps = schedule.depth // unroll
+        line = _CACHE_LINE // self.item
+        lines = -(-schedule.depth * self.width // (line * self.row_tiles * steps)) if self.row_tiles > 1 else 0
+        with builder.serial(tir.floor_div(extent, unroll), name="k") as outer:
+            for number in range(lines):
+                ahead = ((row_tile * steps + outer) * lines + number) * line
+                builder.prefetch(self.weights, base + extent * self.width + ahead)
+            with builder.unrolled(unroll) as inner:
+                step(outer * unroll + inner)
+
+        def finish() -> None:
+            rest = self.depth % schedule.depth % unroll
+            if rest:
+                with builder.unrolled(rest) as inner:
+                    step((self.depth % schedule.depth) // unroll * unroll + inner)
+            last = self.columns - (self.panels - 1) * self.width
+
+            def save(limit: int) -> None:
+                tile.store(limit, lambda i, column: [*unravel(first_row + i, self.lead), panel * self.width + column])
+
+            if last == self.width:
+                save(self.width)
+            elif self.panels == 1:
+                save(last)
+            else:
+                builder.when(panel < self.panels - 1, lambda: save(self.width), lambda: save(last))
+
+        if self.blocks == 1:
+            finish()
+        else:
+            builder.when(kb < self.blocks - 1, suspend, finish)
 
 
 def lower_matmul(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:

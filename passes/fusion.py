@@ -18,9 +18,11 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.view import EXIT, post_dominators
 from tensorc.pipeline import Pass
 
-#: Anchors whose operands (by number) may be read through slices and transposes: addresses change, nothing else.
-_MOVED_OPERANDS = {"attention": (0, 1, 2), "matmul": (0, 1), "matmul_packed": (0,)}
+#: Anchors whose operands (by number) may be read through moves: addresses change, nothing else.
+_MOVED_OPERANDS = {"attention": (0, 1, 2), "conv_blocked": (0,), "matmul": (0, 1), "matmul_packed": (0,)}
 _MOVES = frozenset({"slice", "transpose"})
+#: A convolution whose filter is one pixel takes each channel from a place of its own.
+_CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
 _REPEATING = frozenset({"concat", "expand", "gather", "gather_elements", "gather_nd", "lrn", "pad"})
 _HEADS = (Kind.ANCHOR, Kind.REDUCTION)
@@ -120,6 +122,7 @@ class _Fusion:
         behind: set[Node] = set()  # the head and what depends on it
         moved: set[Node] = set()  # only moves elements: to compute it again costs a load
         slid: set[Node] = set()  # moves them as an anchor's operand may be moved
+        moves = _CHANNEL_MOVES if any(_takes_channels(node) for node in nodes) else _MOVES
         for node in nodes:
             if node is not nodes[-1] and (node.output in self.outputs or not inside.issuperset(node.output.users)):
                 return False
@@ -148,7 +151,7 @@ class _Fusion:
                     return False
                 if not computed and node.op not in _REPEATING:
                     moved.add(node)
-                if node.op in _MOVES and slid.issuperset(made):
+                if node.op in moves and slid.issuperset(made):
                     slid.add(node)
         return True
 
@@ -156,10 +159,16 @@ class _Fusion:
 def _reads_through(head: Node, made: list[Node], slid: set[Node]) -> bool:
     """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
     if _kind(head) is Kind.ANCHOR:
-        moved = {head.inputs[number] for number in _MOVED_OPERANDS.get(head.op, ()) if number < len(head.inputs)}
+        numbers = _MOVED_OPERANDS.get(head.op, ()) if head.op != "conv_blocked" or _takes_channels(head) else ()
+        moved = {head.inputs[number] for number in numbers if number < len(head.inputs)}
         return slid.issuperset(made) and all(maker.output in moved for maker in made)
     # A reduction reads its first operand once, its parameters once for every row.
     return all(value.producer not in made for value in head.inputs[1:])
+
+
+def _takes_channels(node: Node) -> bool:
+    """A convolution of plain input by filters of one pixel."""
+    return node.op == "conv_blocked" and len(node.inputs[0].shape) == 4 and node.inputs[1].shape[2:4] == (1, 1)
 
 
 def _kind(node: Node) -> Kind:

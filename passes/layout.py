@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from passes.rules.shuffle import sink_below_depthwise, sink_below_elementwise
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import blocks_of, pack_conv_weight, pack_matmul_weight
@@ -50,11 +51,13 @@ class _Blocking:
 
     def rules(self) -> dict[str, Sequence[Rule]]:
         rules: dict[str, Sequence[Rule]] = {
-            op: [self._sink_elementwise] for op, row in OPS.items() if row.kind is Kind.ELEMENTWISE
+            op: [self._sink_elementwise, sink_below_elementwise]
+            for op, row in OPS.items()
+            if row.kind is Kind.ELEMENTWISE
         }
         rules |= {op: [self._sink_reduction] for op in OPS if op.startswith("reduce_")}
         return rules | {
-            "conv": [_conv_1d, self._conv],
+            "conv": [_conv_1d, sink_below_depthwise, self._conv],
             "max_pool": [self._sink_pool],
             "avg_pool": [self._sink_pool],
             "concat": [self._sink_concat],
@@ -78,8 +81,12 @@ class _Blocking:
         depthwise = 1 < node.attrs["groups"] == channels == out
         merged = 1 if depthwise else self._merged_groups(out, channels, node.attrs["groups"])
         groups = node.attrs["groups"] // merged
-        plain = groups == 1 and channels < block
-        pack_groups = 1 if depthwise else groups
+        # Few channels are not worth a block, and those of narrow groups would mostly be fillers.
+        plain = not depthwise and (channels < block if groups == 1 else (channels // groups) % block != 0)
+        source = producer(x, "unblock")
+        pack_groups = groups
+        if depthwise:  # in whatever blocks its channels are
+            pack_groups = source.attrs["groups"] if source is not None else 1
         pad_inputs = not (depthwise or plain)
         inputs = per_group * merged
         shape = (
@@ -93,12 +100,12 @@ class _Blocking:
             return pack_conv_weight(_merge_groups(data, groups, merged), pack_groups, block, pad_inputs)
 
         packed = build.constant(w.constant.derive(TensorType(w.dtype, shape), pack), name=w.name)
-        in_groups = 1 if depthwise else self._groups(channels, groups)
+        in_groups = pack_groups if depthwise else self._groups(channels, groups)
         data = x if plain else build("block", x, block=block, groups=in_groups)
         attrs = {key: node.attrs[key] for key in ("strides", "pads", "dilations")}
-        conv_groups = blocks_of(out, 1, block) * block if depthwise else groups
+        conv_groups = blocks_of(out, pack_groups, block) * block if depthwise else groups
         result = build("conv_blocked", data, packed, **attrs, groups=conv_groups, depthwise=int(depthwise))
-        out_groups = 1 if depthwise else self._groups(out, groups)
+        out_groups = pack_groups if depthwise else self._groups(out, groups)
         return build("unblock", result, channels=out, groups=out_groups)
 
     def _merged_groups(self, out: int, channels: int, groups: int) -> int:

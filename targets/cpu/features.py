@@ -37,7 +37,7 @@ BASELINE = "log2_estimate"
 _WORKLOAD = (
     "threads", "lanes", "registers", "log2_l1", "log2_l2", "log2_flops", "log2_pixels", "log2_channels", "log2_depth",
     "taps", "stride", "log2_groups", "plain", "valid", "log2_weight_bytes", "log2_input_bytes", "log2_output_bytes",
-    "epilogue", "epilogue_long", "log2_epilogue_bytes", "log2_intensity",
+    "epilogue", "epilogue_long", "log2_epilogue_bytes", "log2_intensity", "moves",
 )  # fmt: skip
 _SCHEDULE = (
     *KINDS, "tile_rows", "tile_columns", "tile_pixels", "tile_vectors", "accumulators", "spare_registers",
@@ -146,6 +146,7 @@ def _workload_features(body: Graph, node: Node, p: _Problem, machine: Machine, t
         "epilogue": len(after),
         "epilogue_long": sum(n.op in LONG for n in after),
         "log2_epilogue_bytes": _log2(1 + others),
+        "moves": sum(OPS[n.op].kind in (Kind.INJECTIVE, Kind.VIEW) for n in body.nodes),
         "log2_intensity": _log2(flops / (p.weight_bytes + p.input_bytes + p.output_bytes)),
     }
 

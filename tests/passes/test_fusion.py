@@ -96,6 +96,22 @@ CASES = {
         f"%1 = {TURN.format('%x')} : {T} %2 = matmul(%1, %y) : {T} return %2",
         "transpose+matmul",
     ),
+    "channels moved before a filter of one pixel": (
+        "%x: f32[1,2,3,3,4], %w: f32[2,3,1,1,4]",
+        "%u = unblock(%x) {channels=6, groups=2} : f32[1,6,3,3] "
+        "%s = reshape(%u) {shape=(1, 2, 3, 3, 3)} : f32[1,2,3,3,3] "
+        "%t = transpose(%s) {perm=(0, 2, 1, 3, 4)} : f32[1,3,2,3,3] %p = reshape(%t) {shape=(1, 6, 3, 3)} : f32[1,6,3,3] "
+        "%c = conv_blocked(%p, %w) {strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), groups=2} : f32[1,2,3,3,4] "
+        "return %c",
+        "unblock+reshape+transpose+reshape+conv_blocked",
+    ),
+    "channels moved before a larger filter": (
+        "%x: f32[1,2,3,3,4], %w: f32[2,3,2,2,4]",
+        "%u = unblock(%x) {channels=6, groups=2} : f32[1,6,3,3] "
+        "%c = conv_blocked(%u, %w) {strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), groups=2} : f32[1,2,2,2,4] "
+        "return %c",
+        "unblock conv_blocked",
+    ),
     "operands moved twice": (
         "%x: f32[8,6], %y: f32[8,8]",
         "%0 = slice(%x) {starts=(0, 1), sizes=(8, 4), steps=(1, 1)} : f32[8,4] "

@@ -81,11 +81,32 @@ CASES = {
         f'%w = constant @"w" : f32[4,4,1,1,4] {BX} %0 = {blocked("v", "w", "1,4,3,3,4", 2)}'
         + unblock("0", "1,16,3,3", 16),
     ),
-    "groups with blocks of their own": (
+    "groups that do not fill their blocks are read plain": (
         "%x: f32[1,10,3,3]",
         f'%w = constant @"w" : f32[12,5,1,1] %0 = {conv("x", "w", "1,12,3,3", 2)} return %0',
-        '%w = constant @"w" : f32[4,8,1,1,4] %v = block(%x) {block=4, groups=2} : f32[1,4,3,3,4] '
-        f'%0 = {blocked("v", "w", "1,4,3,3,4", 2)} {unblock("0", "1,12,3,3", 12, 2)}',
+        '%w = constant @"w" : f32[4,5,1,1,4] '
+        f'%0 = {blocked("x", "w", "1,4,3,3,4", 2)} {unblock("0", "1,12,3,3", 12, 2)}',
+    ),
+    "depthwise in the blocks that there are": (
+        "%x: f32[1,10,3,3]",
+        f'%w = constant @"w" : f32[12,5,1,1] %0 = {conv("x", "w", "1,12,3,3", 2)} '
+        f'%d = constant @"d" : f32[12,1,2,2] %1 = {conv("0", "d", "1,12,2,2", 12)} return %1',
+        '%w = constant @"w" : f32[4,5,1,1,4] '
+        f'%0 = {blocked("x", "w", "1,4,3,3,4", 2)} %d = constant @"d" : f32[4,1,2,2,4] '
+        f'%1 = {blocked("0", "d", "1,4,2,2,4", 16, 1)} {unblock("1", "1,12,2,2", 12, 2)}',
+    ),
+    "a shuffle of channels sinks below what takes channels one by one": (
+        X8,
+        "%5 = reshape(%x) {shape=(1, 2, 4, 3, 3)} : f32[1,2,4,3,3] "
+        "%6 = transpose(%5) {perm=(0, 2, 1, 3, 4)} : f32[1,4,2,3,3] "
+        "%7 = reshape(%6) {shape=(1, 8, 3, 3)} : f32[1,8,3,3] "
+        f'%d = constant @"d" : f32[8,1,2,2] %1 = {conv("7", "d", "1,8,2,2", 8)} '
+        "%3 = relu(%1) : f32[1,8,2,2] return %3",
+        f'{BX} %d = constant @"d" : f32[2,1,2,2,4] %1 = {blocked("v", "d", "1,2,2,2,4", 8, 1)} '
+        "%3 = relu(%1) : f32[1,2,2,2,4] "
+        "%4 = unblock(%3) {channels=8} : f32[1,8,2,2] %5 = reshape(%4) {shape=(1, 2, 4, 2, 2)} : f32[1,2,4,2,2] "
+        "%6 = transpose(%5) {perm=(0, 2, 1, 3, 4)} : f32[1,4,2,2,2] "
+        "%7 = reshape(%6) {shape=(1, 8, 2, 2)} : f32[1,8,2,2] return %7",
     ),
     "narrow groups share a block": (
         X8,
@@ -191,8 +212,8 @@ CASES = {
     "another grouping is another layout": (
         X8,
         f'{C6} %p = constant @"p" : f32[10,3,1,1] %1 = {conv("0", "p", "1,10,3,3", 2)} return %1',
-        f'{B6} %p = constant @"p" : f32[4,4,1,1,4] %a = unblock(%0) {{channels=6}} : {T6} '
-        f"%b = block(%a) {{block=4, groups=2}} : {TB} %1 = {blocked('b', 'p', '1,4,3,3,4', 2)}"
+        f'{B6} %p = constant @"p" : f32[4,3,1,1,4] %a = unblock(%0) {{channels=6}} : {T6} '
+        f"%1 = {blocked('a', 'p', '1,4,3,3,4', 2)}"
         + unblock("1", "1,10,3,3", 10, 2),
     ),
     "an image of one pixel is a view": (
@@ -383,7 +404,9 @@ def networks(draw: st.DrawFn) -> Graph:
     for _ in range(draw(st.integers(1, 9))):
         x = draw(st.sampled_from(pool[-3:]))
         pool.append(
-            draw(st.sampled_from([_conv, _conv, _one, _constant, _two, _pool, _concat]))(draw, graph, x, pool, rng)
+            draw(st.sampled_from([_conv, _conv, _one, _constant, _two, _pool, _concat, _shuffle]))(
+                draw, graph, x, pool, rng
+            )
         )
     graph.outputs = [pool[-1], *draw(st.lists(st.sampled_from(pool[1:]), max_size=1))]
     graph.remove_dead()
@@ -409,6 +432,14 @@ def _one(draw: st.DrawFn, graph: Graph, x: Value, _pool: list[Value], rng: np.ra
         shape = draw(st.sampled_from([(), (x.shape[1], 1, 1)]))
         x = graph.add("add", [x, graph.constant(rng.uniform(0.5, 2, shape))])
     return graph.add(op, [graph.add("tanh", [x]) if op == "exp" else x])
+
+
+def _shuffle(draw: st.DrawFn, graph: Graph, x: Value, _pool: list[Value], _rng: np.random.Generator) -> Value:
+    n, c, h, w = x.shape
+    groups = draw(st.sampled_from([g for g in range(1, c + 1) if c % g == 0]))
+    split = graph.add("reshape", [x], {"shape": (n, groups, c // groups, h, w)})
+    turned = graph.add("transpose", [split], {"perm": (0, 2, 1, 3, 4)})
+    return graph.add("reshape", [turned], {"shape": (n, c, h, w)})
 
 
 def _constant(draw: st.DrawFn, graph: Graph, x: Value, _pool: list[Value], rng: np.random.Generator) -> Value:

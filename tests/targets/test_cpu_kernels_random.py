@@ -130,15 +130,16 @@ def test_conv(kernels, data):
     blocks_in, blocks = (groups * data.draw(st.integers(1, 2)) for _ in range(2))
     if kind == "depthwise":
         blocks = blocks_in
-    channels = data.draw(st.integers(1, 4)) if kind == "plain" else blocks_in
+    plain = kind == "plain" or (kind == "grouped" and data.draw(st.booleans()))
+    channels = groups * data.draw(st.integers(1, 4)) if plain else blocks_in
     n, h, w = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 20)), data.draw(st.integers(1, 40))
     kernel, strides, dilations = (tuple(data.draw(st.integers(1, most)) for _ in range(2)) for most in (4, 3, 3))
     pads = tuple(data.draw(st.integers(0, 4)) for _ in range(4))
     assume(all(
         extent + pads[i] + pads[2 + i] > dilations[i] * (kernel[i] - 1) for i, extent in enumerate((h, w))
     ))  # fmt: skip
-    per_group = {"depthwise": 1, "plain": channels}.get(kind, blocks_in * c // groups)
-    x = (n, channels, h, w) if kind == "plain" else (n, blocks_in, h, w, c)
+    per_group = 1 if kind == "depthwise" else channels // groups if plain else blocks_in * c // groups
+    x = (n, channels, h, w) if plain else (n, blocks_in, h, w, c)
     epilogue = data.draw(st.sampled_from(["{}", "relu(add({}, b))", "silu(add({}, b))"]))
     types = {"x": shaped(x), "w": shaped((blocks, per_group, *kernel, c))}
     if "b" in epilogue:
@@ -158,6 +159,24 @@ def test_conv(kernels, data):
             data.draw(st.sampled_from([1, 2, 4, 16])), data.draw(st.sampled_from(["weights", "pixels"])),
         )  # fmt: skip
     kernels.check(epilogue.format(conv), tolerance=1e-5, schedule=schedule and schedule.to_json(), **types)
+
+
+@given(data=st.data())
+@few(6)
+def test_conv_of_moved_channels(kernels, data):
+    """A channel shuffle in front of a grouped 1x1 convolution, read where the channels lie."""
+    c = kernels.block
+    groups, each = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 10))
+    channels, h, w = groups * each, data.draw(st.integers(1, 6)), data.draw(st.integers(1, 20))
+    blocks = groups * -(-each // c)
+    x = (1, blocks, h, w, c)
+    plain = f"unblock(x, channels={channels}, groups={groups})"
+    split = f"reshape({plain}, shape=(1, {groups}, {each}, {h}, {w}))"
+    turned = f"reshape(transpose({split}, perm=(0, 2, 1, 3, 4)), shape=(1, {channels}, {h}, {w}))"
+    types = {"x": shaped(x), "w": shaped((2 * groups, each, 1, 1, c))}
+    stride = data.draw(st.integers(1, 2))
+    attrs = f"strides=({stride}, {stride}), pads=(0, 0, 0, 0), dilations=(1, 1), groups={groups}, depthwise=0"
+    kernels.check(f"relu(conv_blocked({turned}, w, {attrs}))", tolerance=1e-5, **types)
 
 
 @given(data=st.data())

@@ -32,7 +32,7 @@ from tensorc.lowering.tir import Expr, const
 _CACHE_LINE = 64
 #: With taps innermost, a filter's columns are unrolled, and its rows too up to this many taps.
 _UNROLLED_TAPS = 9
-#: A channel's block and its place in the block; of a plain input, which is in one group, 0 and the channel.
+#: A channel's block and its place in the block; of a plain input 0 and the channel, counted within its group.
 _Channel = tuple[Expr, Expr]
 #: Reads the input at (channel, h, w).
 _Read = Callable[[_Channel, Expr, Expr], Expr]
@@ -196,7 +196,7 @@ class _DirectConv:
         def read(channel: _Channel, h: Expr, w: Expr) -> Expr:
             block, lane = channel
             if shape.plain:
-                index = [image, lane, *shape.pixel_in(h, w)]
+                index = [image, group * shape.channels + lane, *shape.pixel_in(h, w)]
             else:
                 index = [image, group * (shape.channels // lanes) + block, *shape.pixel_in(h, w), lane]
             return tir.cast(self.group.elements.evaluate(x, index), self.dtype)

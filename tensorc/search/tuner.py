@@ -32,6 +32,10 @@ BATCH = 8
 #: Batches built or timed at one time.
 _IN_FLIGHT = 2
 _EXPLORED_SHARE = 0.25
+#: Of a workload's first batch, which has to tell whether the workload is worth more.
+_FIRST_BATCH = 6
+#: Standard deviations by which a candidate may be better than predicted, when it is asked what may be gained.
+_OPTIMISM = 2.0
 #: A workload is left alone when less than this share of the whole model's time is to be gained from it.
 WORTHWHILE = 0.001
 
@@ -170,13 +174,14 @@ class Tuner:
         first = self._first(fresh)
         if first is not None:
             return first
-        whole = model_seconds(self.tasks)
+        whole = sum(task.seconds for task in self.tasks)
         best: tuple[float, int, list[Values]] | None = None
         for number, task in enumerate(self.tasks):
             if not self._is_open(number):
                 continue
             known = task.best
-            assert known is not None
+            if known is None:
+                continue
             # No candidate makes a workload take no time at all: those too small to matter are not even scored.
             if task.count * known.median < WORTHWHILE * whole:
                 self._done.add(number)
@@ -200,7 +205,7 @@ class Tuner:
         scored = []
         for number in fresh:
             task = self.tasks[number]
-            values, prediction = self.population.best(task, BATCH)
+            values, prediction = self.population.best(task, _FIRST_BATCH)
             scored.append((task.count * 2.0 ** float(prediction.log2_seconds.min(initial=math.inf)), number, values))
         _, number, predicted = max(scored, key=lambda row: row[0])
         task = self.tasks[number]
@@ -208,7 +213,7 @@ class Tuner:
             values = predicted
         else:
             values = list(dict.fromkeys([task.space.default_values(), *self.transfer.suggestions(task), *predicted]))
-        values = [v for v in values if v not in task.measured][: min(BATCH, self._left())]
+        values = [v for v in values if v not in task.measured][: min(_FIRST_BATCH, self._left())]
         if not values:
             self._done.add(number)
             return self._first([n for n in fresh if n != number])
@@ -223,7 +228,7 @@ class Tuner:
         explored = int(count * _EXPLORED_SHARE)
         chosen = list(range(min(count - explored, len(values))))
         # Where the model is unsure it may be wrong to our advantage: what may be fast is worth a look.
-        optimistic = prediction.log2_seconds - prediction.uncertainty
+        optimistic = prediction.log2_seconds - _OPTIMISM * prediction.uncertainty
         chosen += [i for i in np.argsort(optimistic, kind="stable").tolist() if i not in chosen][: count - len(chosen)]
         # Predictions count relative to what the model says of the best known one: its level may be off.
         said = self.model.predict(self.context.features(task.body, [known.schedule])).log2_seconds[0]

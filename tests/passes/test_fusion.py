@@ -100,7 +100,8 @@ CASES = {
         "%x: f32[1,2,3,3,4], %w: f32[2,3,1,1,4]",
         "%u = unblock(%x) {channels=6, groups=2} : f32[1,6,3,3] "
         "%s = reshape(%u) {shape=(1, 2, 3, 3, 3)} : f32[1,2,3,3,3] "
-        "%t = transpose(%s) {perm=(0, 2, 1, 3, 4)} : f32[1,3,2,3,3] %p = reshape(%t) {shape=(1, 6, 3, 3)} : f32[1,6,3,3] "
+        "%t = transpose(%s) {perm=(0, 2, 1, 3, 4)} : f32[1,3,2,3,3] "
+        "%p = reshape(%t) {shape=(1, 6, 3, 3)} : f32[1,6,3,3] "
         "%c = conv_blocked(%p, %w) {strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), groups=2} : f32[1,2,3,3,4] "
         "return %c",
         "unblock+reshape+transpose+reshape+conv_blocked",

@@ -65,7 +65,7 @@ class Guess(CostModel):
         self.told = 0
 
     def predict(self, features):
-        return Prediction(features[:, 0], np.full(len(features), 0.5))
+        return Prediction(features[:, 0], np.full(len(features), 1.0))
 
     def rank(self, features):
         return -features[:, 0]
@@ -152,7 +152,7 @@ def test_a_budget_of_time_that_is_over_measures_nothing(graph):
 
 def test_the_first_batch_holds_what_the_rules_pick(graph):
     _, measurer, _ = tuned(graph, trials=16)
-    assert all({"kind": "tile", "tile": 1, "unroll": 4} in batch for batch in measurer.batches)
+    assert all({"kind": "tile", "tile": 1, "unroll": 4} in batch for batch in measurer.batches[:2])
 
 
 def test_failures_are_records_and_the_search_goes_on(graph):

@@ -34,6 +34,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from tensorc.benchmark import TOLERABLE
 
 Row = dict[str, Any]
+BETTER, UNTUNED = "the better of them", "untuned"
 _FILLER = Path(__file__).with_name("light_models.py")
 
 
@@ -47,6 +48,8 @@ class Settings:
     against: str
     threads: tuple[int, ...]
     seconds: float
+    tune: str | None = None
+    numerics: str = "strict"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def tensorc(*words: object, accept: Sequence[int] = (0,)) -> Ran:
 
 def measure(model: Path, shapes: Sequence[str], settings: Settings, folder: Path, note: Callable[[str], None]) -> Row:
     """All numbers of one model. What fails is in the row as `error`, beside what was measured before it."""
-    row: Row = {"model": model.stem, "bench": {}}
+    row: Row = {"model": model.stem, "bench": {}, "untuned": {}}
     artifact, filled = folder / f"{model.stem}.tcm", folder / model.name
     try:
         if model in light_models():
@@ -88,8 +91,11 @@ def measure(model: Path, shapes: Sequence[str], settings: Settings, folder: Path
             subprocess.run([sys.executable, _FILLER, model, filled], check=True)
             model = filled
         note("compile")
-        words = [word for shape in shapes for word in ("--shape", shape)]
-        compiled = tensorc("compile", model, "--target", settings.target, "-o", artifact, *words)
+        # A database of its own, empty at first: what the user has tuned before stays out of it.
+        database = folder / f"{model.stem}.db"
+        words = ["--target", settings.target, "--numerics", settings.numerics, "--database", database]
+        words += [word for shape in shapes for word in ("--shape", shape)]
+        compiled = tensorc("compile", model, "-o", artifact, *words)
         row["compile_seconds"] = compiled.seconds
         row["compile_phases"] = compiled.report["seconds"]
         row["compile_peak_bytes"] = compiled.peak
@@ -102,8 +108,15 @@ def measure(model: Path, shapes: Sequence[str], settings: Settings, folder: Path
         row["first_run_seconds"] = (first.report["load_ms"] + first.report["run_ms"]) / 1e3
         row["run_process_seconds"] = first.seconds
         for threads in settings.threads:
+            # Schedules are for a number of threads.
             note(f"bench, {threads} threads")
+            tensorc("compile", model, "-o", artifact, "--threads", threads, *words)
             row["bench"][str(threads)] = bench(artifact, model, threads, settings)
+            if settings.tune:
+                note(f"tune for {settings.tune}, {threads} threads")
+                tensorc("compile", model, "-o", artifact, "--threads", threads, "--tune", settings.tune, *words)
+                row["untuned"][str(threads)] = row["bench"][str(threads)]
+                row["bench"][str(threads)] = bench(artifact, model, threads, settings)
     except StepError as error:
         row["error"] = str(error)
     finally:
@@ -115,7 +128,8 @@ def measure(model: Path, shapes: Sequence[str], settings: Settings, folder: Path
 def bench(artifact: Path, model: Path, threads: int, settings: Settings) -> Row:
     words = ("--model", model, "--against", settings.against, "--threads", threads, "--seconds", settings.seconds)
     report = tensorc("bench", artifact, *words).report
-    return {key: report[key] for key in ("engines", "speedup", "other_load")}
+    timed = {key: report[key] for key in ("engines", "speedup", "other_load")}
+    return timed | {"worst": min(timed["speedup"].values(), default=None)}
 
 
 def measure_overhead(settings: Settings, folder: Path) -> Row:
@@ -176,17 +190,23 @@ def geometric_mean(ratios: Iterable[float]) -> float | None:
 def means(rows: Sequence[Row], settings: Settings) -> dict[str, dict[str, float | None]]:
     """Geometric mean of the speedups over each engine, by number of threads."""
     engines = [name for name in settings.against.split(",") if name]
-    return {
-        str(threads): {
-            engine: geometric_mean(
-                row["bench"][str(threads)]["speedup"][engine]
-                for row in rows
-                if engine in row["bench"].get(str(threads), {}).get("speedup", {})
-            )
-            for engine in engines
+    found: dict[str, dict[str, float | None]] = {}
+    for threads in map(str, settings.threads):
+        timed = [row["bench"][threads] for row in rows if threads in row["bench"]]
+        found[threads] = {
+            engine: geometric_mean(t["speedup"][engine] for t in timed if engine in t["speedup"]) for engine in engines
         }
-        for threads in settings.threads
-    }
+        if len(engines) > 1:
+            found[threads][BETTER] = geometric_mean(t["worst"] for t in timed if t["worst"])
+        if settings.tune:
+            found[threads][UNTUNED] = geometric_mean(1 / u for row in rows if (u := untuned_share(row, threads)))
+    return found
+
+
+def untuned_share(row: Row, threads: str) -> float | None:
+    """The untuned speed over the tuned one's, each taken relative to the peers of its own run."""
+    before, after = (row[kind].get(threads, {}).get("speedup", {}) for kind in ("untuned", "bench"))
+    return geometric_mean(before[engine] / after[engine] for engine in before if engine in after)
 
 
 def markdown(rows: Sequence[Row], overhead: Row, settings: Settings) -> str:
@@ -194,6 +214,7 @@ def markdown(rows: Sequence[Row], overhead: Row, settings: Settings) -> str:
     header = ["model", "compile s", "peak MB", "file MB", "verified", "first run s"]
     for threads in settings.threads:
         header += [f"{threads}T ms", *(f"{threads}T {engine} ms (ratio)" for engine in engines)]
+        header += [f"{threads}T untuned / tuned"] if settings.tune else []
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
         cells = [row["model"], _number(row, "compile_seconds"), _number(row, "compile_peak_bytes", 1e6)]
@@ -201,6 +222,8 @@ def markdown(rows: Sequence[Row], overhead: Row, settings: Settings) -> str:
         for threads in settings.threads:
             timed = row["bench"].get(str(threads), {})
             cells += [_engine(timed, "tensorc"), *(_engine(timed, engine) for engine in engines)]
+            share = untuned_share(row, str(threads)) if settings.tune else None
+            cells += [format(share, ".2f") if share else "-"] if settings.tune else []
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
     for threads, by_engine in means(rows, settings).items():
@@ -264,6 +287,8 @@ def environment() -> Row:
 @click.option("--target", default="cpu", show_default=True)
 @click.option("--threads", default="1,2", show_default=True, help="Numbers of threads, separated by commas.")
 @click.option("--against", default="onnxruntime", show_default=True, help="Engines, separated by commas.")
+@click.option("--tune", metavar="60s", help="Tune each model, from an empty database, and time it before and after.")
+@click.option("--numerics", type=click.Choice(["strict", "fast"]), default="strict", show_default=True)
 @click.option("--seconds", default=3.0, show_default=True, help="Time for each engine and number of threads.")
 @click.option("--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write all numbers there.")
 def main(
@@ -273,13 +298,15 @@ def main(
     target: str,
     threads: str,
     against: str,
+    tune: str | None,
+    numerics: str,
     seconds: float,
     output: Path | None,
 ) -> None:
     """Compile, verify and time models; print a Markdown table."""
     models = choose(names, folders)
     by_model = shapes_by_model(shapes)
-    settings = Settings(target, against, tuple(int(count) for count in threads.split(",")), seconds)
+    settings = Settings(target, against, tuple(map(int, threads.split(","))), seconds, tune, numerics)
     rows: list[Row] = []
     columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     console = Console(stderr=True)

@@ -26,19 +26,20 @@ class Population:
 
     def best(self, task: Task, count: int) -> tuple[list[Values], Prediction]:
         """The `count` candidates with the best scores among those not measured yet, with predictions."""
-        values, prediction = self.evolve(task)
-        return values[:count], Prediction(prediction.log2_seconds[:count], prediction.uncertainty[:count])
+        values, rows = self._ranked(task)
+        return values[:count], self.model.predict(rows[:count])
 
-    def evolve(self, task: Task) -> tuple[list[Values], Prediction]:
+    def all(self, task: Task) -> tuple[list[Values], Prediction]:
         """Candidates not measured yet, best score first, with predictions."""
+        values, rows = self._ranked(task)
+        return values, self.model.predict(rows)
+
+    def _ranked(self, task: Task) -> tuple[list[Values], np.ndarray]:
         values, features = self._enumerated(task) if task.space.size() <= _ENUMERABLE else self._evolved(task)
         fresh = [i for i, v in enumerate(values) if v not in task.measured]
-        if not fresh:
-            return [], Prediction(np.zeros(0), np.zeros(0))
         rows = features[fresh]
-        order = np.argsort(-self.model.rank(rows), kind="stable")
-        prediction = self.model.predict(rows[order])
-        return [values[fresh[i]] for i in order], prediction
+        order = np.argsort(-self.model.rank(rows), kind="stable") if fresh else []
+        return [values[fresh[i]] for i in order], rows[order]
 
     def _enumerated(self, task: Task) -> tuple[list[Values], np.ndarray]:
         workload = task.key.workload

@@ -221,7 +221,7 @@ class Tuner:
 
     def _candidates(self, task: Task, known: Outcome) -> tuple[list[Values], float]:
         """A batch of new candidates, and the shortest time in seconds that the model finds plausible for one."""
-        values, prediction = self.population.evolve(task)
+        values, prediction = self.population.all(task)
         if not values:
             return [], math.inf
         count = min(BATCH, self._left())

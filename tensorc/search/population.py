@@ -38,7 +38,7 @@ class Population:
         values, features = self._enumerated(task) if task.space.size() <= _ENUMERABLE else self._evolved(task)
         fresh = [i for i, v in enumerate(values) if v not in task.measured]
         rows = features[fresh]
-        order = np.argsort(-self.model.rank(rows), kind="stable") if fresh else []
+        order = np.argsort(-self.model.rank(rows), kind="stable")
         return [values[fresh[i]] for i in order], rows[order]
 
     def _enumerated(self, task: Task) -> tuple[list[Values], np.ndarray]:

@@ -239,7 +239,7 @@ class _DirectConv:
                 for kh in range(shape.kh):
                     filter_row(kh, channel, number)
             else:
-                low, high = self._filter_rows(tile)
+                low, high = shape.filter_rows(builder, tile.top)
                 with builder.serial(high - low, low, name="kh") as kh:
                     filter_row(kh, channel, number)
 
@@ -257,7 +257,7 @@ class _DirectConv:
                             self._multiply(tile, kh, kw, channel, base + number * self.width, inside[first])
 
         if not tile.rows.inside:
-            low, high = self._filter_rows(tile)
+            low, high = shape.filter_rows(builder, tile.top)
             with builder.serial(high - low, low, name="kh") as kh:
                 filter_row(kh, (0, 1))
             return
@@ -276,16 +276,6 @@ class _DirectConv:
             with builder.unrolled(self.unroll) as inner:
                 lane = outer * self.unroll + inner
                 yield (block, lane), block * extent + lane
-
-    def _filter_rows(self, tile: _Tile) -> tuple[Expr, Expr]:
-        """The range of filter rows that a tile of one row needs."""
-        shape = self.shape
-        if not shape.padded_rows:
-            return 0, shape.kh
-        step = shape.dilations[0]
-        low = self.builder.bind(tir.maximum(tir.floor_div(step - 1 - tile.top, step), 0))
-        high = self.builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - tile.top, step) + 1, shape.kh))
-        return low, high
 
     def _pixels_inside(self, tile: _Tile, rows: tuple[int, int], kw: int) -> list[tuple[int, int]]:
         """The pixels (row, column) in `rows` of a tile whose input at a tap's column is in the image."""

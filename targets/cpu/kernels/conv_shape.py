@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tensorc.ir import Node
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
-from tensorc.lowering.tir import Expr
+from tensorc.lowering.tir import Expr, KernelBuilder
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,15 @@ class ConvShape:
         if not self.flat or self.row_w == self.in_w:
             return [h, w]
         return [tir.floor_div(w, self.row_w), tir.floor_mod(w, self.row_w)]
+
+    def filter_rows(self, builder: KernelBuilder, top: Expr) -> tuple[Expr, Expr]:
+        """The range of filter rows that meet the image, for one output row whose input begins at row `top`."""
+        if not self.padded_rows:
+            return 0, self.kh
+        step = self.dilations[0]
+        low = builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0))
+        high = builder.bind(tir.minimum(tir.floor_div(self.in_h - 1 - top, step) + 1, self.kh))
+        return low, high
 
     def column_runs(self, width: int) -> list[Run]:
         return _runs(self.out_w, width, self.kw, self.strides[1], self.dilations[1], self.left, self.in_w)

@@ -55,14 +55,8 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
             for kh in range(shape.kh):
                 taps(kh)
         else:
-            step = shape.dilations[0]
-            low_tap = builder.bind(tir.maximum(tir.floor_div(step - 1 - top, step), 0)) if shape.padded_rows else 0
-            high_tap = (
-                builder.bind(tir.minimum(tir.floor_div(shape.in_h - 1 - top, step) + 1, shape.kh))
-                if shape.padded_rows
-                else shape.kh
-            )
-            with builder.serial(high_tap - low_tap, low_tap, name="kh") as kh:
+            low, high = shape.filter_rows(builder, top)
+            with builder.serial(high - low, low, name="kh") as kh:
                 taps(kh)
 
         results, loop = group.epilogue(acc, run.width, lanes)

@@ -87,9 +87,9 @@ class Net:
         if kind == "gelu":
             erf = self.op("Erf", self.op("Div", x, self.number(math.sqrt(2))))
             return self.mul(self.mul(x, self.add(erf, self.number(1))), self.number(0.5))
-        attributes = {"LeakyRelu": {"alpha": 0.1}, "HardSigmoid": {"alpha": 1 / 6}}.get(kind, {})
         if kind == "Relu6":
             return self.op("Clip", x, self.number(0), self.number(6))
+        attributes: dict[str, Any] = {"LeakyRelu": {"alpha": 0.1}, "HardSigmoid": {"alpha": 1 / 6}}.get(kind, {})
         return self.op(kind, x, **attributes) if kind else x
 
     def conv(self, x: Tensor, width: int, kernel: int | tuple[int, ...] = 1, stride: int | tuple[int, ...] = 1,
@@ -600,6 +600,18 @@ def llama(width: int, length: int, hidden: int, heads: int, kv_heads: int) -> on
     return net.model(net.dense(net.rms_norm(x), 8 * _WORDS, bias=False))
 
 
+def linear_attention(width: int, length: int) -> onnx.ModelProto:
+    """Keys meet values before queries do, so both products are of matrices known at run time only."""
+    net = Net("linear_attention")
+    x, depth = net.embed(length, width), 64
+    parts = net.split(net.dense(net.layer_norm(x), 3 * width), 3, 2)
+    q, k, v = (net.transpose(net.reshape(y, 1, length, width // depth, depth), 0, 2, 1, 3) for y in parts)
+    q, k = net.op("Softmax", q, axis=-1), net.op("Softmax", k, axis=-2)
+    y = net.transpose(net.product(q, net.product(net.transpose(k, 0, 1, 3, 2), v)), 0, 2, 1, 3)
+    x = net.add(x, net.dense(net.reshape(y, 1, length, width), width))
+    return net.model(net.add(x, net.dense(net.dense(net.layer_norm(x), 4 * width, "gelu"), width)))
+
+
 def _patches(net: Net, size: int, patch: int, width: int) -> Tensor:
     """An image as [1, patches, width]."""
     x = net.conv(net.input(1, 3, size, size), width, patch, patch, act="", pad=0)
@@ -726,6 +738,7 @@ NETWORKS: dict[str, Network] = {
     "gpt2_medium_1": partial(gpt2, 1024, 1),
     "llama_160m_256": partial(llama, 768, 256, 2048, 12, 4),
     "llama_1b_16": partial(llama, 2048, 16, 5632, 32, 4),
+    "linear_attention_512": partial(linear_attention, 384, 512),
     "vit_s16_224": partial(vit, 224, 16, 384),
     "vit_b32_224": partial(vit, 224, 32, 768),
     "swin_tiny_224": partial(swin, 224, 96),

@@ -36,12 +36,13 @@ _FILE = "model.json"
 #: Fewer tasks than this cannot be split into tasks to learn from and tasks to set the scale of uncertainty on.
 _FEWEST_TASKS = 8
 _HELD_OUT_SHARE = 0.25
-_COMMON = {"nthread": 1, "tree_method": "hist", "max_bin": 64, "verbosity": 0}
-_ABSOLUTE = {**_COMMON, "objective": "reg:squarederror", "max_depth": 4, "eta": 0.2, "subsample": 0.8,
-             "colsample_bytree": 0.8}  # fmt: skip
-_RANKING = {**_COMMON, "objective": "rank:pairwise", "max_depth": 4, "eta": 0.2, "colsample_bytree": 0.8,
-            "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 4, "base_score": 0.0}  # fmt: skip
-_ROUNDS = 100
+_COMMON = {"nthread": 1, "tree_method": "hist", "max_bin": 128, "verbosity": 0}
+_ABSOLUTE = {**_COMMON, "objective": "reg:squarederror", "max_depth": 6, "eta": 0.12, "min_child_weight": 4,
+             "subsample": 0.8, "colsample_bytree": 0.6}  # fmt: skip
+_RANKING = {**_COMMON, "objective": "rank:pairwise", "max_depth": 6, "eta": 0.12, "colsample_bytree": 0.6,
+            "min_child_weight": 0.1, "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 4,
+            "base_score": 0.0}  # fmt: skip
+_ROUNDS = 150
 #: Trees on a few own measurements. Few features a split: many explain ten samples equally well, and each shall have
 #: its say.
 _CORRECTION = {**_COMMON, "objective": "reg:squarederror", "max_depth": 3, "eta": 0.3,
@@ -278,7 +279,8 @@ class XGBoostModel(CostModel):
         if self.training is None or self._trained_range is None:
             raise ValueError("only a pretrained model can be saved")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).unlink(missing_ok=True)
+        for stale in (folder / _FILE, *folder.glob("*.ubj")):
+            stale.unlink(missing_ok=True)
         digests = {}
         for head, boosters in (("absolute", self._absolute), ("ranking", self._ranking)):
             for member, booster in enumerate(boosters):

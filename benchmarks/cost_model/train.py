@@ -27,7 +27,6 @@ from tensorc.ir.text import parse_graph
 from tensorc.search.database import Database
 from tensorc.search.model import CostModel, Samples
 
-
 MEMBERS = 3
 
 

@@ -320,7 +320,7 @@ def test_a_saved_model_is_small_and_reads_back_the_same(saved: Path, tmp_path: P
     assert again.predict(held_out.features).log2_seconds.tolist() == prediction.log2_seconds.tolist()
     assert again.predict(held_out.features).uncertainty.tolist() == prediction.uncertainty.tolist()
     assert again.rank(held_out.features).tolist() == ranks.tolist()
-    assert sum(path.stat().st_size for path in saved.iterdir()) < 6e6
+    assert sum(path.stat().st_size for path in saved.iterdir()) < 8e6
 
 
 def test_only_a_pretrained_model_is_saved(tmp_path: Path) -> None:

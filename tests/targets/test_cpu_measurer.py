@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -28,7 +29,7 @@ from targets.cpu.tuning.jobs import Candidate, write_job
 from targets.cpu.tuning.measure import difference
 from targets.cpu.tuning.measurer import CpuMeasurer, _DataFolders
 from tensorc.errors import UserError
-from tensorc.ir import Graph, TensorType
+from tensorc.ir import Graph, TensorType, print_graph
 from tensorc.search.measure import Outcome
 from tensorc.search.records import Key
 from tensorc.search.worker import Worker
@@ -367,6 +368,40 @@ def test_more_threads_than_cores() -> None:
         CpuMeasurer(detect(), 1000)
 
 
+def test_code_that_does_not_run_here() -> None:
+    machine = replace(detect(), name="z80", features=detect().features | {"avx9000"})
+    with pytest.raises(UserError, match="no kernel for z80 runs on this CPU, which lacks avx9000: export a bundle"):
+        CpuMeasurer(machine)
+
+
+def test_workers_do_not_outlive_whoever_started_them_not_even_when_paused(tmp_path: Path) -> None:
+    source = """
+import sys, time
+from targets.cpu.machine import detect
+from targets.cpu.tuning.measurer import CpuMeasurer
+from tensorc.ir import parse_graph
+measurer = CpuMeasurer(detect(), budget=0.02)
+measurer.submit(parse_graph(sys.argv[1]), [{"kind": "none"}] * 8).result()
+workers = [*measurer._pool.workers, measurer._runner]
+for worker in workers:
+    worker.pause()
+print(*[worker._process.pid for worker in workers if worker._process], flush=True)
+time.sleep(100)
+"""
+    command = [sys.executable, "-c", source, print_graph(MATMUL)]
+    # What it leaves behind goes with the test's folder.
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert pids
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
@@ -483,6 +518,14 @@ def test_a_cpu_that_lacks_a_feature(bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "compiled for a CPU with avx9000, which this one lacks" in done.stderr
     assert not (bundle / "results.jsonl").exists()
+
+
+def test_a_bundle_for_more_threads_than_there_are(bundle: Path, tmp_path: Path) -> None:
+    job = bundle / "jobs" / "0000" / "job.json"
+    job.write_text(job.read_text().replace('"threads": 1', '"threads": 1000'))
+    done = run_bundle(bundle, tmp_path)
+    assert done.returncode == 2
+    assert "a job of 1000 threads has" in done.stderr
 
 
 def test_what_is_no_bundle(tmp_path: Path, bundle: Path) -> None:

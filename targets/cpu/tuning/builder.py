@@ -8,12 +8,10 @@ Answers are {"built": ...}, {"failure": why the candidate or the job cannot be b
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import os
 import resource
-import select
-import sys
-import threading
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,9 @@ from targets.cpu.tuning.jobs import Candidate, lower_candidate, write_job
 from targets.cpu.tuning.measure import serve
 from tensorc.ir import Graph, parse_graph
 
-#: Address space in bytes, most of which is reserved and never used.
-_MEMORY_LIMIT = 32 << 30
+#: Address space in bytes: ten times what is usual.
+_MEMORY_LIMIT = 8 << 30
+_PR_SET_PDEATHSIG = 1
 
 
 def _machine(row: dict[str, Any]) -> Machine:
@@ -70,17 +69,11 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _end_with_parent() -> None:
-    """LLVM may be at work for long, or for ever, when whoever wants its result is gone."""
-    poll = select.poll()
-    poll.register(sys.stdin.fileno(), 0)
-    poll.poll()
-    os._exit(1)
-
-
 def main() -> None:
+    # LLVM may be at work for long, or this process be paused, when whoever wants the result is gone. (To be exact, the
+    # signal comes when the thread ends that started this process: those that do live as long as their pool.)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT, _MEMORY_LIMIT))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     serve(_answer)
 
 

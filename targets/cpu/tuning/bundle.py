@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from targets.cpu.machine import Machine, available_cores
-from targets.cpu.tuning.measurer import core_cpus
+from targets.cpu.tuning.measure import core_cpus
 from targets.cpu.tuning.pool import BuilderPool
 from tensorc.errors import UserError
 from tensorc.ir import Graph

@@ -1,7 +1,8 @@
 """From a body and schedules to a job: a folder whose shared object has every candidate as one step.
 
-    job.json        what the fields of `Job` say
-    model.so        step 0 drives the caches' contents out, step 1 brings the activations back, then the candidates
+    job.json        what is in it, where the data is and what to expect of it
+    model.so        step 0 drives out what a core's own caches hold, step 1 brings the activations back, then the
+                    candidates follow
 
 Data lies in a folder beside it, which all jobs of a workload share (`data`, and constants as candidates want them
 packed); paths in job.json are relative to the job. The program's inputs are blocks of memory: the first holds the
@@ -113,7 +114,8 @@ def write_job(folder: Path, data: Path, candidates: Sequence[Candidate], objects
     job = {
         "threads": threads,
         "features": sorted(machine.features),
-        "candidates": len(candidates),
+        # The blocks of constants that each reads.
+        "candidates": [sorted({places[file].space - FIRST_INPUT for file in row.inputs} - {0}) for row in candidates],
         "blocks": blocks,
         "outputs": [row | {"file": str(way / row["file"])} for row in description["outputs"]],
     }

@@ -8,7 +8,9 @@ Candidates run in a child process, one after the other, each checked against the
 The parent sees in shared memory which one is running. It ends the child when that takes too long; when the child dies,
 the candidate that killed it is left out and the rest start over. Rounds then time all of them in turns, so that all
 meet the same noise. Before each run the caches are put in the state that a whole model leaves them in: the activations
-near, because the step before has just written them, and the constants further away than a core's own cache.
+near, because the step before has just written them, and the constants in memory, where the rest of the model's have
+driven them since its last run. (Where weights are kept in the last cache by a model that is small enough, this is
+pessimistic.)
 """
 
 from __future__ import annotations
@@ -77,9 +79,9 @@ def measure(folder: Path, cpus: list[int] | None = None, budget: float = BUDGET,
     `limit` those of one run; `memory` the bytes that candidates may allocate. Raises JobError.
     """
     job = _description(folder)
-    settings = {"cpus": cpus or sorted(os.sched_getaffinity(0))[: job["threads"]], "budget": budget, "memory": memory}
+    settings = {"cpus": cpus or core_cpus()[: job["threads"]], "budget": budget, "memory": memory}
     outcomes: dict[int, Outcome] = {}
-    left = list(range(job["candidates"]))
+    left = list(range(len(job["candidates"])))
     while left:
         child = _Child(folder, job, left, settings, limit)
         outcomes.update(child.outcomes)
@@ -96,7 +98,7 @@ def measure(folder: Path, cpus: list[int] | None = None, budget: float = BUDGET,
                 alone = _Child(folder, job, [candidate], settings, limit)
                 outcomes[candidate] = alone.outcomes.get(candidate) or alone.died or _failure("crash", "no answer")
         left = [candidate for candidate in left if candidate not in outcomes]
-    return [outcomes.get(i) or _failure("crash", "no answer") for i in range(job["candidates"])]
+    return [outcomes.get(i) or _failure("crash", "no answer") for i in range(len(job["candidates"]))]
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -230,6 +232,18 @@ class _Notes:
         return ctypes.addressof(ctypes.c_char.from_buffer(self.map, 24))
 
 
+def core_cpus() -> list[int]:
+    """One processor of each core that this process may use."""
+    first: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            first.setdefault(siblings.read_text(), cpu)
+        except OSError:
+            first[str(cpu)] = cpu
+    return list(first.values())
+
+
 def _failure(kind: str, detail: str) -> Outcome:
     return {"failure": kind, "detail": detail}
 
@@ -308,6 +322,8 @@ class _Job:
 
     def __init__(self, folder: Path, job: dict[str, Any], memory: int, notes: _Notes):
         self._notes = notes
+        self._constants = job["candidates"]
+        self._can_flush = "clflushopt" in _cpu_flags()
         self._blocks = []
         for number, block in enumerate(job["blocks"]):
             # Not at the same place in a page each, as nothing is in a model.
@@ -340,6 +356,7 @@ class _Job:
         pointer = ctypes.c_void_p
         library.tensorc_open.argtypes, library.tensorc_open.restype = [ctypes.c_int, pointer], pointer
         library.tensorc_watch.argtypes, library.tensorc_watch.restype = [pointer], None
+        library.tensorc_flush.argtypes, library.tensorc_flush.restype = [pointer, ctypes.c_size_t], None
         library.tensorc_fill_arena.argtypes, library.tensorc_fill_arena.restype = [pointer], None
         library.tensorc_run_step.argtypes = [pointer, ctypes.c_int32, pointer, pointer]
         library.tensorc_run_step.restype = ctypes.c_double
@@ -352,9 +369,10 @@ class _Job:
         """Seconds of one run; of the shortest of a few where other processes got in between."""
         best = math.inf
         for _ in range(_ATTEMPTS):
-            if os.environ.get("FL"):
-                for b in self._blocks[1:]:
-                    self._library.tensorc_flush(ctypes.c_void_p(b.address), ctypes.c_size_t(len(b.bytes)))
+            if self._can_flush:
+                for number in self._constants[candidate]:
+                    block = self._blocks[number]
+                    self._library.tensorc_flush(block.address, len(block.bytes))
             self._step(_CHILL)
             self._step(_WARM)
             self._notes.begin(candidate)
@@ -386,11 +404,15 @@ class _Buffer:
     """Memory between two pages that nobody has to write to; `bytes` lies `offset` bytes into a page."""
 
     def __init__(self, nbytes: int, huge: bool, offset: int):
-        huge = huge and nbytes >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE")
-        self._map = mmap.mmap(-1, nbytes + offset + 2 * _PAGE + (_HUGE_PAGE if huge else 0))
+        huge = huge and hasattr(mmap, "MADV_HUGEPAGE")
+        unit = _HUGE_PAGE if huge else _PAGE
+        size = -(-(nbytes + offset + 2 * _PAGE) // unit) * unit
+        # Activations lie in huge pages, as in the executor's arena: in whole ones, from the first byte to the last,
+        # wherever the system puts the mapping.
+        # (Private: there are no huge pages in memory that could be shared.)
+        self._map = mmap.mmap(-1, size + unit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        # Large activations lie in huge pages, as in the executor's arena.
-        start = (-address % _HUGE_PAGE if huge else 0) + offset
+        start = -address % unit + offset
         if huge:
             self._map.madvise(mmap.MADV_HUGEPAGE)
         whole = memoryview(self._map)
@@ -481,7 +503,7 @@ def _measure_bundle(bundle: Path, cpus: list[int] | None, budget: float) -> int:
             if folder.name in done:
                 continue
             print(f"job {number} of {len(jobs)}", file=sys.stderr, flush=True)
-            _check_features(_description(folder)["features"])
+            _check_machine(_description(folder), cpus)
             row = {
                 "job": folder.name,
                 "outcomes": measure(folder, cpus, budget),
@@ -509,13 +531,19 @@ def _jobs_done(results: Path) -> set[str]:
     return {json.loads(line)["job"] for line in whole.splitlines()}
 
 
-def _check_features(features: list[str]) -> None:
+def _cpu_flags() -> set[str]:
+    with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _check_machine(job: dict[str, Any], cpus: list[int] | None) -> None:
     """Code that this machine's CPU cannot execute would look like crashing candidates."""
-    info = Path("/proc/cpuinfo").read_text()
-    flags = next((line for line in info.splitlines() if line.startswith("flags")), "").split()
-    missing = sorted(set(features) - set(flags))
+    missing = sorted(set(job["features"]) - _cpu_flags())
     if missing:
         raise JobError(f"it was compiled for a CPU with {', '.join(missing)}, which this one lacks")
+    given = len(core_cpus() if cpus is None else cpus)
+    if given < job["threads"]:
+        raise JobError(f"a job of {job['threads']} threads has {given} cores to run on")
 
 
 def main() -> int:

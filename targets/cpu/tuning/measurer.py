@@ -18,8 +18,8 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from targets.cpu.machine import Machine, available_cores
-from targets.cpu.tuning.measure import BUDGET, MEMORY_LIMIT, STEP_LIMIT
+from targets.cpu.machine import Machine, available_cores, missing_features
+from targets.cpu.tuning.measure import BUDGET, MEMORY_LIMIT, STEP_LIMIT, core_cpus
 from targets.cpu.tuning.pool import BUILD_LIMIT, BuilderPool
 from tensorc.errors import UserError
 from tensorc.ir import Graph
@@ -29,7 +29,6 @@ from tensorc.search.worker import Worker, WorkerError
 from tensorc.workload import workload_key
 
 _MEASURE = Path(__file__).with_name("measure.py")
-_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 #: Each takes some 400 MB.
 _MOST_BUILDERS = 8
 #: Bytes of workloads' data to keep for later batches.
@@ -43,11 +42,15 @@ class CpuMeasurer(Measurer):
     those that it may take to compile; `memory` the bytes that a candidate may allocate. Until `close`, the thread that
     made it keeps off the runner's processors, where there are others.
 
-    Raises UserError if there is no C compiler or there are not so many cores.
+    Raises UserError if there is no C compiler, not so many cores, or a CPU that `machine`'s code does not run on.
     """
 
     def __init__(self, machine: Machine, threads: int = 1, *, budget: float = BUDGET, limit: float = STEP_LIMIT,
                  build_limit: float = BUILD_LIMIT, memory: int = MEMORY_LIMIT):  # fmt: skip
+        missing = missing_features(machine.features)
+        if missing:
+            raise UserError(f"no kernel for {machine.name} runs on this CPU, which lacks {', '.join(missing)}: "
+                            "export a bundle and measure it there")  # fmt: skip
         cores = core_cpus()
         if threads > len(cores):
             raise UserError(f"there are {len(cores)} cores to measure on, not {threads}")
@@ -82,21 +85,34 @@ class CpuMeasurer(Measurer):
         return future
 
     def _build(self, future: Future[list[Outcome]], body: Graph, schedules: list[ScheduleJson], job: Path) -> None:
-        with _told(future):
-            key = workload_key(body)
-            failures = self._pool.build(body, schedules, self.threads, job, self._data.taken(key))
+        key = workload_key(body)
+        data = self._data.taken(key)
+        try:
+            failures = self._pool.build(body, schedules, self.threads, job, data)
             self._running.submit(self._run, future, schedules, failures, job, key)
+        except BaseException as error:
+            self._finish(future, error, job, key)
 
     def _run(self, future: Future[list[Outcome]], schedules: list[ScheduleJson], failures: list[Outcome | None],
              job: Path, key: str) -> None:  # fmt: skip
-        with _told(future):
+        try:
             built = [schedule for schedule, failure in zip(schedules, failures, strict=True) if failure is None]
             measured = iter(self._measured(job, built) if built else [])
             outcomes = [next(measured) if failure is None else failure for failure in failures]
-            shutil.rmtree(job, ignore_errors=True)
-            self._data.given_back(key)
-            with suppress(InvalidStateError):
-                future.set_result(outcomes)
+        except BaseException as error:
+            self._finish(future, error, job, key)
+        else:
+            self._finish(future, outcomes, job, key)
+
+    def _finish(self, future: Future[list[Outcome]], result: list[Outcome] | BaseException, job: Path,
+                key: str) -> None:  # fmt: skip
+        shutil.rmtree(job, ignore_errors=True)
+        self._data.given_back(key)
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     def _measured(self, job: Path, schedules: Sequence[ScheduleJson]) -> list[Outcome]:
         request = {"job": str(job), "cpus": self._runner_cpus, **self._settings}
@@ -140,16 +156,6 @@ class CpuMeasurer(Measurer):
             os.sched_setaffinity(0, self._caller_cpus)
 
 
-@contextmanager
-def _told(future: Future[list[Outcome]]) -> Iterator[None]:
-    """What goes wrong inside is what the future raises."""
-    try:
-        yield
-    except BaseException as error:
-        with suppress(InvalidStateError):
-            future.set_exception(error)
-
-
 class _DataFolders:
     """The folders of workloads' data. Those that no batch has in hand go when all take too much space together, the
     one that was used longest ago first."""
@@ -177,15 +183,3 @@ class _DataFolders:
 
 def _nbytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*"))
-
-
-def core_cpus() -> list[int]:
-    """One processor of each core that this process may use."""
-    first: dict[str, int] = {}
-    for cpu in sorted(os.sched_getaffinity(0)):
-        try:
-            siblings = Path(_TOPOLOGY.format(cpu)).read_text().strip()
-        except OSError:
-            siblings = str(cpu)
-        first.setdefault(siblings, cpu)
-    return list(first.values())

@@ -12,14 +12,18 @@ void tensorc_read(const char *memory, int32_t begin, int32_t end) {
     for (const volatile char *p = memory + (size_t)begin * CHUNK; p < last; p += LINE) (void)*p;
 }
 
-/* Drives what lies at `memory` out of the caches of all cores. */
+/* Drives what lies at `memory` out of the caches of all cores; needs a CPU with clflushopt, if it is an x86. */
 #if defined(__x86_64__)
-__attribute__((target("clflushopt"))) static void flush_fast(const char *memory, size_t size) {
+__attribute__((target("clflushopt")))
+#endif
+TENSORC_API void tensorc_flush(const char *memory, size_t size) {
+#if defined(__x86_64__)
     for (size_t i = 0; i < size; i += LINE) __builtin_ia32_clflushopt((void *)(memory + i));
     __builtin_ia32_mfence();
-}
+#else
+    (void)memory, (void)size;
 #endif
-TENSORC_API void tensorc_flush(const char *memory, size_t size) { flush_fast(memory, size); }
+}
 
 /* Memory that was never written to is one page of zeros, however long. */
 TENSORC_API void tensorc_fill_arena(tensorc_model *m) { memset(m->shared->arena, 1, tensorc_arena_bytes); }

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tensorc.frontend.reader import Source
+    from tensorc.options import CompileOptions, Numerics
     from tensorc.runtime.model import Model
+    from tensorc.search.tuner import TuningProgress, TuningResult
 
     __version__: str
 else:
@@ -29,7 +31,7 @@ else:
         return version("tensorc")
 
 
-__all__ = ["__version__", "compile", "load"]
+__all__ = ["__version__", "compile", "load", "tune"]
 
 
 def compile(
@@ -38,26 +40,79 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     threads: int = 0,
     out: str | os.PathLike[str] | None = None,
+    *,
+    tune: str | int | None = None,
+    database: str | os.PathLike[str] | None = None,
+    numerics: Numerics = "strict",
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
     `shapes` fixes the free axes of inputs, by name; `threads` of 0 means all cores. The artifact is kept in the file
-    `out`, or else for as long as the model lives (`Model.save` writes it then). Raises `tensorc.errors.UserError`, a
-    ValueError, in one line that says what is wrong and what is legal.
+    `out`, or else for as long as the model lives (`Model.save` writes it then). `tune` searches for better schedules
+    first, for a time ("60s") or a number of trials; without it, those of earlier searches are used, from the records in
+    `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. Raises
+    `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
+    from dataclasses import replace
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from tensorc.driver import compile_model
-    from tensorc.options import CompileOptions
+    from tensorc.search.budget import Budget
 
-    fixed = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    options = CompileOptions(target=target, shapes=fixed, threads=threads)
+    options = _options(target, shapes, threads, database, numerics)
+    if tune is not None:
+        options = replace(options, tune=Budget.parse(str(tune)))
     if out is not None:
         return load(compile_model(source, options, Path(out)).output, threads)
     # A loaded model maps its artifact, so the file needs its name no longer: its bytes go when the model does.
     with TemporaryDirectory(prefix="tensorc-") as folder:
         return load(compile_model(source, options, Path(folder) / "model.tcm").output, threads)
+
+
+def tune(
+    source: Source,
+    target: str = "cpu",
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    threads: int = 0,
+    *,
+    budget: str | int = "60s",
+    database: str | os.PathLike[str] | None = None,
+    numerics: Numerics = "strict",
+    seed: int = 0,
+    watch: Callable[[TuningProgress], None] | None = None,
+) -> TuningResult:
+    """Search for better schedules of a model's kernels; `compile` finds them in `database` afterwards.
+
+    Ends after `budget`, a time ("60s") or a number of trials, or when nothing is left to gain. What was measured is
+    kept at once, so a run may be stopped and started again. `watch` is told after every batch. Other arguments, and
+    errors, are as `compile`'s.
+    """
+    from tensorc.driver import tune_model
+    from tensorc.search.budget import Budget
+
+    options = _options(target, shapes, threads, database, numerics)
+    return tune_model(source, options, Budget.parse(str(budget)), seed=seed, watch=watch)
+
+
+def _options(
+    target: str,
+    shapes: Mapping[str, Sequence[int]] | None,
+    threads: int,
+    database: str | os.PathLike[str] | None,
+    numerics: Numerics,
+) -> CompileOptions:
+    from pathlib import Path
+
+    from tensorc.options import CompileOptions
+
+    return CompileOptions(
+        target=target,
+        shapes={name: tuple(shape) for name, shape in (shapes or {}).items()},
+        threads=threads,
+        database=None if database is None else Path(database),
+        numerics=numerics,
+    )
 
 
 def load(path: str | os.PathLike[str], threads: int = 0) -> Model:

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensorc.errors import UserError
+from tensorc.errors import TensorcWarning, UserError
 from tensorc.ir.graph import Graph, Value
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from tensorc.frontend.reader import Source
     from tensorc.search.budget import Budget
     from tensorc.search.choice import Choice
+    from tensorc.search.context import TuningContext
+    from tensorc.search.database import Database
+    from tensorc.search.tasks import Task
     from tensorc.search.tuner import TuningProgress, TuningResult
 
 #: Called with (phase, steps done, steps in all, name of the step at hand); 0 in all where a phase is one step.
@@ -114,6 +118,14 @@ def tune_model(
         return _tune(lowered, options, budget, seed, watch)
 
 
+def tuning_tasks(
+    source: Source, options: CompileOptions, progress: Watch | None = None
+) -> tuple[list[Task], TuningContext]:
+    """The workloads of a model that leave something to choose, and how the target tunes them; for a search that is
+    not run here. Raises UserError as `tune_model` does."""
+    return _tasks(_lower(source, options, _Clock(progress)), options)
+
+
 @dataclass(frozen=True)
 class _Lowered:
     """A model as a graph of fused groups, with its signature as the caller knows it."""
@@ -155,14 +167,30 @@ def _lower(source: Source, options: CompileOptions, clock: _Clock) -> _Lowered:
 
 def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,
           watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
-    context = lowered.target.tuning(options)
-    if context is None:
-        raise UserError(f"the target {options.target} leaves nothing to tune")
     from tensorc.search.database import Database
     from tensorc.search.tuner import tune
 
+    tasks, context = _tasks(lowered, options)
     with Database(options.database) as database:
-        return tune(lowered.graph, context, database, budget, seed=seed, watch=watch)
+        _warn_of_foreign(database, tasks, context)
+        return tune(tasks, context, database, budget, seed=seed, watch=watch)
+
+
+def _tasks(lowered: _Lowered, options: CompileOptions) -> tuple[list[Task], TuningContext]:
+    from tensorc.search.tasks import tasks_of
+
+    context = lowered.target.tuning(options)
+    if context is None:
+        raise UserError(f"the target {options.target} leaves nothing to tune")
+    return tasks_of(lowered.graph, context), context
+
+
+def _warn_of_foreign(database: Database, tasks: Sequence[Task], context: TuningContext) -> None:
+    """Where nothing else is known of a workload."""
+    lacking = [task.key.workload for task in tasks if database.best(task.key) is None]
+    foreign = database.foreign(lacking, context.machine, context.compiler)
+    if foreign.total:
+        warnings.warn(f"{database.path}: {foreign}; tune again to replace them", TensorcWarning, stacklevel=2)
 
 
 def _choose_schedules(graph: Graph, target: Target, options: CompileOptions) -> dict[str, Choice]:
@@ -180,6 +208,7 @@ def _choose_schedules(graph: Graph, target: Target, options: CompileOptions) -> 
     except UserError:  # there is no home, so no database of the user's own
         return choose(tasks, context, None, context.pretrained())
     with database:
+        _warn_of_foreign(database, tasks, context)
         return choose(tasks, context, database, context.pretrained())
 
 

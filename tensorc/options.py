@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from tensorc.errors import UserError
 from tensorc.search.budget import Budget
 
 #: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
@@ -29,3 +31,14 @@ class CompileOptions:
     tune: Budget | None = None
     numerics: Numerics = "strict"
     print_ir_after: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.numerics not in get_args(Numerics):
+            raise UserError(f"no numerics {self.numerics!r}; legal: {', '.join(get_args(Numerics))}")
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`1x3x224x224`. Raises UserError."""
+    if not re.fullmatch(r"[0-9]*[1-9][0-9]*(x[0-9]*[1-9][0-9]*)*", text):
+        raise UserError(f"{text!r} is not a shape of positive whole numbers, such as 1x3x224x224")
+    return tuple(int(dim) for dim in text.split("x"))

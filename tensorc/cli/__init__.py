@@ -9,7 +9,10 @@ from __future__ import annotations
 import difflib
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -22,7 +25,7 @@ from tensorc.cli.profile import profile
 from tensorc.cli.run import run
 from tensorc.cli.tune import tune
 from tensorc.cli.verify import verify
-from tensorc.errors import IRError, UserError
+from tensorc.errors import IRError, TensorcWarning, UserError
 
 DONE, NO, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -62,7 +65,8 @@ for command in (compile_command, run, verify, bench, tune, profile, inspect, tar
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code. Without `argv`: the process's own arguments."""
     try:
-        code = cli.main(args=argv, prog_name="tensorc", standalone_mode=False)
+        with _warnings_as_lines():
+            code = cli.main(args=argv, prog_name="tensorc", standalone_mode=False)
     except click.ClickException as error:
         return _complain("error", _message(error), WRONG)
     except UserError as error:
@@ -75,6 +79,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"this is a bug of tensorc; {environment.TRACEBACK}=1 shows where"
         return _complain("internal error", f"{what} ({hint})", FAULT)
     return code if isinstance(code, int) else DONE
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Each of our own once; the libraries' as Python shows them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", TensorcWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, TensorcWarning):
+                print(f"tensorc: warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _complain(kind: str, message: str, code: int) -> int:

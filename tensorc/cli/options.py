@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions
+from tensorc.options import CompileOptions, parse_shape
 from tensorc.search.budget import Budget
 
 Shape = tuple[int, ...]
@@ -34,10 +34,13 @@ def _unique(param: click.Parameter, pairs: Iterable[tuple[str, Value]]) -> dict[
 def _parse_shapes(_: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Shape]:
     def parse(text: str) -> tuple[str, Shape]:
         name, _, dims = text.rpartition("=")
-        if not name or not all(dim.isascii() and dim.isdigit() and int(dim) > 0 for dim in dims.split("x")):
-            wanted = "NAME=SHAPE with a shape of positive whole numbers, such as 1x3x224x224"
-            raise click.BadParameter(f"{text!r} is not {wanted}", param=param)
-        return name, tuple(int(dim) for dim in dims.split("x"))
+        try:
+            if name:
+                return name, parse_shape(dims)
+        except UserError:
+            pass
+        wanted = "NAME=SHAPE with a shape of positive whole numbers, such as 1x3x224x224"
+        raise click.BadParameter(f"{text!r} is not {wanted}", param=param)
 
     return _unique(param, map(parse, texts))
 

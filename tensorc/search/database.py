@@ -79,21 +79,19 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class Foreign:
-    """Records that do not count for one target, compiler and number of threads, by the first of these that differs."""
+    """Records of some workloads that do not count, being of other machines or of other versions of the compiler."""
 
     targets: Mapping[str, int]
     compilers: Mapping[str, int]
-    threads: Mapping[int, int]
 
     @property
     def total(self) -> int:
-        return sum(sum(counts.values()) for counts in (self.targets, self.compilers, self.threads))
+        return sum(sum(counts.values()) for counts in (self.targets, self.compilers))
 
     def __str__(self) -> str:
         """One line, fit for a warning."""
-        reasons = [f"{count} of target {name}" for name, count in self.targets.items()]
-        reasons += [f"{count} of compiler {version}" for version, count in self.compilers.items()]
-        reasons += [f"{count} of {number} threads" for number, count in self.threads.items()]
+        reasons = [f"{count} of {name}" for name, count in self.targets.items()]
+        reasons += [f"{count} by {version}" for version, count in self.compilers.items()]
         return f"{self.total} tuning records are not used here: {', '.join(reasons) or 'none'}"
 
 
@@ -191,21 +189,19 @@ class Database:
         rows = self._rows("SELECT COUNT(*) FROM records")
         return int(rows[0][0]) if rows else 0
 
-    def foreign(self, target: str, compiler: str, threads: int) -> Foreign:
-        """Records that a run of these never meets, so that it can say so once."""
+    def foreign(self, workloads: Iterable[str], target: str, compiler: str) -> Foreign:
+        """Records of `workloads` that a run of these never meets, so that it can say so once."""
         query = (
-            "SELECT target, compiler, threads, COUNT(*) FROM records JOIN keys ON keys.id = records.key "
-            "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+            "SELECT target, compiler, COUNT(*) FROM records JOIN keys ON keys.id = records.key "
+            "WHERE workload IN (SELECT value FROM json_each(?)) GROUP BY 1, 2 ORDER BY 1, 2"
         )
-        targets, compilers, others = Counter[str](), Counter[str](), Counter[int]()
-        for row_target, row_compiler, row_threads, count in self._rows(query):
+        targets, compilers = Counter[str](), Counter[str]()
+        for row_target, row_compiler, count in self._rows(query, (json.dumps(list(workloads)),)):
             if row_target != target:
                 targets[row_target] += count
             elif row_compiler != compiler:
                 compilers[row_compiler] += count
-            elif row_threads != threads:
-                others[row_threads] += count
-        return Foreign(targets, compilers, others)
+        return Foreign(targets, compilers)
 
     # Exchange -------------------------------------------------------------------------------------------
 

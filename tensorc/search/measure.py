@@ -62,7 +62,8 @@ class Measurer(abc.ABC):
     def submit(self, body: Graph, schedules: Sequence[ScheduleJson]) -> Future[list[Outcome]]:
         """Outcomes of candidates of one workload, in order. They are timed in turns, so that all meet the same noise.
 
-        Batches may overlap: the next one can be built while the last one is timed.
+        Batches may overlap: the next one can be built while the last one is timed. Where the caller has no processor
+        that is not timed on, timing begins when `result` is called, so that the caller's own work does not disturb it.
         """
 
     @abc.abstractmethod

@@ -47,13 +47,16 @@ class Task:
 
 def tasks_of(graph: Graph, context: TuningContext) -> list[Task]:
     """Of a graph of fused groups, in order of first use."""
+    return tasks_of_bodies((node.body for node in graph.nodes if node.body is not None), context)
+
+
+def tasks_of_bodies(bodies: Iterable[Graph], context: TuningContext) -> list[Task]:
+    """Of fused groups' bodies, one for each call of a kernel."""
     tasks: dict[Key, Task] = {}
-    for node in graph.nodes:
-        if node.body is None:
-            continue
-        key = context.key(node.body)
+    for body in bodies:
+        key = context.key(body)
         if key in tasks:
             tasks[key].count += 1
-        elif (space := context.space(node.body)) is not None:
-            tasks[key] = Task(key, node.body, space, workload_label(node.body))
+        elif (space := context.space(body)) is not None:
+            tasks[key] = Task(key, body, space, workload_label(body))
     return list(tasks.values())

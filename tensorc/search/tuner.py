@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorc.ir.graph import Graph
 from tensorc.search.budget import Budget
 from tensorc.search.context import TuningContext
 from tensorc.search.database import Database
@@ -23,7 +22,7 @@ from tensorc.search.measure import Measurer, Outcome
 from tensorc.search.model import CostModel, Samples
 from tensorc.search.population import Population
 from tensorc.search.space import Values
-from tensorc.search.tasks import Task, tasks_of
+from tensorc.search.tasks import Task
 from tensorc.search.transfer import Transfer
 from tensorc.workload import workload_text
 
@@ -36,6 +35,8 @@ _EXPLORED_SHARE = 0.25
 _FIRST_BATCH = 6
 #: Standard deviations by which a candidate may be better than predicted, when it is asked what may be gained.
 _OPTIMISM = 2.0
+#: Seconds after which a batch is given up, many times what the limits on building and running come to.
+_PATIENCE = 3600.0
 #: A workload is left alone when less than this share of the whole model's time is to be gained from it.
 WORTHWHILE = 0.001
 
@@ -54,7 +55,8 @@ class TuningProgress:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """`history` after every batch; `stopped` says why: "budget", "nothing left to gain", or "interrupted"."""
+    """`history` after every batch; `stopped` says why: "budget", "nothing left to gain", "interrupted", or (a fault of
+    the measurer, which keeps limits of its own) "a batch was never answered"."""
 
     tasks: Sequence[Task]
     history: Sequence[TuningProgress]
@@ -106,11 +108,13 @@ class Tuner:
                 if not waiting:
                     break
                 number, values, future = waiting.pop(0)
-                outcomes = future.result()
+                outcomes = future.result(_PATIENCE)
                 del self._pending[number]
                 self._learn(self.tasks[number], values, outcomes)
             if self._over():
                 stopped = "budget"
+        except TimeoutError:
+            stopped = "a batch was never answered"
         except KeyboardInterrupt:
             stopped = "interrupted"
         return TuningResult(self.tasks, self.history, self.trials, self._elapsed(), stopped)
@@ -241,12 +245,9 @@ def model_seconds(tasks: Iterable[Task]) -> float:
     return sum(task.count * (task.best.median if task.best else math.inf) for task in tasks)
 
 
-def tune(graph: Graph, context: TuningContext, database: Database, budget: Budget, *, seed: int = 0,
+def tune(tasks: Iterable[Task], context: TuningContext, database: Database, budget: Budget, *, seed: int = 0,
          watch: Callable[[TuningProgress], None] | None = None) -> TuningResult:  # fmt: skip
-    """Tune the workloads of a graph of fused groups, led by the target's pretrained model where it has one."""
+    """Tune a model's tasks on this machine, led by the target's pretrained model where it has one."""
     model = context.pretrained(seed) or context.untrained(seed)
     with context.measurer() as measurer:
-        tuner = Tuner(
-            tasks_of(graph, context), context, database, model, measurer, budget=budget, seed=seed, watch=watch
-        )
-        return tuner.run()
+        return Tuner(tasks, context, database, model, measurer, budget=budget, seed=seed, watch=watch).run()

@@ -228,3 +228,16 @@ def test_budgets(text, budget):
 def test_what_is_no_budget(text):
     with pytest.raises(ValueError, match="is not a budget"):
         Budget.parse(text)
+
+
+def test_a_measurer_that_never_answers_ends_the_run_not_what_was_learned(graph, monkeypatch):
+    monkeypatch.setattr("tensorc.search.tuner._PATIENCE", 0.05)
+
+    class Stuck(Formula):
+        def submit(self, body, schedules):
+            return Future() if self.batches else super().submit(body, schedules)
+
+    database = Database.memory()
+    result, measurer, _ = tuned(graph, database, Stuck())
+    assert result.stopped == "a batch was never answered"
+    assert result.trials == database.count() == len(measurer.batches[0])

@@ -363,6 +363,29 @@ def test_the_caller_keeps_off_the_runners_processors() -> None:
         assert os.sched_getaffinity(0) == expected
 
 
+def test_where_every_processor_is_timed_on_the_caller_works_first() -> None:
+    """Batches are built meanwhile, and whichever is ready first is timed when any of them is asked for."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with CpuMeasurer(detect(), budget=0.02) as measurer:
+            measured: list[float] = []
+            answer = measurer._measured
+            measurer._measured = lambda *batch: measured.append(time.monotonic()) or answer(*batch)  # type: ignore
+            batches = [measurer.submit(CONV, CONVS), measurer.submit(MATMUL, MATMULS)]
+            deadline = time.monotonic() + 120
+            while len(list(Path(measurer._folder.name).glob("jobs/*/job.json"))) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            asked = time.monotonic()
+            assert not any(batch.done() for batch in batches)
+            assert all(outcome.ok for batch in batches for outcome in batch.result(300))
+            assert len(measured) == 2
+            assert asked < min(measured)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_more_threads_than_cores() -> None:
     with pytest.raises(UserError, match="cores to measure on, not 1000"):
         CpuMeasurer(detect(), 1000)

@@ -2,7 +2,8 @@
 
 The runner has processors of its own while it times: builders that share them are stopped for so long. With one thread
 on two cores, one builder goes on on the other core. The caller is moved there too, since the search works while it
-waits.
+waits. Where all processors are timed on, nothing is timed until the caller asks for the result, and so has nothing else
+to do.
 """
 
 from __future__ import annotations
@@ -66,17 +67,21 @@ class CpuMeasurer(Measurer):
         # Two at once, so that no builder is idle at a batch's end.
         self._building = ThreadPoolExecutor(2, "batch")
         self._running = ThreadPoolExecutor(1, "run")
-        self._futures: set[Future[list[Outcome]]] = set()
+        self._futures: set[_Batch] = set()
         self._jobs = 0
-        self._keep_off(set(self._runner_cpus))
+        self._waiting = _Waiting()
+        if self._keep_off(set(self._runner_cpus)):
+            self._waiting.open()
 
-    def _keep_off(self, cpus: set[int]) -> None:
+    def _keep_off(self, cpus: set[int]) -> bool:
+        """Whether there are others."""
         rest = self._caller_cpus - cpus
         if rest:
             os.sched_setaffinity(0, rest)
+        return bool(rest)
 
     def submit(self, body: Graph, schedules: Sequence[ScheduleJson]) -> Future[list[Outcome]]:
-        future: Future[list[Outcome]] = Future()
+        future = _Batch(self._waiting)
         self._jobs += 1
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
@@ -84,7 +89,7 @@ class CpuMeasurer(Measurer):
         self._building.submit(self._build, future, body, list(schedules), job)
         return future
 
-    def _build(self, future: Future[list[Outcome]], body: Graph, schedules: list[ScheduleJson], job: Path) -> None:
+    def _build(self, future: _Batch, body: Graph, schedules: list[ScheduleJson], job: Path) -> None:
         key = workload_key(body)
         data = self._data.taken(key)
         try:
@@ -93,9 +98,10 @@ class CpuMeasurer(Measurer):
         except BaseException as error:
             self._finish(future, error, job, key)
 
-    def _run(self, future: Future[list[Outcome]], schedules: list[ScheduleJson], failures: list[Outcome | None],
-             job: Path, key: str) -> None:  # fmt: skip
+    def _run(self, future: _Batch, schedules: list[ScheduleJson], failures: list[Outcome | None], job: Path,
+             key: str) -> None:  # fmt: skip
         try:
+            self._waiting.until_any()
             built = [schedule for schedule, failure in zip(schedules, failures, strict=True) if failure is None]
             measured = iter(self._measured(job, built) if built else [])
             outcomes = [next(measured) if failure is None else failure for failure in failures]
@@ -104,10 +110,11 @@ class CpuMeasurer(Measurer):
         else:
             self._finish(future, outcomes, job, key)
 
-    def _finish(self, future: Future[list[Outcome]], result: list[Outcome] | BaseException, job: Path,
+    def _finish(self, future: _Batch, result: list[Outcome] | BaseException, job: Path,
                 key: str) -> None:  # fmt: skip
         shutil.rmtree(job, ignore_errors=True)
         self._data.given_back(key)
+        self._waiting.discard(future)  # now, lest the next batch be timed while the caller wakes up
         with suppress(InvalidStateError):  # cancelled meanwhile
             if isinstance(result, BaseException):
                 future.set_exception(result)
@@ -145,6 +152,7 @@ class CpuMeasurer(Measurer):
     def close(self) -> None:
         for future in list(self._futures):
             future.cancel()
+        self._waiting.open()
         self._building.shutdown(wait=False, cancel_futures=True)
         self._running.shutdown(wait=False, cancel_futures=True)
         self._runner.close()
@@ -154,6 +162,49 @@ class CpuMeasurer(Measurer):
         self._folder.cleanup()
         with suppress(OSError):  # some of them may have gone meanwhile
             os.sched_setaffinity(0, self._caller_cpus)
+
+
+class _Waiting:
+    """The batches whose results somebody waits for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._batches: set[_Batch] = set()
+        self._open = False
+
+    def add(self, batch: _Batch) -> None:
+        with self._changed:
+            self._batches.add(batch)
+            self._changed.notify_all()
+
+    def discard(self, batch: _Batch) -> None:
+        with self._changed:
+            self._batches.discard(batch)
+
+    def open(self) -> None:
+        """Nobody has to wait for them any more."""
+        with self._changed:
+            self._open = True
+            self._changed.notify_all()
+
+    def until_any(self) -> None:
+        """Return when there are some. (Not when there is a certain one: a later batch may be built before it.)"""
+        with self._changed:
+            self._changed.wait_for(lambda: self._open or bool(self._batches))
+
+
+class _Batch(Future[list[Outcome]]):
+    def __init__(self, waiting: _Waiting):
+        super().__init__()
+        self._waiting = waiting
+
+    def result(self, timeout: float | None = None) -> list[Outcome]:
+        if not self.done():
+            self._waiting.add(self)
+        try:
+            return super().result(timeout)
+        finally:
+            self._waiting.discard(self)
 
 
 class _DataFolders:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from targets.cpu.tuning.pool import BUILD_LIMIT, BuilderPool
 from tensorc.errors import UserError
 from tensorc.ir import Graph
 from tensorc.search.measure import Measurer, Outcome
+from tensorc.search.scratch import ScratchFolder
 from tensorc.search.space import ScheduleJson
 from tensorc.search.worker import Worker, WorkerError
 from tensorc.workload import workload_key
@@ -62,7 +62,7 @@ class CpuMeasurer(Measurer):
         builders = [{cpu} for cpu in cores[: min(available_cores(), _MOST_BUILDERS)]]
         self._pool = BuilderPool(machine, builders, build_limit)
         self._runner = Worker([sys.executable, str(_MEASURE), "--serve"], cpus=self._runner_cpus)
-        self._folder = tempfile.TemporaryDirectory(prefix="tensorc-measure-", ignore_cleanup_errors=True)
+        self._folder = ScratchFolder("tensorc-measure-")
         self._data = _DataFolders(Path(self._folder.name, "data"))
         # Two at once, so that no builder is idle at a batch's end.
         self._building = ThreadPoolExecutor(2, "batch")

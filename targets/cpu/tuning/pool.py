@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import sys
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from targets.cpu.link import compile_object
 from targets.cpu.machine import Machine
 from tensorc.ir import Graph, print_graph
 from tensorc.search.measure import Outcome
+from tensorc.search.scratch import ScratchFolder
 from tensorc.search.space import ScheduleJson
 from tensorc.search.worker import Worker, WorkerError
 
@@ -34,7 +34,7 @@ class BuilderPool:
     def __init__(self, machine: Machine, cpus: Sequence[Collection[int]], limit: float = BUILD_LIMIT):
         self._machine = vars(machine) | {"features": sorted(machine.features)}
         self._limit = limit
-        self._folder = tempfile.TemporaryDirectory(prefix="tensorc-build-")
+        self._folder = ScratchFolder("tensorc-build-")
         self._stepper = Path(self._folder.name, "stepper.o")
         try:
             compile_object(_STEPPER, self._stepper)

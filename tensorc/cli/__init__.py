@@ -22,6 +22,7 @@ from tensorc.cli.compile import compile_command
 from tensorc.cli.inspect import inspect
 from tensorc.cli.listings import ops, targets
 from tensorc.cli.profile import profile
+from tensorc.cli.records import records
 from tensorc.cli.run import run
 from tensorc.cli.tune import tune
 from tensorc.cli.verify import verify
@@ -58,7 +59,7 @@ def cli() -> None:
     """Compile ONNX models to fast native code, run them and compare them with other engines."""
 
 
-for command in (compile_command, run, verify, bench, tune, profile, inspect, targets, ops):
+for command in (compile_command, run, verify, bench, tune, records, profile, inspect, targets, ops):
     cli.add_command(command)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tensorc.errors import UnsupportedError
 from tensorc.ir.graph import Graph
 from tensorc.search.measure import Measurer
 from tensorc.search.model import CostModel
 from tensorc.search.records import Key
 from tensorc.search.space import ScheduleJson, Space
 from tensorc.workload import workload_key
+
+if TYPE_CHECKING:
+    from tensorc.search.bundle import BundleResults, BundleTask
 
 
 class TuningContext(abc.ABC):
@@ -42,6 +49,24 @@ class TuningContext(abc.ABC):
     @abc.abstractmethod
     def untrained(self, seed: int = 0) -> CostModel:
         """A model that knows only the analytic estimate, and learns from measurements."""
+
+    def cores(self) -> Sequence[int]:
+        """One processor of each core that may be measured on here: what processes that share the machine deal out."""
+        return sorted(os.sched_getaffinity(0))
+
+    def export_bundle(
+        self,
+        folder: Path,  # noqa: ARG002  (the contract's)
+        tasks: Sequence[BundleTask],  # noqa: ARG002
+        progress: Callable[[int, int], None] | None = None,  # noqa: ARG002
+    ) -> None:
+        """Build candidates into the new `folder`, to be timed where there is no compiler. `progress` is called with
+        candidates done and in all. Raises UserError where that cannot be, as with a target that has no bundles."""
+        raise UnsupportedError(f"the target of {self.machine} makes no bundles")
+
+    def import_bundle(self, folder: Path) -> BundleResults:
+        """What was measured of the bundle in `folder`. Raises UserError where it is none or was not measured."""
+        raise UnsupportedError(f"the target of {self.machine} makes no bundles, such as {folder}")
 
     @abc.abstractmethod
     def measurer(self) -> Measurer:

@@ -113,7 +113,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
 
     @classmethod
-    def memory(cls) -> Database:
+    def memory(cls) -> Self:
         """A database that lives as long as the object."""
         return cls(_MEMORY)
 

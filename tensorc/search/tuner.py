@@ -18,13 +18,13 @@ import numpy as np
 from tensorc.search.budget import Budget
 from tensorc.search.context import TuningContext
 from tensorc.search.database import Database
+from tensorc.search.knowledge import Knowledge
 from tensorc.search.measure import Measurer, Outcome
-from tensorc.search.model import CostModel, Samples
+from tensorc.search.model import CostModel
 from tensorc.search.population import Population
 from tensorc.search.space import Values
 from tensorc.search.tasks import Task
 from tensorc.search.transfer import Transfer
-from tensorc.workload import workload_text
 
 #: Candidates measured together, in turns.
 BATCH = 8
@@ -73,16 +73,15 @@ class Tuner:
                  watch: Callable[[TuningProgress], None] | None = None):  # fmt: skip
         self.tasks = list(tasks)
         self.context = context
-        self.database = database
         self.model = model
         self.measurer = measurer
         self.budget = budget
         self.watch = watch
         self.population = Population(context, model, seed)
         self.transfer = Transfer(context, database)
+        self.knowledge = Knowledge(self.tasks, context, database, model)
         self.trials = self.failures = 0
         self.history: list[TuningProgress] = []
-        self._features: dict[tuple[int, Values], np.ndarray] = {}
         self._pending: dict[int, list[Values]] = {}
         self._done: set[int] = set()
         self._started = time.monotonic()
@@ -90,9 +89,7 @@ class Tuner:
     def run(self) -> TuningResult:
         """Search until the budget ends or nothing is left to gain. What was measured is in the database at once."""
         self._started = time.monotonic()
-        for task in self.tasks:
-            self._recall(task)
-        self._update()
+        self.knowledge.recall()
         waiting: list[tuple[int, list[Values], Future[list[Outcome]]]] = []
         stopped = "nothing left to gain"
         try:
@@ -110,7 +107,8 @@ class Tuner:
                 number, values, future = waiting.pop(0)
                 outcomes = future.result(_PATIENCE)
                 del self._pending[number]
-                self._learn(self.tasks[number], values, outcomes)
+                self.knowledge.learn(number, values, outcomes)
+                self._tell(self.tasks[number], outcomes)
             if self._over():
                 stopped = "budget"
         except TimeoutError:
@@ -118,6 +116,16 @@ class Tuner:
         except KeyboardInterrupt:
             stopped = "interrupted"
         return TuningResult(self.tasks, self.history, self.trials, self._elapsed(), stopped)
+
+    def _tell(self, task: Task, outcomes: Sequence[Outcome]) -> None:
+        self.trials += len(outcomes)
+        self.failures += sum(not outcome.ok for outcome in outcomes)
+        progress = TuningProgress(
+            self.trials, self.failures, self._elapsed(), model_seconds(self.tasks), task.label
+        )  # fmt: skip
+        self.history.append(progress)
+        if self.watch is not None:
+            self.watch(progress)
 
     # Budget ---------------------------------------------------------------------------------------------
 
@@ -132,43 +140,6 @@ class Tuner:
 
     def _over(self) -> bool:
         return self._elapsed() >= self.budget.seconds or self._left() <= 0
-
-    # Knowledge ------------------------------------------------------------------------------------------
-
-    def _recall(self, task: Task) -> None:
-        """What earlier runs measured costs no trial."""
-        for record in self.database.records(task.key):
-            values = task.space.values(record.schedule)
-            if values is not None:
-                task.measured[values] = Outcome(record.schedule, record.seconds, record.failure, record.detail)
-
-    def _learn(self, task: Task, values: Sequence[Values], outcomes: Sequence[Outcome]) -> None:
-        task.measured.update(zip(values, outcomes, strict=True))
-        text = workload_text(task.body)
-        self.database.add(outcome.record(task.key, text) for outcome in outcomes)
-        self.trials += len(outcomes)
-        self.failures += sum(not outcome.ok for outcome in outcomes)
-        self._update()
-        progress = TuningProgress(
-            self.trials, self.failures, self._elapsed(), model_seconds(self.tasks), task.label
-        )  # fmt: skip
-        self.history.append(progress)
-        if self.watch is not None:
-            self.watch(progress)
-
-    def _update(self) -> None:
-        rows, times, groups = [], [], []
-        for number, task in enumerate(self.tasks):
-            good = [(values, outcome) for values, outcome in task.measured.items() if outcome.ok]
-            new = [values for values, _ in good if (number, values) not in self._features]
-            if new:
-                features = self.context.features(task.body, task.schedules(new))
-                self._features.update(((number, v), row) for v, row in zip(new, features, strict=True))
-            rows += [self._features[number, values] for values, _ in good]
-            times += [math.log2(outcome.median) for _, outcome in good]
-            groups += [number] * len(good)
-        if rows:
-            self.model.update(Samples(np.stack(rows), np.array(times), np.array(groups)))
 
     # Choice ---------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import pytest
 
 from tensorc.cli import cli
 
-COMMANDS = "bench, compile, inspect, ops, profile, run, targets, tune, verify"
+COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, verify"
 
 
 @pytest.mark.parametrize(

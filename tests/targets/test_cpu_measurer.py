@@ -23,13 +23,14 @@ import pytest
 from targets.cpu.link import compile_object
 from targets.cpu.machine import detect
 from targets.cpu.tuning import measure as measuring
-from targets.cpu.tuning.bundle import BundleTask, export_bundle, import_results
+from targets.cpu.tuning.bundle import export_bundle, import_results
 from targets.cpu.tuning.data import prepare
 from targets.cpu.tuning.jobs import Candidate, write_job
 from targets.cpu.tuning.measure import difference
 from targets.cpu.tuning.measurer import CpuMeasurer, _DataFolders
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType, print_graph
+from tensorc.search.bundle import BundleTask
 from tensorc.search.measure import Outcome
 from tensorc.search.records import Key
 from tensorc.search.worker import Worker

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +20,9 @@ from targets.cpu.machine import Machine, available_cores
 from targets.cpu.tuning.measure import core_cpus
 from targets.cpu.tuning.pool import BuilderPool
 from tensorc.errors import UserError
-from tensorc.ir import Graph
+from tensorc.search.bundle import BundleResults, BundleTask
 from tensorc.search.measure import Outcome
 from tensorc.search.records import Key, Record
-from tensorc.search.space import ScheduleJson
 from tensorc.workload import workload_text
 
 VERSION = 1
@@ -33,23 +31,6 @@ T = TypeVar("T")
 #: So many candidates of a workload are timed in turns.
 _BATCH = 16
 _MEASURE = Path(__file__).with_name("measure.py")
-
-
-@dataclass(frozen=True)
-class BundleTask:
-    """Candidates of one workload; `key` is what their records will bear."""
-
-    key: Key
-    body: Graph
-    schedules: Sequence[ScheduleJson]
-
-
-@dataclass(frozen=True)
-class BundleResults:
-    """What came back: records of all candidates that were timed or could not be built; jobs without an answer yet."""
-
-    records: list[Record]
-    unmeasured: int
 
 
 def export_bundle(folder: Path, tasks: Iterable[BundleTask], machine: Machine,

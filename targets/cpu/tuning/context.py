@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +14,12 @@ import cost_models
 from targets.cpu.features import BASELINE, FEATURES, features
 from targets.cpu.machine import Machine, available_cores
 from targets.cpu.spaces import space_of
+from targets.cpu.tuning.bundle import export_bundle, import_results
+from targets.cpu.tuning.measure import core_cpus
 from targets.cpu.tuning.measurer import CpuMeasurer
 from tensorc.ir import Graph
 from tensorc.options import Numerics
+from tensorc.search.bundle import BundleResults, BundleTask
 from tensorc.search.context import TuningContext
 from tensorc.search.measure import Measurer
 from tensorc.search.model import CostModel
@@ -55,6 +58,16 @@ class CpuTuning(TuningContext):
         from cost_models.xgboost_model import XGBoostModel
 
         return XGBoostModel(FEATURES, BASELINE, seed=seed)
+
+    def cores(self) -> Sequence[int]:
+        return core_cpus()
+
+    def export_bundle(self, folder: Path, tasks: Sequence[BundleTask],
+                      progress: Callable[[int, int], None] | None = None) -> None:  # fmt: skip
+        export_bundle(folder, tasks, self.target, progress)
+
+    def import_bundle(self, folder: Path) -> BundleResults:
+        return import_results(folder)
 
     def measurer(self) -> Measurer:
         return CpuMeasurer(self.target, self.threads)

@@ -7,6 +7,7 @@ Splits here hold out whole networks, together with every task that occurs in the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -18,19 +19,23 @@ from tensorc.search.model import CostModel, Prediction, Samples, pairwise_accura
 #: Shares of a normal distribution around its mean at which uncertainty is checked.
 _LEVELS = np.arange(0.1, 0.95, 0.1)
 _PEAKS = (1, 5)
+#: Times of one candidate measured twice on a busy machine differ by about so much, as a share.
+APART = 0.03
 
 
 @dataclass(frozen=True)
 class Scores:
     """What `evaluate` found on `samples` measurements of `tasks` tasks.
 
-    `rmse` is in log2 seconds, `throughput_rmse` in shares of each task's best throughput. `best_of` and `peak_score`
+    `pairwise_apart` is the accuracy over pairs more than `APART` apart, whose order noise seldom turns round. `rmse` is
+    in log2 seconds, `throughput_rmse` in shares of each task's best throughput. `best_of` and `peak_score`
     are by k. `coverage` is the share of measurements within one standard deviation: 0.683 when calibrated.
     """
 
     samples: int
     tasks: int
     pairwise_accuracy: float
+    pairwise_apart: float
     best_of: dict[int, float]
     peak_score: dict[int, float]
     rmse: float
@@ -55,6 +60,7 @@ def evaluate(model: CostModel, samples: Samples) -> Scores:
         samples=len(samples),
         tasks=len(groups),
         pairwise_accuracy=average(pairwise_accuracy([s], [-m]) for s, m in zip(scores, measured, strict=True)),
+        pairwise_apart=pairwise_accuracy(scores, [-m for m in measured], math.log2(1 + APART)),
         best_of={k: average(best_of(s, m, k) for s, m in zip(scores, measured, strict=True)) for k in _PEAKS},
         peak_score={k: average(peak_score(s, m, k) for s, m in zip(scores, measured, strict=True)) for k in _PEAKS},
         rmse=rmse(prediction.log2_seconds, samples.log2_seconds),

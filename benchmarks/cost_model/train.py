@@ -3,7 +3,8 @@
     python benchmarks/cost_model/train.py --database data.db --networks networks.json [--ship]
 
 Judgement: networks are dealt into folds; a model trained on the other folds' workloads is asked about each fold's,
-without any workload that occurs in both. With `--ship` a model trained on everything is written into the package.
+without any workload that occurs in both. *apart* is the pairwise accuracy over candidates more than 3 % apart. With
+`--ship` a model trained on everything is written into the package.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def judge(samples: Samples, workloads: list[str], networks: dict[str, list[str]]
         models: list[CostModel] = [RandomModel(seed), AnalyticModel(FEATURES.index(BASELINE)), learned]
         for model in models:
             scores[model.name].append(evaluate(model, held))
-    print(f"{'model':10s} samples tasks pairwise  best@1  best@5  peak@1  peak@5    rmse coverage")
+    print(f"{'model':10s} samples tasks pairwise   apart  best@1  best@5  peak@1  peak@5    rmse coverage")
     for name, rows in scores.items():
         weights = [row.samples for row in rows]
 
@@ -70,6 +71,7 @@ def judge(samples: Samples, workloads: list[str], networks: dict[str, list[str]]
 
         print(f"{name:10s} {sum(weights):7d} {sum(r.tasks for r in rows):5d}"
               f" {mean([r.pairwise_accuracy for r in rows]):8.3f}"
+              f" {mean([r.pairwise_apart for r in rows]):7.3f}"
               + "".join(f" {mean([r.best_of[k] for r in rows]):7.3f}" for k in (1, 5))
               + "".join(f" {mean([r.peak_score[k] for r in rows]):7.3f}" for k in (1, 5))
               + f" {mean([r.rmse for r in rows]):7.3f} {mean([r.coverage for r in rows]):8.3f}")  # fmt: skip

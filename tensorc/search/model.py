@@ -47,16 +47,17 @@ class CostModel(abc.ABC):
         """Learn from measurements; the whole history of this run is given each time. Controls learn nothing."""
 
 
-def pairwise_accuracy(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray]) -> float:
+def pairwise_accuracy(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], margin: float = 0.0) -> float:
     """The share of pairs within a task that are put in the measured order (predicted ties count half).
 
     `predicted` are scores, higher is better, as `CostModel.rank` gives them; `measured` likewise (such as 1/seconds).
+    Pairs whose measured values are no more than `margin` apart are not counted.
     """
     right = pairs = 0.0
     for guess, truth in zip(predicted, measured, strict=True):
         upper = np.triu_indices(len(truth), 1)
         a, b = (guess[:, None] - guess[None, :])[upper], (truth[:, None] - truth[None, :])[upper]
-        told = b != 0
+        told = np.abs(b) > margin
         right += float(np.sum((np.sign(a) == np.sign(b)) & told) + 0.5 * np.sum((a == 0) & told))
         pairs += float(np.sum(told))
     return right / pairs if pairs else 1.0

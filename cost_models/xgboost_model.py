@@ -40,7 +40,7 @@ _COMMON = {"nthread": 1, "tree_method": "hist", "max_bin": 128, "verbosity": 0}
 _ABSOLUTE = {**_COMMON, "objective": "reg:squarederror", "max_depth": 6, "eta": 0.12, "min_child_weight": 4,
              "subsample": 0.8, "colsample_bytree": 0.6}  # fmt: skip
 _RANKING = {**_COMMON, "objective": "rank:pairwise", "max_depth": 6, "eta": 0.12, "colsample_bytree": 0.6,
-            "min_child_weight": 0.1, "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 4,
+            "min_child_weight": 0.1, "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 8,
             "base_score": 0.0}  # fmt: skip
 _ROUNDS = 150
 #: Trees on a few own measurements. Few features a split: many explain ten samples equally well, and each shall have

@@ -76,11 +76,14 @@ def plan(task: Task, context: TuningContext, count: int, rng: np.random.Generato
 @click.option("--networks", "index", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--models", "folders", multiple=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--candidates", default=24, show_default=True, help="Schedules measured for each workload.")
+@click.option(
+    "--kind", "kinds", multiple=True, help="Only workloads whose rule picks this kind of schedule. Repeatable."
+)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--seconds", default=float("inf"), help="Stop after so long.")
 @click.option("--seed", default=0, show_default=True)
-def main(names: tuple[str, ...], database: Path, index: Path, folders: tuple[Path, ...], candidates: int, threads: int,
-         seconds: float, seed: int) -> None:  # fmt: skip
+def main(names: tuple[str, ...], database: Path, index: Path, folders: tuple[Path, ...], candidates: int,
+         kinds: tuple[str, ...], threads: int, seconds: float, seed: int) -> None:  # fmt: skip
     started = time.monotonic()
     context = CpuTarget().tuning(CompileOptions(threads=threads))
     known: dict[str, list[str]] = json.loads(index.read_text()) if index.exists() else {}
@@ -88,7 +91,7 @@ def main(names: tuple[str, ...], database: Path, index: Path, folders: tuple[Pat
     for name, model in sources(names, folders):
         found = tasks(model, context)
         known[name] = [task.key.workload for task in found]
-        todo.update({task.key.workload: task for task in found})
+        todo.update({task.key.workload: task for task in found if not kinds or task.space.default["kind"] in kinds})
         print(f"{name}: {len(found)} workloads, {len(todo)} in all", file=sys.stderr)
     index.write_text(json.dumps(known, indent=1) + "\n")
     # In random order: a run that is stopped has seen something of every network.

@@ -32,7 +32,7 @@ _TILE_CYCLES, _ACCUMULATOR_CYCLES = 30.0, 3.0
 #: Cycles to transform one vector of one point of an image tile for Winograd's products, and back.
 _TRANSFORM_IN, _TRANSFORM_OUT = 5.0, 3.0
 
-KINDS = ("blocked_matmul", "conv", "depthwise", "matmul", "product", "winograd")
+KINDS = ("attention", "blocked_matmul", "conv", "depthwise", "matmul", "product", "winograd")
 BASELINE = "log2_estimate"
 _WORKLOAD = (
     "threads", "lanes", "registers", "log2_l1", "log2_l2", "log2_flops", "log2_pixels", "log2_channels", "log2_depth",
@@ -94,7 +94,7 @@ def features(body: Graph, machine: Machine, threads: int, schedules: Sequence[Ma
 
 
 def _problem(node: Node, machine: Machine) -> _Problem:
-    x, w = node.inputs
+    x, w = node.inputs[:2]
     inputs, outputs = x.type.nbytes, node.output.type.nbytes
     if node.op == "conv_blocked":
         shape = ConvShape(node)
@@ -106,6 +106,8 @@ def _problem(node: Node, machine: Machine) -> _Problem:
             w.type.nbytes, inputs, outputs,
         )  # fmt: skip
     lanes = lanes_of(machine, node.output.dtype)
+    if node.op == "attention":
+        return _attention(node, lanes)
     *lead, rows, columns = (1, *static_shape(node.output.shape))
     batch = 1 if node.op == "matmul_packed" else math.prod(lead)
     if node.op == "matmul_packed":
@@ -113,6 +115,14 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     depth = static_shape(x.shape)[-1]
     return _Problem(batch, 1, rows, -(-columns // lanes), 1, depth, 1, 1, 1, False, 1.0, lanes, w.type.nbytes, inputs,
                     outputs)  # fmt: skip
+
+
+def _attention(node: Node, lanes: int) -> _Problem:
+    """Both products as one of queries by keys, whose sums are as long as theirs together."""
+    q, k, v = node.inputs[:3]
+    (batch, queries, heads, depth), (_, keys, _, width) = static_shape(q.shape), static_shape(v.shape)
+    return _Problem(batch * heads, 1, queries, -(-keys // lanes), 1, depth + width, 1, 1, 1, False, 1.0, lanes,
+                    k.type.nbytes + v.type.nbytes, q.type.nbytes, node.output.type.nbytes)  # fmt: skip
 
 
 def _valid(runs: Sequence[Any], taps: int, extent: int) -> float:
@@ -199,7 +209,7 @@ def _schedule_features(p: _Problem, machine: Machine, threads: int,
         "taps_inside": knobs.chosen("order", "taps"),
         "log2_unroll": np.log2(knobs.number("unroll", 1)),
         "outer_pixels": knobs.by_pixels,
-        "variant": knobs.number("tile", 0),
+        "variant": knobs.number("tile", 0) + knobs.number("values", 0),
         "log2_block_depth": np.log2(np.minimum(knobs.number("depth", p.depth), p.depth)),
         "panels": knobs.number("panels", 1),
         "strip": knobs.number("strip", 0),
@@ -230,6 +240,8 @@ class _Knobs:
     def __init__(self, schedules: Sequence[Mapping[str, Any]]):
         self.schedules = schedules
         self.by_pixels = np.maximum(self.chosen("outer", "pixels"), self.chosen("outer", "rows"))
+        #: A task is one matrix of a batch.
+        self.by_images = self.chosen("kind", "product") + self.chosen("kind", "attention") > 0
 
     def number(self, name: str, default: float) -> np.ndarray:
         return np.array([s.get(name, default) for s in self.schedules], np.float64)
@@ -247,7 +259,7 @@ def _tile_cycles(pixels: np.ndarray, vectors: np.ndarray, depth: float, unroll: 
 def _direct(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
     """Every kind but Winograd's. A product's rows are pixels in one line; they are the tile's columns here."""
     blocked = knobs.chosen("kind", "blocked_matmul") > 0
-    line = blocked | (knobs.chosen("kind", "matmul") + knobs.chosen("kind", "product") > 0)
+    line = blocked | (knobs.chosen("kind", "matmul") > 0) | knobs.by_images
     rows = np.where(line, 1, np.minimum(knobs.number("rows", 1), p.rows))
     columns = np.minimum(np.where(line, knobs.number("rows", 1), knobs.number("columns", 1)), p.columns)
     vectors = np.minimum(knobs.number("vectors", 1), p.vectors)
@@ -276,7 +288,7 @@ def _direct(p: _Problem, machine: Machine, knobs: _Knobs) -> _Loops:
     input_traffic = strips * p.input_bytes
     far = line & (p.input_bytes + panels * p.depth * vectors * p.lanes * 4 > 0.75 * machine.l2)
     shared = np.where(line | (p.rows == 1), row_tiles * column_tiles, row_tiles)
-    tasks = np.where(knobs.chosen("kind", "product") > 0, p.batch, strips * p.groups * p.batch * shared)
+    tasks = np.where(knobs.by_images, p.batch, strips * p.groups * p.batch * shared)
     tasks = np.where(blocked, np.ceil(strips / panels), tasks)
     # Weights come from memory once, or for each row of tiles where they outgrow the cache and pixels go slowest.
     again = np.where((knobs.by_pixels > 0) & (p.weight_bytes > machine.l2), p.batch * row_tiles, 1)

@@ -73,6 +73,17 @@ class ProductSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class AttentionSchedule(Schedule):
+    """Queries and vectors of keys of the register tile of scores; vectors of the values' columns in that of the
+    weighted sums, which has as many queries."""
+
+    kind = "attention"
+    rows: int
+    vectors: int
+    values: int
+
+
+@dataclass(frozen=True)
 class ConvSchedule(Schedule):
     """Output rows, columns and channel vectors of the register tile.
 
@@ -117,7 +128,8 @@ class WinogradSchedule(Schedule):
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:
     """The schedule that `to_json` wrote. Raises ValueError."""
     kinds: tuple[type[Schedule], ...] = (
-        BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
+        AttentionSchedule, BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule,
+        WinogradSchedule,
     )  # fmt: skip
     for kind in kinds:
         if row.get("kind") == kind.kind:
@@ -153,6 +165,15 @@ def matmul_schedule(rows: int, depth: int, columns: int, lanes: int, machine: Ma
 def product_schedule(rows: int, depth: int, columns: int, lanes: int, machine: Machine) -> ProductSchedule:
     tile = best_tile(machine.vector_registers, (rows,), -(-columns // lanes), depth)
     return ProductSchedule(tile.rows, tile.vectors)
+
+
+def attention_schedule(
+    queries: int, depth: int, keys: int, width: int, lanes: int, machine: Machine
+) -> AttentionSchedule:
+    """For scores of [queries, keys], sums of `depth` products each, that weigh values of `width` columns."""
+    tile = product_schedule(queries, depth, keys, lanes, machine)
+    values = min(4, -(-width // lanes), (machine.vector_registers - 2) // (tile.rows + 1))
+    return AttentionSchedule(tile.rows, tile.vectors, max(values, 1))
 
 
 def conv_schedule(columns: int, blocks: int, depth: int, machine: Machine) -> ConvSchedule:

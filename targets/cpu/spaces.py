@@ -11,12 +11,14 @@ from targets.cpu.kernels.conv_shape import ConvShape
 from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
+    AttentionSchedule,
     BlockedMatmulSchedule,
     ConvSchedule,
     DepthwiseSchedule,
     MatmulSchedule,
     ProductSchedule,
     WinogradSchedule,
+    attention_schedule,
     conv_schedule,
     depthwise_schedule,
     lanes_of,
@@ -51,6 +53,9 @@ def space_of(body: Graph, machine: Machine, numerics: Numerics = "strict") -> Sp
         case "matmul":
             assert node is not None
             return _product(node, machine)
+        case "attention":
+            assert node is not None
+            return _attention(node, machine)
     return None
 
 
@@ -167,3 +172,23 @@ def _product(node: Node, machine: Machine) -> Space:
         lambda knobs: _fits(machine, knobs["rows"], knobs["vectors"]),
     )
     return Space((algorithm,), product_schedule(rows, static_shape(a.shape)[-1], columns, lanes, machine).to_json())
+
+
+def _attention(node: Node, machine: Machine) -> Space:
+    q, _, v = node.inputs[:3]
+    lanes = lanes_of(machine, node.output.dtype)
+    (_, queries, _, depth), (_, keys, _, width) = static_shape(q.shape), static_shape(v.shape)
+
+    def legal(knobs: Mapping[str, Any]) -> bool:
+        return all(_fits(machine, knobs["rows"], knobs[vectors]) for vectors in ("vectors", "values"))
+
+    algorithm = Algorithm(
+        AttentionSchedule.kind,
+        {
+            "rows": tuple(range(1, min(queries, machine.vector_registers - 2) + 1)),
+            "vectors": tuple(range(1, min(_MOST_VECTORS, -(-keys // lanes)) + 1)),
+            "values": tuple(range(1, min(_MOST_VECTORS, -(-width // lanes)) + 1)),
+        },
+        legal,
+    )
+    return Space((algorithm,), attention_schedule(queries, depth, keys, width, lanes, machine).to_json())

@@ -31,6 +31,10 @@ BODIES = {
     "one row of results": conv("f32[1,2,3,40,16]", "f32[2,32,3,3,16]"),
     "packed": ("matmul_packed(x, w, columns=70)", {"x": "f32[33,300]", "w": "f32[5,300,16]"}),
     "packed, one row": ("matmul_packed(x, w, columns=70)", {"x": "f32[1,300]", "w": "f32[5,300,16]"}),
+    "attention": (
+        "attention(q, k, v, scale=0.1)",
+        {"q": "f32[2,19,4,24]", "k": "f32[2,37,2,24]", "v": "f32[2,37,2,20]"},
+    ),
     "product": ("matmul(x, y)", {"x": "f32[3,20,30]", "y": "f32[3,30,40]"}),
 }
 

@@ -21,13 +21,10 @@ from targets.cpu.schedules import parse_schedule
 from tensorc.ir import OPS, Graph, Kind, Node
 
 #: Those that have nothing to choose.
-_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {
-    "attention": lower_attention,
-    "avg_pool": lower_pool,
-    "max_pool": lower_pool,
-}
+_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {"avg_pool": lower_pool, "max_pool": lower_pool}
 #: Those that follow a schedule.
 _SCHEDULED: dict[str, Callable[[Graph, Node, Machine, Any], Kernel]] = {
+    "attention": lower_attention,
     "conv_blocked": lower_conv,
     "matmul": lower_matmul,
     "matmul_packed": lower_matmul_packed,

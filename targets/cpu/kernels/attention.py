@@ -11,7 +11,7 @@ from targets.cpu.kernels.group import GroupKernel, Kernel
 from targets.cpu.kernels.matmul import _Tile
 from targets.cpu.kernels.reduction import fold
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import lanes_of, product_schedule
+from targets.cpu.schedules import AttentionSchedule, Schedule, attention_schedule, checked, lanes_of
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -19,7 +19,7 @@ from tensorc.lowering import tir
 from tensorc.lowering.tir import Expr, const
 
 
-def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
+def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
     if node.output.dtype != "float32":
         raise UnsupportedError(f"attention of {node.output.dtype} is not lowered")
     group = GroupKernel(body, machine)
@@ -30,8 +30,10 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
     lanes = lanes_of(machine, "float32")
     shared = heads // key_heads
     padded = -(-keys // lanes) * lanes
-    score_tile = product_schedule(queries, depth, padded, lanes, machine)
-    rows = score_tile.rows
+    schedule = checked(given, AttentionSchedule) or attention_schedule(
+        queries, depth, keys, value_depth, lanes, machine
+    )
+    rows = schedule.rows
     panels = depth * padded
     scratch = group.scratch("float32", panels + rows * padded + rows)
     scale = const(node.attrs["scale"], "float32")
@@ -64,12 +66,12 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                 builder.store(scratch, value, score_at(i, column + j * lanes + lane))
 
         def scores(first: Expr, count: int) -> None:
-            whole, rest = divmod(padded // lanes, score_tile.vectors)
+            whole, rest = divmod(padded // lanes, schedule.vectors)
             if whole:
                 with builder.serial(whole, name="panel") as panel:
-                    score_strip(first, count, panel * (score_tile.vectors * lanes), score_tile.vectors)
+                    score_strip(first, count, panel * (schedule.vectors * lanes), schedule.vectors)
             if rest:
-                score_strip(first, count, whole * score_tile.vectors * lanes, rest)
+                score_strip(first, count, whole * schedule.vectors * lanes, rest)
 
         def normalise(first: Expr, count: int) -> None:
             with builder.serial(count, name="row") as i:
@@ -111,11 +113,10 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                     group.store_outputs([image, first + i, head, column + j * width + lane])
 
         def weigh(first: Expr, count: int) -> None:
-            most = max(1, min(4, (machine.vector_registers - 2) // (count + 1)))
             column = 0
             while column < value_depth:
                 left = value_depth - column
-                vectors, width = (min(most, left // lanes), lanes) if left >= lanes else (1, left)
+                vectors, width = (min(schedule.values, left // lanes), lanes) if left >= lanes else (1, left)
                 weigh_columns(first, count, column, vectors, width)
                 column += vectors * width
 
@@ -130,4 +131,4 @@ def lower_attention(body: Graph, node: Node, machine: Machine) -> Kernel:
                 strip(tile_number * rows, rows)
         if tail:
             strip(full * rows, tail)
-    return group.finish(batch * heads)
+    return group.finish(batch * heads, schedule)

@@ -16,36 +16,33 @@ Importing this module imports XGBoost (a second or two): import it late.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xgboost
 
 from cost_models.metrics import evaluate
+from cost_models.trees import COMMON, DESCRIPTION, boost, difference, outputs, read_booster, save_boosters
 from tensorc.errors import UserError
 from tensorc.search.model import CostModel, Prediction, Samples
 
 _FORMAT = 1
-_FILE = "model.json"
 #: Fewer tasks than this cannot be split into tasks to learn from and tasks to set the scale of uncertainty on.
 _FEWEST_TASKS = 8
 _HELD_OUT_SHARE = 0.25
-_COMMON = {"nthread": 1, "tree_method": "hist", "max_bin": 128, "verbosity": 0}
-_ABSOLUTE = {**_COMMON, "objective": "reg:squarederror", "max_depth": 6, "eta": 0.12, "min_child_weight": 4,
+_ABSOLUTE = {**COMMON, "objective": "reg:squarederror", "max_depth": 6, "eta": 0.12, "min_child_weight": 4,
              "subsample": 0.8, "colsample_bytree": 0.6}  # fmt: skip
-_RANKING = {**_COMMON, "objective": "rank:pairwise", "max_depth": 6, "eta": 0.12, "colsample_bytree": 0.6,
+_RANKING = {**COMMON, "objective": "rank:pairwise", "max_depth": 6, "eta": 0.12, "colsample_bytree": 0.6,
             "min_child_weight": 0.1, "lambdarank_pair_method": "mean", "lambdarank_num_pair_per_sample": 8,
             "base_score": 0.0}  # fmt: skip
 _ROUNDS = 150
 #: Trees on a few own measurements. Few features a split: many explain ten samples equally well, and each shall have
 #: its say.
-_CORRECTION = {**_COMMON, "objective": "reg:squarederror", "max_depth": 3, "eta": 0.3,
+_CORRECTION = {**COMMON, "objective": "reg:squarederror", "max_depth": 3, "eta": 0.3,
                "min_child_weight": 2, "colsample_bynode": 0.3}  # fmt: skip
 _CORRECTION_ROUNDS = 30
 #: Own measurements weigh against the pretrained scale of uncertainty as if that rested on so many of them.
@@ -114,7 +111,7 @@ class XGBoostModel(CostModel):
     def predict(self, features: np.ndarray) -> Prediction:
         """The members' mean, and their calibrated disagreement."""
         rows = self._checked(features)
-        every = self._prior_seconds(features, rows) + _outputs(self._seconds_correction, rows)
+        every = self._prior_seconds(features, rows) + outputs(self._seconds_correction, rows)
         return Prediction(every.mean(axis=0), self._own_scale * self._deviation(every, rows))
 
     def rank(self, features: np.ndarray) -> np.ndarray:
@@ -126,7 +123,7 @@ class XGBoostModel(CostModel):
 
     def _prior_seconds(self, features: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Each member's log2 seconds before this run's corrections, [members, candidates] (or [1, candidates])."""
-        seconds: np.ndarray = features[:, self.features.index(self.baseline)] + _outputs(self._absolute, rows)
+        seconds: np.ndarray = features[:, self.features.index(self.baseline)] + outputs(self._absolute, rows)
         return seconds
 
     def _prior_speed(self, seconds: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -196,7 +193,7 @@ class XGBoostModel(CostModel):
 
         def absolute(member: int) -> xgboost.Booster:
             drawn = self._drawn(member, len(best))[groups]
-            return _boost(
+            return boost(
                 _ABSOLUTE, _ROUNDS, self._seed(member), float(np.average(residual, weights=drawn)),
                 data=rows[drawn > 0], label=residual[drawn > 0], weight=drawn[drawn > 0],
             )  # fmt: skip
@@ -204,7 +201,7 @@ class XGBoostModel(CostModel):
         def ranking(member: int) -> xgboost.Booster:
             drawn = self._drawn(member, len(best))
             kept = order[drawn[groups[order]] > 0]
-            return _boost(
+            return boost(
                 _RANKING, _ROUNDS, self._seed(member), 0.0,
                 data=rows[kept], label=relevance[kept], qid=groups[kept], weight=drawn[drawn > 0],
             )  # fmt: skip
@@ -252,14 +249,14 @@ class XGBoostModel(CostModel):
             kept = drawn[member] > 0
             # Each task counts alike for the level: it is what a task never met will be told.
             level = np.mean([residual[samples.tasks == task].mean() for task in np.unique(samples.tasks)])
-            return _boost(
+            return boost(
                 _CORRECTION, _CORRECTION_ROUNDS, self._seed(member), float(level),
                 data=rows[kept], label=residual[kept], weight=drawn[member][kept],
             )  # fmt: skip
 
         self._seconds_correction = self._every(lambda member: correct(member, wrong[member]))
         self._speed_correction = self._every(lambda member: correct(member, wrong_order))
-        self._rescale(samples, rows, seconds + _outputs(self._seconds_correction, rows), np.stack(drawn) == 0)
+        self._rescale(samples, rows, seconds + outputs(self._seconds_correction, rows), np.stack(drawn) == 0)
 
     def _rescale(self, samples: Samples, rows: np.ndarray, every: np.ndarray, unseen: np.ndarray) -> None:
         """Scale the uncertainty by the errors of members on the measurements that they did not draw."""
@@ -278,16 +275,7 @@ class XGBoostModel(CostModel):
         the database's to keep. The JSON is written last: a folder without it holds no model."""
         if self.training is None or self._trained_range is None:
             raise ValueError("only a pretrained model can be saved")
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in (folder / _FILE, *folder.glob("*.ubj")):
-            stale.unlink(missing_ok=True)
-        digests = {}
-        for head, boosters in (("absolute", self._absolute), ("ranking", self._ranking)):
-            for member, booster in enumerate(boosters):
-                data = bytes(booster.save_raw("ubj"))
-                name = f"{head}-{member}.ubj"
-                (folder / name).write_bytes(data)
-                digests[name] = hashlib.sha256(data).hexdigest()
+        digests = save_boosters(folder, {"absolute": self._absolute, "ranking": self._ranking})
         description = {
             "format": _FORMAT,
             "features": list(self.features),
@@ -298,20 +286,20 @@ class XGBoostModel(CostModel):
             "training": asdict(self.training),
             "sha256": digests,
         }
-        (folder / _FILE).write_text(json.dumps(description, indent=1) + "\n")
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path, features: Sequence[str], *, seed: int = 0, threads: int = 1) -> XGBoostModel:
         """Read what `save` wrote. Raises UserError when a file is missing or damaged, or when the model was trained on
         other columns than `features`, those that the target computes."""
-        path = folder / _FILE
+        path = folder / DESCRIPTION
         try:
             description = json.loads(path.read_text())
             if description["format"] != _FORMAT:
                 raise UserError(f"{path}: format {description['format']} is not {_FORMAT}; train the model again")
             known = tuple(description["features"])
             if known != tuple(features):
-                raise UserError(f"{path}: {_difference(known, features)}; train the model again")
+                raise UserError(f"{path}: {difference(known, features)}; train the model again")
             model = cls(known, description["baseline"], members=description["members"], seed=seed, threads=threads)
             model.calibration = Calibration(**description["calibration"])
             model.training = Training(**description["training"])
@@ -320,7 +308,7 @@ class XGBoostModel(CostModel):
             digests: dict[str, str] = description["sha256"]
             for head, boosters in (("absolute", model._absolute), ("ranking", model._ranking)):
                 names = [f"{head}-{member}.ubj" for member in range(model.members)]
-                boosters += [_read(folder / name, digests[name]) for name in names]
+                boosters += [read_booster(folder / name, digests[name]) for name in names]
         except UserError:
             raise
         except OSError as error:
@@ -362,23 +350,8 @@ class XGBoostModel(CostModel):
             return list(pool.map(train, range(self.members)))
 
 
-def _boost(parameters: dict[str, Any], rounds: int, seed: int, base: float, **data: Any) -> xgboost.Booster:
-    """Trees on `data` (as a DMatrix takes it), which start from `base`."""
-    # A QuantileDMatrix would start a thread for each core whatever its `nthread`: they would disturb measurements.
-    matrix = xgboost.DMatrix(nthread=1, **data)
-    return xgboost.train({**parameters, "seed": seed, "base_score": base}, matrix, rounds)
-
-
-def _outputs(boosters: Sequence[xgboost.Booster], rows: np.ndarray) -> np.ndarray:
-    """[boosters, rows]; one row of zeros where there is no booster."""
-    if not boosters or not len(rows):
-        return np.zeros((max(len(boosters), 1), len(rows)))
-    outputs: np.ndarray = np.stack([booster.inplace_predict(rows) for booster in boosters]).astype(np.float64)
-    return outputs
-
-
 def _mean(boosters: Sequence[xgboost.Booster], rows: np.ndarray) -> np.ndarray:
-    mean: np.ndarray = _outputs(boosters, rows).mean(axis=0)
+    mean: np.ndarray = outputs(boosters, rows).mean(axis=0)
     return mean
 
 
@@ -391,22 +364,3 @@ def _centred(values: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     _, groups, counts = np.unique(tasks, return_inverse=True, return_counts=True)
     centred: np.ndarray = values - (np.bincount(groups, weights=values) / counts)[groups]
     return centred
-
-
-def _difference(known: Sequence[str], wanted: Sequence[str]) -> str:
-    """In what the columns of a stored model are not those that the target computes."""
-    gone, new = [n for n in known if n not in wanted], [n for n in wanted if n not in known]
-    parts = [f"{label} {', '.join(names)}" for label, names in (("without", gone), ("with the unknown", new)) if names]
-    if not parts:
-        return "the target computes the same features in another order"
-    return f"the target computes features {' and '.join(parts)}"
-
-
-def _read(path: Path, digest: str) -> xgboost.Booster:
-    """A booster on one thread. XGBoost is not asked to make sense of a damaged file."""
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise UserError(f"{path}: damaged: its SHA-256 is not the one in {_FILE}")
-    booster = xgboost.Booster(model_file=bytearray(data))
-    booster.set_param({"nthread": 1})
-    return booster

@@ -4,12 +4,14 @@ A group has at most one head, an anchor or a reduction. Elementwise work behind 
 values in between: the chain is followed from a node to its immediate post-dominator, so that a diamond such as
 x * sigmoid(x) joins whole. Work in front joins where the kernel reads each element once (reductions, elementwise
 chains), or where it only says from where elements are read (slices and transposes in front of products and attention).
+Where elements are moved it is in doubt whether one kernel pays: it saves a pass over memory, and reads with strides, or
+many times, what would lie side by side. A target that can tell what bodies cost is asked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,6 +31,10 @@ _HEADS = (Kind.ANCHOR, Kind.REDUCTION)
 #: Nodes in one kernel. What longer ones save is a small part of their work, and kernels are written recursively.
 _MOST_NODES = 48
 
+#: Called with the ways to make kernels of some nodes, which are the bodies of each; the first way is one kernel of all.
+#: Gives the number of the best.
+Choose = Callable[[Sequence[Sequence[Graph]]], int]
+
 
 @dataclass
 class _Group:
@@ -42,13 +48,25 @@ class _Group:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Nodes that joined a group together: a group themselves, or a single node."""
+
+    nodes: list[Node]
+    was_group: bool
+
+
+@dataclass(frozen=True)
 class FuseGroups(Pass):
-    """Every node but views (reshapes, and joins that a memory plan makes free) ends in a group."""
+    """Every node but views (reshapes, and joins that a memory plan makes free) ends in a group.
+
+    `choose` decides where a group that moves elements could be several; without it, it is one.
+    """
 
     name: ClassVar[str] = "fuse"
+    choose: Choose | None = None
 
     def run(self, graph: Graph) -> bool:
-        group_of = _Fusion(graph).group_of
+        group_of = _Fusion(graph, self.choose).group_of
         if not group_of:
             return False
         nodes: list[Node] = []
@@ -73,7 +91,8 @@ class FuseGroups(Pass):
 class _Fusion:
     """Groups grow from their heads first, which are the kernels that elementwise work is free behind."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, choose: Choose | None = None):
+        self.choose = choose
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.outputs = set(graph.outputs)
         self.dominators = post_dominators(graph)
@@ -86,14 +105,58 @@ class _Fusion:
     def _grow(self, start: Node) -> None:
         group = _Group([start])
         self.group_of[start] = group
+        stages = [group.nodes]
+        joined: list[list[_Part]] = []
         while (nodes := self._longer(group)) is not None:
-            for node in nodes:
-                if (other := self.group_of.get(node)) is not None:
-                    other.nodes = []
+            joined.append(self._join(group, nodes))
+            stages.append(nodes)
+        kept = self._best(stages, joined)
+        group.nodes = _without_views(stages[kept])
+        for part in (part for parts in joined[kept:] for part in parts):
+            self._part(part)
+        for node in set(stages[kept]).difference(group.nodes):
+            del self.group_of[node]
+
+    def _join(self, group: _Group, nodes: list[Node]) -> list[_Part]:
+        """Make `nodes` the group's; gives what they were before, but for those that were its own."""
+        parts: dict[int, _Part] = {}
+        for node in nodes:
+            other = self.group_of.get(node)
+            if other is not group:
+                parts.setdefault(id(other or node), _Part([], other is not None)).nodes.append(node)
                 self.group_of[node] = group
-            group.nodes = nodes
-        while _kind(group.tail) is Kind.VIEW:  # a view at the end is free outside
-            del self.group_of[group.nodes.pop()]
+            if other is not None and other is not group:
+                other.nodes = []
+        group.nodes = nodes
+        return list(parts.values())
+
+    def _part(self, part: _Part) -> None:
+        """Undo what `_join` did to it."""
+        group = _Group(part.nodes)
+        for node in part.nodes:
+            if part.was_group:
+                self.group_of[node] = group
+            else:
+                del self.group_of[node]
+
+    def _best(self, stages: list[list[Node]], joined: list[list[_Part]]) -> int:
+        """The number of the stage at which the group had better stopped growing: the last, but where moves met others
+        it may be another."""
+        last = len(stages) - 1
+        if self.choose is None:
+            return last
+        #: Kernels -> the stage after which they part.
+        ways: dict[tuple[tuple[Node, ...], ...], int] = {(tuple(_without_views(stages[last])),): last}
+        for k in range(last):
+            if _moves(stages[k][-1:]) or any(_moves(part.nodes) for part in joined[k]):
+                before = set(stages[k])
+                rest = [node for node in stages[last] if node not in before]
+                parts = [rest] if self._one_kernel(rest) else [part.nodes for parts in joined[k:] for part in parts]
+                kernels = (tuple(nodes) for nodes in map(_without_views, [stages[k], *parts]) if nodes)
+                ways.setdefault(tuple(kernels), k)
+        if len(ways) == 1:
+            return last
+        return list(ways.values())[self.choose([[body_of(nodes)[0] for nodes in way] for way in ways])]
 
     def _longer(self, group: _Group) -> list[Node] | None:
         """The group with all between its tail and its tail's post-dominator, and with the groups that those nodes are
@@ -191,13 +254,33 @@ def is_view(node: Node) -> bool:
     return _kind(node) is Kind.VIEW or (node.op == "concat" and is_free_concat(node))
 
 
+def _moves(nodes: Sequence[Node]) -> bool:
+    return any(_kind(node) is Kind.INJECTIVE for node in nodes)
+
+
+def _without_views(nodes: list[Node]) -> list[Node]:
+    """Views at the ends are free outside of a kernel."""
+    first, end = 0, len(nodes)
+    while end and _kind(nodes[end - 1]) is Kind.VIEW:
+        end -= 1
+    while first < end and _kind(nodes[first]) is Kind.VIEW:
+        first += 1
+    return nodes[first:end]
+
+
 def _outline(graph: Graph, group: _Group, given: Mapping[Value, Value]) -> Node:
-    """A group node that computes what the nodes do. Single numbers go into its body, other values are inputs, those
-    among `given` by what stands in their place now."""
+    """A group node that computes what the nodes do, with those inputs that are among `given` replaced by what stands
+    in their place now."""
+    body, inputs = body_of(group.nodes)
+    return graph.make("group", [given.get(v, v) for v in inputs], {}, body, name=group.tail.output.name)
+
+
+def body_of(nodes: Sequence[Node]) -> tuple[Graph, list[Value]]:
+    """A graph that computes what the nodes do, and the values that are its inputs. Single numbers go into it."""
     body = Graph("body")
     known: dict[Value, Value] = {}
     inputs: list[Value] = []
-    inside = set(group.nodes)
+    inside = set(nodes)
 
     def inner(value: Value) -> Value:
         if value not in known:
@@ -205,13 +288,13 @@ def _outline(graph: Graph, group: _Group, given: Mapping[Value, Value]) -> Node:
                 known[value] = body.add_constant(value.constant, value.name)
             else:
                 known[value] = body.add_input(value.name, value.type)
-                inputs.append(given.get(value, value))
+                inputs.append(value)
         return known[value]
 
-    for node in group.nodes:
+    for node in nodes:
         known[node.output] = body.add(node.op, [inner(v) for v in node.inputs], node.attrs, name=node.output.name)
-    body.outputs = [known[group.tail.output]]
-    return graph.make("group", inputs, {}, body, name=group.tail.output.name)
+    body.outputs = [known[nodes[-1].output]]
+    return body, inputs
 
 
 def _is_literal(value: Value, inside: Set[Node]) -> bool:

@@ -14,7 +14,7 @@ amounts = st.floats(0, 1e6)
 
 
 def profile(steps, **kernels):
-    facts = {name: KernelFacts({}, "default", *row) for name, row in kernels.items()}
+    facts = {name: KernelFacts({}, "default", row[0], None, *row[1:]) for name, row in kernels.items()}
     return Profile(1, 3, 1.0, 0.01, [StepTime(*step) for step in steps], facts, ROOFS)
 
 

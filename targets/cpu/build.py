@@ -122,6 +122,7 @@ def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]],
                 "schedule": kernel.schedule,
                 "origin": choice.origin if choice else "default" if kernel.schedule else "only",
                 "predicted_seconds": choice.predicted_seconds if choice else None,
+                "predicted_deviation": choice.deviation if choice else None,
                 "flops": amount.flops,
                 "bytes": amount.nbytes,
             }

@@ -11,7 +11,7 @@ from tensorc.benchmark import TOLERABLE, OtherLoad
 from tensorc.cli.console import duration, print_json, print_table, progress_bar
 from tensorc.cli.options import json_option, model_argument, seed_option, threads_option
 from tensorc.cli.profile_page import render
-from tensorc.cli.profile_text import percent, rate, ratio, schedule_text, summary
+from tensorc.cli.profile_text import percent, prediction, rate, schedule_text, summary
 from tensorc.profiling import KernelRow, Profile, totals
 from tensorc.runtime.artifact import replaced_file
 from tensorc.runtime.model import load
@@ -75,7 +75,7 @@ def _cells(row: KernelRow) -> tuple[str, ...]:
     return (
         row.kernel, str(row.calls), duration(row.seconds), percent(row.share), rate(row.flops_rate),
         rate(row.bytes_rate), percent(row.attained), row.bound, schedule_text(row.facts.schedule), row.facts.origin,
-        ratio(row.predicted_ratio),
+        prediction(row),
     )  # fmt: skip
 
 

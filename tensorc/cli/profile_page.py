@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from tensorc.cli.profile_text import milliseconds, percent, rate, ratio, schedule_text, summary
+from tensorc.cli.profile_text import milliseconds, percent, prediction, rate, schedule_text, summary
 from tensorc.profiling import Ceilings, KernelRow, Profile
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
@@ -75,7 +75,7 @@ def _kernel_cells(row: KernelRow) -> tuple[str, ...]:
         row.kernel, str(row.calls), milliseconds(row.seconds), percent(row.share), f"{row.flops / 1e9:.3g}",
         f"{row.nbytes / 1e6:.3g}", rate(row.flops_rate), rate(row.bytes_rate), milliseconds(row.attainable_seconds),
         percent(row.attained), row.bound, schedule_text(row.facts.schedule), row.facts.origin,
-        "-" if predicted is None else milliseconds(predicted), ratio(row.predicted_ratio),
+        "-" if predicted is None else milliseconds(predicted), prediction(row),
     )  # fmt: skip
 
 

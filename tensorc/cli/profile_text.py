@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorc.benchmark import TOLERABLE
 from tensorc.cli.console import duration, size
-from tensorc.profiling import Ceilings, Profile, totals
+from tensorc.profiling import Ceilings, KernelRow, Profile, totals
 
 
 def percent(part: float) -> str:
@@ -20,8 +20,12 @@ def rate(per_second: float) -> str:
     return f"{per_second / 1e9:.3g}" if per_second else "-"
 
 
-def ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def prediction(row: KernelRow) -> str:
+    """Predicted over measured time, and by how much the cost model thinks itself off: 0.93 ± 12%."""
+    value, deviation = row.predicted_ratio, row.facts.predicted_deviation
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if deviation is None else f"{value:.2f} ± {2.0**deviation - 1:.0%}"
 
 
 def schedule_text(schedule: Mapping[str, Any]) -> str:

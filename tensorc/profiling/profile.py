@@ -15,11 +15,13 @@ class KernelFacts:
 
     `schedule` is empty where there was nothing to choose. `origin` is where it came from: "record", a measurement in
     the tuning database; "prediction", the cost model's best; "default"; "only", there was nothing to choose.
+    `predicted_deviation` is how sure the cost model is: the standard deviation of log2 of the predicted time.
     """
 
     schedule: Mapping[str, Any]
     origin: str
     predicted_seconds: float | None
+    predicted_deviation: float | None
     flops: int
     nbytes: int
 
@@ -98,6 +100,7 @@ class KernelRow:
             "origin": self.facts.origin,
             "predicted_seconds": _times(self.calls, self.facts.predicted_seconds),
             "predicted_ratio": self.predicted_ratio,
+            "predicted_deviation": self.facts.predicted_deviation,
         }
 
 

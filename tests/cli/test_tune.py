@@ -63,12 +63,12 @@ def test_compile_finds_what_tune_found_and_a_second_run_costs_no_trial(tune, ten
 
 def test_tune_and_compile_from_python(mlp, database):
     told = []
-    result = tensorc.tune(mlp, threads=1, budget=TRIALS, database=database, watch=told.append)
-    assert (result.trials, [progress.trials for progress in told][-1]) == (TRIALS, TRIALS)
+    result = tensorc.tune(mlp, threads=1, budget=4, database=database, watch=told.append)
+    assert [progress.trials for progress in told] == [result.trials] == [4]
     model = tensorc.compile(mlp, threads=1, tune=4, database=str(database))
     assert {kernel["origin"] for kernel in model.manifest["program"]["kernels"].values()} == {"record"}
     with Database(database) as records:
-        assert records.count() == TRIALS + 4
+        assert 4 <= records.count() <= 8
 
 
 def test_records_of_another_compiler_are_told_once_and_not_used(tensorc_, mlp, database):
@@ -94,7 +94,7 @@ def test_a_batch_ends_with_a_row_for_each_job_and_one_failure_is_no_end(tensorc_
     jobs = mlp.with_name("jobs.toml")
     jobs.write_text(
         '[defaults]\nthreads = 1\nbudget = 6\n[[job]]\nmodel = ["junk.onnx", "mlp.onnx"]\n'
-        '[[job]]\nmodel = "mlp.onnx"\nnumerics = "fast"\nbudget = 3\n'
+        '[[job]]\nmodel = "mlp.onnx"\ntarget = "cpu:x86-64-v3"\nbudget = 3\n'
     )
     picture = mlp.with_name("jobs.svg")
     finished = tensorc_("tune", jobs, "--database", database, "--json", "--plot", picture)
@@ -103,10 +103,10 @@ def test_a_batch_ends_with_a_row_for_each_job_and_one_failure_is_no_end(tensorc_
     assert [row["trials"] for row in rows] == [0, 6, 3]
     assert "junk.onnx is truncated or not an ONNX model" in rows[0]["error"]
     assert [row["stopped"] for row in rows[1:]] == ["budget", "budget"]
-    assert rows[1]["best_seconds"] > rows[2]["best_seconds"] * 0.99
+    assert all(row["best_seconds"] > 0 for row in rows[1:])
     assert len(finished.err.splitlines()) == 3
     assert finished.err.startswith("job 1 of 3: junk, 1 thread: ")
-    assert "mlp, 1 thread, fast" in picture.read_text()
+    assert "mlp, cpu:x86-64-v3, 1 thread" in picture.read_text()
 
     jobs.write_text('[[job]]\nmodel = "mlp.onnx"\nthreads = 1\nbudget = 1\n')
     finished = tensorc_("tune", jobs, "--database", database)

@@ -13,8 +13,22 @@ from tensorc.errors import UserError
 from tensorc.profiling import Ceilings, KernelFacts, Level
 
 KERNELS = {
-    "a": {"schedule": {"kind": "conv"}, "origin": "record", "predicted_seconds": 2.0, "flops": 6, "bytes": 7},
-    "b": {"schedule": {}, "origin": "only", "predicted_seconds": None, "flops": 0, "bytes": 8},
+    "a": {
+        "schedule": {"kind": "conv"},
+        "origin": "record",
+        "predicted_seconds": 2.0,
+        "predicted_deviation": 0.5,
+        "flops": 6,
+        "bytes": 7,
+    },
+    "b": {
+        "schedule": {},
+        "origin": "only",
+        "predicted_seconds": None,
+        "predicted_deviation": None,
+        "flops": 0,
+        "bytes": 8,
+    },
 }
 
 
@@ -59,8 +73,8 @@ def test_each_step_gets_its_median_and_each_kernel_its_facts(asked):
         ("a", "step 0", 1.0), ("b", "step 1", 2.0), ("a", "step 2", 3.0)
     ]  # fmt: skip
     assert found.kernels == {
-        "a": KernelFacts({"kind": "conv"}, "record", 2.0, 6, 7),
-        "b": KernelFacts({}, "only", None, 0, 8),
+        "a": KernelFacts({"kind": "conv"}, "record", 2.0, 0.5, 6, 7),
+        "b": KernelFacts({}, "only", None, None, 0, 8),
     }
     assert asked == [(2, True)]
     assert found.threads == 2

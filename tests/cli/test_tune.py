@@ -172,3 +172,15 @@ def test_what_is_wrong_is_one_line(tensorc_, mlp, words, message):
     names = {"MODEL": mlp, "JOBS": jobs}
     complaint = tensorc_("tune", *(names.get(word, word) for word in words)).complaint()
     assert message in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "module", "message"),
+    [
+        (("--cluster", "ray"), "ray", "--cluster ray needs Ray: pip install 'tensorc[ray]'"),
+        (("--plot", "a.svg"), "matplotlib.backends.backend_agg", "--plot needs matplotlib: pip install 'tensorc[plot]'"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(tensorc_, mlp, monkeypatch, words, module, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert message in tensorc_("tune", mlp, *words).complaint()

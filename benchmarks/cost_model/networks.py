@@ -4,7 +4,7 @@ A cost model learns from many different workloads, so each stage here has only a
 shapes, vocabularies are small, and batch normalisations are folded already. Weights are seeded noise of He's scale.
 
     python benchmarks/cost_model/networks.py                    the tuning tasks of every network, counted
-    python benchmarks/cost_model/networks.py resnet18_224       of some of them
+    python benchmarks/cost_model/networks.py resnet18_224       of some of them, which are written to *.onnx here
 """
 
 from __future__ import annotations
@@ -764,7 +764,10 @@ def main(names: Sequence[str]) -> None:
     seen: set[object] = set()
     for name in names or NETWORKS:
         start = time.perf_counter()
-        graph = import_model(NETWORKS[name]()).graph
+        model = NETWORKS[name]()
+        if names:
+            onnx.save(model, f"{name}.onnx")
+        graph = import_model(model).graph
         run_passes(graph, target.passes(options))
         tasks = tasks_of(graph, target.tuning(options))
         new = {task.key for task in tasks} - seen

@@ -178,7 +178,7 @@ def test_what_is_wrong_is_one_line(tensorc_, mlp, words, message):
     ("words", "module", "message"),
     [
         (("--cluster", "ray"), "ray", "--cluster ray needs Ray: pip install 'tensorc[ray]'"),
-        (("--plot", "a.svg"), "matplotlib.backends.backend_agg", "--plot needs matplotlib: pip install 'tensorc[plot]'"),
+        (("--plot", "a.svg"), "matplotlib.backends.backend_agg", "needs matplotlib: pip install 'tensorc[plot]'"),
     ],
 )
 def test_an_extra_that_is_not_installed_is_named(tensorc_, mlp, monkeypatch, words, module, message):

@@ -21,7 +21,7 @@ class Population:
     def __init__(self, context: TuningContext, model: CostModel, seed: int = 0):
         self.context = context
         self.model = model
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed
         self._whole: dict[str, tuple[list[Values], np.ndarray]] = {}
 
     def best(self, task: Task, count: int) -> tuple[list[Values], Prediction]:
@@ -49,7 +49,8 @@ class Population:
         return self._whole[workload]
 
     def _evolved(self, task: Task) -> tuple[list[Values], np.ndarray]:
-        space, rng = task.space, self.rng
+        # Anew for each state of knowledge: a run that is taken up again evolves what the first one did.
+        space, rng = task.space, np.random.default_rng([self.seed, int(task.key.workload[:8], 16), len(task.measured)])
         good = sorted((v for v, o in task.measured.items() if o.ok), key=lambda v: task.measured[v].median)
         population = list(dict.fromkeys([*good[: _SIZE // 8], *(space.sample(rng) for _ in range(_SIZE))]))
         for _ in range(_GENERATIONS):

@@ -159,7 +159,6 @@ class Tuner:
                 continue
             # No candidate makes a workload take no time at all: those too small to matter are not even scored.
             if task.count * known.median < WORTHWHILE * whole:
-                self._done.add(number)
                 continue
             values, hoped = self._candidates(task, known)
             gain = task.count * (known.median - hoped)

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import IO, Any
 
 #: Idle threads of these libraries spin, which takes time from what is measured; a worker has one core anyway.
@@ -75,24 +75,28 @@ class Worker:
             return self._answer(process, limit)
 
     def pause(self) -> None:
-        """Stop the process where it is, with all that it started, until `resume`."""
+        """Stop the process where it is until `resume`.
+
+        What it started goes on, a linker's tenth of a second: were the caller killed during the pause, nobody would
+        be left to wake it up.
+        """
         with self._state:
             if self._paused_at is None:
                 self._paused_at = time.monotonic()
-                self._signal(signal.SIGSTOP)
+                self._signal(signal.SIGSTOP, os.kill)
 
     def resume(self) -> None:
         with self._state:
             if self._paused_at is not None:
                 self._paused_before += time.monotonic() - self._paused_at
                 self._paused_at = None
-                self._signal(signal.SIGCONT)
+                self._signal(signal.SIGCONT, os.kill)
 
     def close(self) -> None:
         """Kill the process. Who waits for an answer gets a WorkerError; who asks later, a RuntimeError."""
         with self._state:
             self._closed = True
-            self._signal(signal.SIGKILL)
+            self._signal(signal.SIGKILL, os.killpg)
         with self._asking:
             self._stop()
 
@@ -113,13 +117,13 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 env=self.environment,
-                # A group of its own, to be stopped and killed as one; and Ctrl-C is the parent's to deal with.
+                # A group of its own, to be killed as one; and Ctrl-C is the parent's to deal with.
                 start_new_session=True,
             )
             if self.cpus:
                 os.sched_setaffinity(process.pid, self.cpus)
             if self._paused_at is not None:
-                self._signal(signal.SIGSTOP)
+                self._signal(signal.SIGSTOP, os.kill)
         try:
             ready = self._answer(process, _START_LIMIT)
         except WorkerError as error:
@@ -169,18 +173,18 @@ class Worker:
         with self._state:
             return self._paused_before + (0 if self._paused_at is None else time.monotonic() - self._paused_at)
 
-    def _signal(self, number: signal.Signals) -> None:
-        """To the process and all that it started; to be called with `_state` held."""
+    def _signal(self, number: signal.Signals, send: Callable[[int, int], None]) -> None:
+        """To the process (`os.kill`) or all of its group (`os.killpg`); to be called with `_state` held."""
         process = self._process
         if process is not None and process.returncode is None:  # not yet waited for: the number is still its own
-            os.killpg(process.pid, number)
+            send(process.pid, number)
 
     def _stop(self) -> None:
         process = self._process
         if process is None:
             return
         with self._state:
-            self._signal(signal.SIGKILL)
+            self._signal(signal.SIGKILL, os.killpg)
             self._process = None
         process.wait()
         for stream in (process.stdin, process.stdout, self._errors):

@@ -155,6 +155,13 @@ def test_pauses_do_not_count(opened: Opener) -> None:
     worker.resume()
 
 
+def test_what_it_started_ends_by_itself_though_nobody_ends_the_pause(opened: Opener) -> None:
+    worker = opened()
+    child = worker.call({"start": ["sleep", "0.2"]}, 20)
+    worker.pause()
+    assert eventually(lambda: not is_running(child))
+
+
 def test_one_started_during_a_pause_waits(opened: Opener) -> None:
     worker = opened()
     worker.pause()

@@ -1,0 +1,196 @@
+"""The process that runs ONNX's backend tests on one engine, one after the other: see onnx_conformance.py.
+
+JSON lines, as `tensorc.search.worker` has it: {"test": NAME} is answered by {"status", "detail", "ran"}. A status is
+passed, failed (a wrong result or an error that is no plain refusal) or unsupported; `ran` says how: "native", "host"
+(some operators by numpy) or "fallback" (some by ONNX Runtime). What kills the process is the caller's to count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import unittest
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx.backend.base import Backend, BackendRep
+
+MOST_WORDS = 300
+
+
+class OnnxRuntimeRep(BackendRep):
+    """Feeds what ONNX Runtime's Python interface takes only as OrtValues, and reads what it cannot give as numpy."""
+
+    def __init__(self, model: onnx.ModelProto):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self._runtime = onnxruntime
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Any, **_: Any) -> list[Any]:
+        infos = self._session.get_inputs()
+        feed = {info.name: value for info, value in zip(infos, inputs, strict=False)}
+        outputs = self._session.get_outputs()
+        exotic = any(_code(value.dtype) for value in feed.values() if isinstance(value, np.ndarray))
+        if not exotic and not any(any(name in info.type for name in _EXOTIC_TYPES) for info in outputs):
+            return list(self._session.run(None, feed))
+        values = {name: self._ort_value(value) for name, value in feed.items()}
+        return [_read(value) for value in self._session.run_with_ort_values(None, values)]
+
+    def _ort_value(self, array: Any) -> Any:
+        make = self._runtime.OrtValue
+        code = _code(array.dtype) if isinstance(array, np.ndarray) else None
+        if code is None:
+            return make.ortvalue_from_numpy(np.ascontiguousarray(array))
+        return make.ortvalue_from_numpy_with_onnx_type(_stored(array), code)
+
+
+#: What numpy has no type of its own for -> ONNX's number of it; and how ONNX Runtime writes such types.
+_EXOTIC = {
+    "bfloat16": onnx.TensorProto.BFLOAT16,
+    "float8_e4m3fn": onnx.TensorProto.FLOAT8E4M3FN,
+    "float8_e4m3fnuz": onnx.TensorProto.FLOAT8E4M3FNUZ,
+    "float8_e5m2": onnx.TensorProto.FLOAT8E5M2,
+    "float8_e5m2fnuz": onnx.TensorProto.FLOAT8E5M2FNUZ,
+    "int4": onnx.TensorProto.INT4,
+    "uint4": onnx.TensorProto.UINT4,
+}
+_EXOTIC_TYPES = {"bfloat16": "bfloat16", "float8e4m3fn": "float8_e4m3fn", "float8e4m3fnuz": "float8_e4m3fnuz",
+                 "float8e5m2": "float8_e5m2", "float8e5m2fnuz": "float8_e5m2fnuz", "int4": "int4"}  # fmt: skip
+
+
+def _code(dtype: np.dtype) -> int | None:
+    return _EXOTIC.get(dtype.name)
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """The bytes as ONNX Runtime keeps them: two 4-bit numbers in one byte, the first in its low half."""
+    if array.dtype.name not in ("int4", "uint4"):
+        return np.ascontiguousarray(array).view(f"uint{8 * array.dtype.itemsize}")
+    flat = array.astype(np.int8).reshape(-1).view(np.uint8) & 0xF
+    flat = np.append(flat, np.zeros(flat.size % 2, np.uint8))
+    return flat[::2] | flat[1::2] << 4
+
+
+def _read(value: Any) -> Any:
+    if not value.is_tensor():
+        return value.numpy() if value.has_value() else None
+    name = value.data_type().removeprefix("tensor(").removesuffix(")")
+    if name not in _EXOTIC_TYPES and name != "uint4":
+        return value.numpy()
+    import ctypes
+
+    dtype = np.dtype(getattr(ml_dtypes, _EXOTIC_TYPES.get(name, name)))
+    count = int(np.prod(value.shape()))
+    nbytes = (count + 1) // 2 if name.endswith("int4") else count * dtype.itemsize
+    raw = np.frombuffer(ctypes.string_at(value.data_ptr(), nbytes), np.uint8)
+    if name.endswith("int4"):
+        raw = np.stack([raw & 0xF, raw >> 4], 1).reshape(-1)[:count]
+        return raw.astype(np.int8).astype(dtype).reshape(value.shape())
+    return raw.view(dtype).reshape(value.shape())
+
+
+class OnnxRuntimeBackend(Backend):  # type: ignore[misc]
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **_: Any) -> OnnxRuntimeRep:  # noqa: ARG003
+        return OnnxRuntimeRep(model)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        return device == "CPU"
+
+
+class Tensorc:
+    """tensorc's backend, with the options of this run; keeps what the model last prepared says of itself."""
+
+    def __init__(self, **options: Any):
+        from tensorc.backend import TensorcBackend
+
+        self.rep: Any = None
+        outer = self
+
+        class Engine(TensorcBackend):
+            @classmethod
+            def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Any:
+                outer.rep = super().prepare(model, device, **options, **kwargs)
+                return outer.rep
+
+        self.backend = Engine
+
+    def ran(self) -> str:
+        return "native"
+
+
+def engine(name: str) -> tuple[type[Backend], Callable[[], str], tuple[type[Exception], ...]]:
+    """The backend, how the last model ran on it, and the errors by which it refuses one."""
+    if name == "onnxruntime":
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        refusals = (state.NotImplemented, state.InvalidGraph, state.Fail, state.InvalidArgument)
+        return OnnxRuntimeBackend, lambda: "native", refusals
+    from tensorc.errors import UnsupportedError
+
+    tensorc = Tensorc()
+    return tensorc.backend, tensorc.ran, (UnsupportedError,)
+
+
+def tests_of(backend: type[Backend]) -> dict[str, Callable[[], None]]:
+    """ONNX's own tests, by name, for a processor."""
+    import onnx.backend.test.runner as runner
+
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in runner.Runner(backend).test_cases.values():
+            for name in dir(case):
+                if name.endswith("_cpu"):
+                    found[name.removesuffix("_cpu")] = getattr(case(name), name)
+    return found
+
+
+def main(name: str) -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever an engine prints
+
+    def answer(row: dict[str, Any]) -> None:
+        answers.write(json.dumps(row) + "\n")
+
+    backend, ran, refusals = engine(name)
+    with tempfile.TemporaryDirectory(prefix="tensorc-") as home:
+        # ONNX's runner writes the data of whole models there.
+        os.environ["ONNX_HOME"] = home
+        os.environ.pop("ONNX_MODELS", None)
+        tests = tests_of(backend)
+        warnings.simplefilter("ignore")
+        answer({"ready": True})
+        for line in sys.stdin:
+            test = tests[json.loads(line)["test"]]
+            try:
+                with contextlib.redirect_stdout(sys.stderr):
+                    test()
+                answer({"status": "passed", "detail": "", "ran": ran()})
+            except unittest.SkipTest as error:
+                answer({"status": "failed", "detail": f"skipped: {error}", "ran": ""})
+            except refusals as error:
+                answer({"status": "unsupported", "detail": _words(error), "ran": ""})
+            except Exception as error:  # whatever an engine raises is its result
+                answer({"status": "failed", "detail": _words(error), "ran": ""})
+
+
+def _words(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MOST_WORDS]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -93,7 +93,8 @@ def _operators(case: onnx.backend.test.case.test_case.TestCase) -> tuple[str, ..
 def run_tests(engine: str, tests: Sequence[Test], limit: float, workers: int, options: Sequence[str],
               console: Console) -> dict[str, Result]:  # fmt: skip
     """Every test's result, by name. `limit` is the seconds that one may take."""
-    pool = [Worker([sys.executable, str(WORKER), engine, *options]) for _ in range(workers)]
+    # Making the data of all tests takes a while.
+    pool = [Worker([sys.executable, str(WORKER), engine, *options], start_limit=900) for _ in range(workers)]
     free = list(pool)
     results: dict[str, Result] = {}
 

@@ -4,11 +4,13 @@ from tensorc.frontend.operators import (
     activations,
     arithmetic,
     constants,
+    host,
     indexing,
     movement,
     normalization,
     products,
     reductions,
+    sequences,
     windows,
 )
 from tensorc.frontend.registry import find_rule, known_domains, supported_operators
@@ -18,12 +20,14 @@ __all__ = [
     "arithmetic",
     "constants",
     "find_rule",
+    "host",
     "indexing",
     "known_domains",
     "movement",
     "normalization",
     "products",
     "reductions",
+    "sequences",
     "supported_operators",
     "windows",
 ]

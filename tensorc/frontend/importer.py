@@ -22,6 +22,7 @@ from tensorc.dynamic.stage import HostCall, Stage
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call, NeedsValueError
 from tensorc.frontend.emitter import Emitter
+from tensorc.frontend.fallback import ONNX_RUNTIME, on_onnx_runtime
 from tensorc.frontend.inline import reads, subgraphs
 from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel, Source, read_model
@@ -58,14 +59,19 @@ def import_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = 
     return open_model(source, shapes).static()
 
 
-def open_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None) -> StagedModel:
-    """Read a model and what it declares. Raises as `import_model` does."""
-    return reopen(_inlined(read_model(source)), shapes or {})
+def open_model(
+    source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None, fallback: bool = False
+) -> StagedModel:
+    """Read a model and what it declares. With `fallback`, what has no rule is left to ONNX Runtime, between stages.
+
+    Raises as `import_model` does.
+    """
+    return reopen(_inlined(read_model(source)), shapes or {}, fallback)
 
 
-def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> StagedModel:
+def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]], fallback: bool) -> StagedModel:
     """As `open_model`, for one that was opened before and stored."""
-    return StagedModel(model, _opset(model), declared_inputs(model, shapes))
+    return StagedModel(model, _opset(model), declared_inputs(model, shapes), fallback)
 
 
 def _inlined(model: LoadedModel) -> LoadedModel:
@@ -97,6 +103,7 @@ class StagedModel:
     model: LoadedModel
     opset: int
     inputs: Sequence[Declared]
+    fallback: bool = False
 
     @property
     def outputs(self) -> list[Declared]:
@@ -112,7 +119,7 @@ class StagedModel:
         graph = self.model.proto.graph
         bound: dict[str, Bound] = {name: bound_of(name, kind) for name, kind in kinds.items()}
         work = tuple(Work(node, self.opset) for node in graph.node)
-        return _translated(self.model, _State(work, bound, {}))
+        return _Importer(self, _State(work, bound, {})).run()
 
     @cached_property
     def first(self) -> ImportedStage:
@@ -152,7 +159,7 @@ class ImportedStage:
     stage: Stage
     #: Whether the stage's graph is all of the model, from its inputs to its outputs, in order.
     is_whole: bool
-    _model: LoadedModel
+    _model: StagedModel
     _rest: _State
     #: What the demands are called in the model.
     _asked: Sequence[str]
@@ -164,15 +171,11 @@ class ImportedStage:
         bound = {**self._rest.bound, **{n: bound_of(n, kind) for n, kind in zip(names, kinds, strict=True) if n}}
         known = {**self._rest.known, **dict(zip(self._asked, values, strict=True))}
         given = self._rest.given.union(names)
-        return _translated(self._model, _State(self._rest.work, bound, known, given, False))
+        return _Importer(self._model, _State(self._rest.work, bound, known, given, False)).run()
 
     def why(self) -> str:
         """Why there is a next stage."""
         return "; ".join(self._reasons) or "its inputs or outputs are not all tensors"
-
-
-def _translated(model: LoadedModel, state: _State) -> ImportedStage:
-    return _Importer(model, state).run()
 
 
 @dataclass
@@ -187,8 +190,9 @@ class _Found:
 class _Importer:
     """Translates one stage."""
 
-    def __init__(self, model: LoadedModel, state: _State):
-        self.model = model
+    def __init__(self, staged: StagedModel, state: _State):
+        self.staged = staged
+        self.model = model = staged.model
         self.state = state
         self.proto = model.proto.graph
         self.graph = Graph(self.proto.name or "main")
@@ -274,7 +278,7 @@ class _Importer:
         read_or_made = (value for node in self.graph.nodes for value in (*node.inputs, *node.outputs))
         by_numpy = by_numpy or any(value.dtype == "string" for value in read_or_made)
         stage = Stage(self.graph, tuple(inputs), tuple(outputs), by_numpy, calls, tuple(demands.values()), results)
-        return ImportedStage(stage, whole is not None, self.model, rest, tuple(demands), self.found.reasons)
+        return ImportedStage(stage, whole is not None, self.staged, rest, tuple(demands), self.found.reasons)
 
     def whole(self) -> list[Value] | None:
         """The model's outputs, if this one stage gives them all and there are but tensors."""
@@ -294,8 +298,8 @@ class _Importer:
     def host_calls(self, exits: Exits) -> tuple[HostCall, ...]:
         calls = []
         for call, work in self.found.calls:
-            names = [*work.node.input, *(f"{_label(work.node)}/{n}" for n in range(len(call.inputs)))]
-            inputs = tuple(exits.binding(name, datum) for name, datum in zip(names, call.inputs, strict=False))
+            names = (f"{_label(work.node)}/{number}" for number in range(len(call.inputs)))
+            inputs = tuple(exits.binding(name, datum) for name, datum in zip(names, call.inputs, strict=True))
             calls.append(HostCall(call.op, inputs, tuple(work.node.output), call.attrs, _label(work.node)))
         return tuple(calls)
 
@@ -307,7 +311,7 @@ class _Importer:
         if not self.state.given.isdisjoint(node.output):
             return []
         rule = find_rule(node)
-        if rule is None and not _is_control(node):
+        if rule is None and not _is_control(node) and not self.staged.fallback:
             self.skip(node, _why_unknown(node))
             return []
         names = reads(node).union(*work.gathered)
@@ -320,8 +324,10 @@ class _Importer:
         self.emitter.name = next((name for name in node.output if name), node.op_type)
         call = Call(node, work.opset, inputs, self.emitter, self.model)
         try:
-            if rule is None:
+            if _is_control(node):
                 return expand(work, call.array)
+            if rule is None:
+                raise UnsupportedError(_why_unknown(node))
             result = rule(call)
         except NeedsValueError as need:
             value = inputs[need.index]
@@ -330,22 +336,27 @@ class _Importer:
             self.found.reasons.append(f"{domain_of(node)}.{node.op_type} ({need}; such as {_label(node)!r})")
             return self.wait(work)
         except UnsupportedError as error:
-            self.skip(node, str(error))
-            return []
+            if not self.staged.fallback:
+                self.skip(node, str(error))
+                return []
+            result = on_onnx_runtime(node, self.model, {name: self.value(name, node) for name in sorted(names)})
         except UserError:
             raise
         except (TypeError, ValueError, ArithmeticError, IndexError, IRError) as error:
             raise self.error(node, str(error)) from error
         if isinstance(result, OnHost):
             self.found.calls.append((result, work))
-            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} (done on the host; such as {_label(node)!r})")
+            where = "by ONNX Runtime" if result.op == ONNX_RUNTIME else "on the host"
+            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} (done {where}; such as {_label(node)!r})")
             self.waiting.update(name for name in node.output if name)
             return []
         self.define(node, result if isinstance(result, tuple | list) else (result,), wanted)
         return []
 
     def wait(self, work: Work) -> list[Work]:
-        for inner in _inside(work.node):  # now, lest it be found out when the model runs
+        for inner in (
+            () if self.staged.fallback else _inside(work.node)
+        ):  # now, lest it be found out when the model runs
             if find_rule(inner) is None and not _is_control(inner):
                 self.unsupported.note(inner, _why_unknown(inner))
         self.pending.append(work)

@@ -302,7 +302,9 @@ def test_endless_loops_end(staged: Callable[[onnx.ModelProto], Any], monkeypatch
     model = staged(
         model_of("""
         g (float x) => (float y) <bool go = {1}> {
-            y = Loop("", go, x) <body = b (int64 i, bool c, float v) => (bool d, float w) { d = Identity(c) w = Neg(v) }>
+            y = Loop("", go, x) <body = b (int64 i, bool c, float v) => (bool d, float w) {
+                d = Identity(c)  w = Neg(v)
+            }>
         }""")
     )
     with pytest.raises(UnsupportedError, match=r"Loop \(it makes more than 20 iterations"):

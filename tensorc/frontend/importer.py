@@ -18,6 +18,7 @@ from tensorc.frontend.call import Call
 from tensorc.frontend.emitter import Emitter
 from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel, Source, element_type, read_model
+from tensorc.frontend.regions import Region
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
 from tensorc.frontend.shapes import settle_shapes
 from tensorc.ir.graph import Graph, Value
@@ -67,10 +68,10 @@ def _opset(model: LoadedModel) -> int:
 
 
 class _Importer:
-    def __init__(self, model: LoadedModel, opset: int):
+    def __init__(self, model: LoadedModel, opset: int, proto: onnx.GraphProto | None = None):
         self.model = model
         self.opset = opset
-        self.proto = model.proto.graph
+        self.proto = proto if proto is not None else model.proto.graph
         self.graph = Graph(self.proto.name or "main")
         self.emitter = Emitter(self.graph)
         self.scope: dict[str, Value] = {}
@@ -83,7 +84,7 @@ class _Importer:
         inputs = [info for info in self.proto.input if info.name not in self.initializers]
         self.add_inputs(inputs, shapes)
         self.unsupported.note_sparse(self.proto)
-        read = {name for node in self.proto.node for name in node.input} | {info.name for info in self.proto.output}
+        read = _read_names(self.proto)
         for node in self.proto.node:
             self.translate(node, read)
         self.unsupported.check(self.model.name)
@@ -115,13 +116,13 @@ class _Importer:
             known = domain_of(node) in known_domains()
             self.skip(node, "" if known else "unknown domain")
             return
-        if any(name in self.absent for name in node.input):
+        if any(self.lacks(name) for name in node.input):
             self.absent.update(node.output)
             return
         inputs = [self.value(name, node) if name else None for name in node.input]
         self.emitter.name = next((name for name in node.output if name), node.op_type)
         try:
-            result = rule(Call(node, self.opset, inputs, self.emitter, self.model))
+            result = rule(Call(node, self.opset, inputs, self.emitter, self.model, self))
         except UnsupportedError as error:
             self.skip(node, str(error))
             return
@@ -158,6 +159,9 @@ class _Importer:
             self.scope[name] = self.graph.add_constant(constant, name)
         return self.scope.get(name)
 
+    def lacks(self, name: str) -> bool:
+        return name in self.absent
+
     def output(self, name: str) -> Value:
         found = self.find(name)
         if found is None:
@@ -166,6 +170,73 @@ class _Importer:
 
     def error(self, node: onnx.NodeProto, what: str) -> UserError:
         return UserError(f"{self.model.name}: node {_label(node)!r} ({node.op_type}): {what}")
+
+    def translate_body(self, proto: onnx.GraphProto, types: Sequence[TensorType]) -> Region:
+        """A graph that is an attribute, as a region whose first inputs are of these types."""
+        body = _Body(self, proto, Graph(proto.name or "body"))
+        names = [info.name for info in proto.input] + [""] * (len(types) - len(proto.input))
+        outputs = body.translate_all([body.graph.add_input(n, t) for n, t in zip(names, types, strict=True)])
+        body.graph.outputs = outputs
+        body.graph.remove_dead()
+        return Region(body.graph, list(body.captured))
+
+    def inline_body(self, proto: onnx.GraphProto, inputs: Sequence[Value]) -> list[Value]:
+        """What a graph that is an attribute makes of `inputs`, its nodes added to the graph around it."""
+        return _Body(self, proto, self.graph).translate_all(inputs)
+
+
+class _Body(_Importer):
+    """The translation of a graph that is an attribute of a node: it reads what the graphs around it define."""
+
+    def __init__(self, outer: _Importer, proto: onnx.GraphProto, graph: Graph):
+        super().__init__(outer.model, outer.opset, proto)
+        self.outer = outer
+        self.graph = graph
+        self.emitter = Emitter(graph)
+        #: Values of the graph around -> the inputs that stand for them.
+        self.captured: dict[Value, Value] = {}
+
+    def translate_all(self, inputs: Sequence[Value]) -> list[Value]:
+        """The outputs, with the graph's inputs given by position; there may be more than it has."""
+        self.scope.update(zip((info.name for info in self.proto.input), inputs, strict=False))
+        read = _read_names(self.proto)
+        for node in self.proto.node:
+            self.translate(node, read)
+        self.unsupported.check("its body")
+        if any(self.lacks(info.name) for info in self.proto.output):
+            raise UnsupportedError("it reads what is not supported")
+        return [self.output(info.name) for info in self.proto.output]
+
+    def lacks(self, name: str) -> bool:
+        return name not in self.scope and (name in self.absent or self.outer.lacks(name))
+
+    def find(self, name: str) -> Value | None:
+        if name in self.scope:
+            return self.scope[name]
+        if name in self.initializers:
+            self.scope[name] = self.graph.add_constant(self.model.constant(self.initializers[name]), name)
+            return self.scope[name]
+        found = self.outer.find(name)
+        if found is not None:
+            self.scope[name] = self.within(found)
+        return found and self.scope[name]
+
+    def within(self, value: Value) -> Value:
+        """A value of the graph around, as one of this graph."""
+        if self.graph is self.outer.graph:
+            return value
+        if value.constant is not None:
+            return self.graph.add_constant(value.constant, value.name)
+        if value not in self.captured:
+            self.captured[value] = self.graph.add_input(value.name, value.type)
+        return self.captured[value]
+
+
+def _read_names(proto: onnx.GraphProto) -> set[str]:
+    """By the graph's nodes and outputs, or by graphs inside it."""
+    names = {name for node in proto.node for name in node.input} | {info.name for info in proto.output}
+    bodies = (attribute.g for node in proto.node for attribute in node.attribute if attribute.HasField("g"))
+    return names.union(*map(_read_names, bodies))
 
 
 class _Unsupported:

@@ -341,7 +341,8 @@ def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
 
 
 def test_every_supported_operator_has_a_case() -> None:
-    assert {op.name for op in supported_operators()} - {c.op for c in CASES} == set()
+    elsewhere = {"If", "Loop", "Scan", "GRU", "LSTM", "RNN"}  # test_control.py and test_recurrent.py
+    assert {op.name for op in supported_operators()} - {c.op for c in CASES} == elsewhere
 
 
 def test_supported_operators_name_the_versions_that_changed_them() -> None:

@@ -66,7 +66,8 @@ def _activation(name: str, alphas: Iterator[float], betas: Iterator[float]) -> F
 
 
 def _activations(call: Call, defaults: Sequence[str], directions: int) -> list[list[Function]]:
-    """Of each direction, clipping included."""
+    """Of each direction, clipping included: of what goes into a gate, as ONNX Runtime reads the standard, not of an
+    LSTM's cell on its way out."""
     names = call.attr("activations")
     names = [name.decode() for name in names] if names else [*defaults] * directions
     if len(names) != len(defaults) * directions:
@@ -75,7 +76,7 @@ def _activations(call: Call, defaults: Sequence[str], directions: int) -> list[l
     limit = call.attr("clip")
     functions = [_activation(name, alphas, betas) for name in names]
     if limit is not None:
-        functions = [_after_clip(function, abs(limit)) for function in functions]
+        functions = [f if i % len(defaults) == 2 else _after_clip(f, abs(limit)) for i, f in enumerate(functions)]
     return [functions[i : i + len(defaults)] for i in range(0, len(functions), len(defaults))]
 
 

@@ -16,7 +16,8 @@ import onnx.inliner
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call
 from tensorc.frontend.emitter import Emitter
-from tensorc.frontend.operators import find_rule, known_domains
+from tensorc.frontend.functions import PREVIEW, body_of, is_function
+from tensorc.frontend.operators import find_rule
 from tensorc.frontend.reader import LoadedModel, Source, element_type, read_model
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
 from tensorc.frontend.shapes import settle_shapes
@@ -70,6 +71,8 @@ class _Importer:
     def __init__(self, model: LoadedModel, opset: int):
         self.model = model
         self.opset = opset
+        #: Function bodies around the node at hand.
+        self.depth = 0
         self.proto = model.proto.graph
         self.graph = Graph(self.proto.name or "main")
         self.emitter = Emitter(self.graph)
@@ -111,9 +114,8 @@ class _Importer:
 
     def translate(self, node: onnx.NodeProto, read: set[str]) -> None:
         rule = find_rule(node)
-        if rule is None:
-            known = domain_of(node) in known_domains()
-            self.skip(node, "" if known else "unknown domain")
+        if rule is None and not is_function(node, self.opset):
+            self.skip(node, "" if domain_of(node) in (STANDARD, PREVIEW) else "unknown domain")
             return
         if any(name in self.absent for name in node.input):
             self.absent.update(node.output)
@@ -121,6 +123,9 @@ class _Importer:
         inputs = [self.value(name, node) if name else None for name in node.input]
         self.emitter.name = next((name for name in node.output if name), node.op_type)
         try:
+            if rule is None:
+                self.expand(node, inputs, read)
+                return
             result = rule(Call(node, self.opset, inputs, self.emitter, self.model))
         except UnsupportedError as error:
             self.skip(node, str(error))
@@ -130,6 +135,17 @@ class _Importer:
         except (TypeError, ValueError, ArithmeticError, IndexError, IRError) as error:
             raise self.error(node, str(error)) from error
         self.define(node, (result,) if isinstance(result, Value) else result, read)
+
+    def expand(self, node: onnx.NodeProto, inputs: Sequence[Value | None], read: set[str]) -> None:
+        """Translate the function body that the standard has for `node` in its place."""
+        body = body_of(node, self.opset, inputs, self.depth)
+        outside = self.opset
+        self.opset, self.depth = body.opset, self.depth + 1
+        try:
+            for inner in body.nodes:
+                self.translate(inner, read | body.read)
+        finally:
+            self.opset, self.depth = outside, self.depth - 1
 
     def define(self, node: onnx.NodeProto, results: Sequence[Value], read: set[str]) -> None:
         for index, name in enumerate(node.output):

@@ -11,7 +11,7 @@ from tensorc.frontend.operators import (
     reductions,
     windows,
 )
-from tensorc.frontend.registry import find_rule, known_domains, supported_operators
+from tensorc.frontend.registry import find_rule
 
 __all__ = [
     "activations",
@@ -19,11 +19,9 @@ __all__ = [
     "constants",
     "find_rule",
     "indexing",
-    "known_domains",
     "movement",
     "normalization",
     "products",
     "reductions",
-    "supported_operators",
     "windows",
 ]

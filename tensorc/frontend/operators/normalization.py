@@ -12,7 +12,6 @@ from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
 
-
 #: The opset from which on training is an attribute; before, it showed in how many results were asked for.
 _TRAINING_MODE = 14
 

@@ -31,13 +31,14 @@ class Scores:
 
 def recognize_attention(node: Node, build: Builder) -> Value | None:
     weights, guard = _unguarded(node.inputs[0], build)
-    softmax = producer(weights, "softmax")
+    softmax = producer(_before_cast(weights, build), "softmax")
     rank = node.output.type.rank
     if softmax is None or rank not in (3, 4) or not is_float(node.output.dtype):
         return None
     if softmax.attrs["axis"] != rank - 1 or not private(softmax.output, build.graph):
         return None
-    scores = _scores(softmax.inputs[0], build)
+    exponents = _before_cast(softmax.inputs[0], build)
+    scores = _scores(exponents, build) if exponents.dtype == node.output.dtype else None
     if scores is None:
         return None
     values = _rows(node.inputs[1], not node.attrs["transpose_b"], build)
@@ -64,6 +65,15 @@ def _unguarded(value: Value, build: Builder) -> tuple[Value, tuple[Value, Value]
     rows, zero, weights = node.inputs
     is_whole_rows = rows.shape[-1:] in ((), (1,)) and weights.type == value.type
     return (weights, (rows, zero)) if is_whole_rows and scalar(zero) == 0 else (value, None)
+
+
+def _before_cast(value: Value, build: Builder) -> Value:
+    """Softmax of 16-bit floats may be taken in float32, as the operator does everything."""
+    node = producer(value, "cast")
+    if node is None or not private(value, build.graph):
+        return value
+    wide, narrow = sorted((value.dtype, node.inputs[0].dtype), key=lambda dtype: dtype != "float32")
+    return node.inputs[0] if wide == "float32" and narrow in ("float16", "bfloat16") else value
 
 
 def _by_query(rows: Value, rank: int, build: Builder) -> Value:

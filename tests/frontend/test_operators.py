@@ -104,6 +104,9 @@ UNARY = [
     case("Relu", 14, X.astype(np.int32)),
     case("Not", 7, X > 0),
     case("Abs", 13, I64),
+    case("Shrink", 9, X),
+    case("Shrink", 9, X, lambd=1.0, bias=0.25),
+    *(case("Shrink", 9, np.arange(9, dtype=dtype), lambd=2.5, bias=1.0) for dtype in ("uint8", "int32")),
     case("Gelu", 20, X),
     case("Gelu", 20, X, approximate="tanh"),
     case("Swish", 24, X),
@@ -197,6 +200,7 @@ _STATS = (_random(4), _random(4) + 1, _random(4), np.abs(_random(4)) + 0.5)
 NORMALIZATION = [
     *(case("BatchNormalization", opset, IMAGE, *_STATS, epsilon=1e-3) for opset in (7, 9, 14, 15)),
     case("BatchNormalization", 9, IMAGE[:, :, 0, 0], *_STATS),
+    case("BatchNormalization", 15, X[0, 0], *(stat[:1] for stat in _STATS)),
     case("BatchNormalization", 7, IMAGE, *(_random(4, 7, 6) + 3 + i for i in range(4)), spatial=0),
     *(case("BatchNormalization", opset, IMAGE, *_STATS, outputs=3, training_mode=1) for opset in (14, 15)),
     case("BatchNormalization", 15, IMAGE[:, :, 0, 0], *_STATS, outputs=3, training_mode=1, momentum=0.3, epsilon=0.1),

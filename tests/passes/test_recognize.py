@@ -303,6 +303,18 @@ def test_rows_without_weights(rows, turned, becomes):
     )
 
 
+def test_softmax_of_short_floats_in_float32(becomes):
+    def short(text):
+        return text.replace("f32", "f16")
+
+    rest = short(REST).replace("%p = softmax(%sc) {axis=3} : f16", "%w = cast(%sc) {to='float32'} : f32").replace(
+        " %o =", " %pw = softmax(%w) {axis=3} : f32[2,4,3,5] %p = cast(%pw) {to='float16'} : f16[2,4,3,5] %o ="
+    )  # fmt: skip
+    head = f"graph @main({short(Q)}) {{"
+    before = f"{head} {short(HEADS + PRODUCT + SCALED)} {rest}"
+    becomes(canonical_passes(), before, f"{head} {short(ATTENTION)}", tolerance=2e-3)
+
+
 SHARED = "%q: f32[2,3,4,6], %k: f32[2,5,2,6], %v: f32[2,5,2,6]"
 
 

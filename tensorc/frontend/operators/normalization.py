@@ -19,6 +19,8 @@ _TRAINING_MODE = 14
 @operator("BatchNormalization")
 def _batch_norm(call: Call) -> Value | tuple[Value, ...]:
     x, epsilon = call.input(0), call.attr("epsilon", 1e-5)
+    if not x.shape:
+        raise TypeError("a scalar is no batch")
     if call.attr("training_mode", 0) and call.opset >= _TRAINING_MODE:
         return _batch_norm_in_training(call)
     parameters = [call.cast(call.input(index), x.dtype) for index in range(1, 5)]
@@ -26,7 +28,8 @@ def _batch_norm(call: Call) -> Value | tuple[Value, ...]:
         scale, bias, mean, variance = parameters
         factor = call("mul", scale, _inverse_root(call, variance, epsilon))
         return call("add", call("mul", call("sub", x, mean), factor), bias)
-    return call("batch_norm", x, *parameters, epsilon=epsilon)
+    channels = x if len(x.shape) > 1 else call.reshape(x, (*shape_of(x), 1))  # a list is of one channel
+    return call.reshape(call("batch_norm", channels, *parameters, epsilon=epsilon), shape_of(x))
 
 
 def _batch_norm_in_training(call: Call) -> tuple[Value, ...]:
@@ -98,7 +101,7 @@ def _centred(call: Call, x: Value, epsilon: float) -> Value:
 
 
 def _per_channel(call: Call, value: Value, rank: int) -> Value:
-    return call.reshape(value, (*shape_of(value), *(1,) * (rank - 2)))
+    return call.reshape(value, (*shape_of(value), *(1,) * max(rank - 2, 0)))
 
 
 @operator("InstanceNormalization")

@@ -16,8 +16,8 @@ import onnx.inliner
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call
 from tensorc.frontend.emitter import Emitter
-from tensorc.frontend.functions import PREVIEW, body_of, is_function
-from tensorc.frontend.operators import find_rule
+from tensorc.frontend.functions import body_of, is_function
+from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel, Source, element_type, read_model
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
 from tensorc.frontend.shapes import settle_shapes
@@ -115,7 +115,8 @@ class _Importer:
     def translate(self, node: onnx.NodeProto, read: set[str]) -> None:
         rule = find_rule(node)
         if rule is None and not is_function(node, self.opset):
-            self.skip(node, "" if domain_of(node) in (STANDARD, PREVIEW) else "unknown domain")
+            known = domain_of(node) in known_domains()
+            self.skip(node, "" if known else "unknown domain")
             return
         if any(name in self.absent for name in node.input):
             self.absent.update(node.output)

@@ -50,6 +50,10 @@ def find_rule(node: onnx.NodeProto) -> Rule | None:
     return _RULES.get((domain_of(node), node.op_type))
 
 
+def known_domains() -> set[str]:
+    return {domain for domain, _ in _RULES}
+
+
 def ruled_operators() -> set[tuple[str, str]]:
     """(domain, name) of every operator that has a rule."""
     return set(_RULES)

@@ -11,7 +11,7 @@ from tensorc.frontend.operators import (
     reductions,
     windows,
 )
-from tensorc.frontend.registry import find_rule
+from tensorc.frontend.registry import find_rule, known_domains
 
 __all__ = [
     "activations",
@@ -19,6 +19,7 @@ __all__ = [
     "constants",
     "find_rule",
     "indexing",
+    "known_domains",
     "movement",
     "normalization",
     "products",

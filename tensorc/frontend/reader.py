@@ -170,6 +170,12 @@ def element_type(code: int) -> str:
     return name
 
 
+def element_code(dtype: str) -> int:
+    """ONNX's number of an element type."""
+    text = dtype == "string"
+    return onnx.TensorProto.STRING if text else onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
+
+
 def read_model(source: Source) -> LoadedModel:
     """Parse a model without its weights' data. UserError when it is none, or its file cannot be read."""
     if isinstance(source, onnx.ModelProto):

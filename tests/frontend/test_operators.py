@@ -18,7 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tensorc.frontend import import_model, supported_operators
 from tensorc.frontend.operators import control, host, recurrent, sequences
-from tensorc.frontend.registry import find_rule
+from tensorc.frontend.registry import find_rule, ruled_operators
 from tensorc.ir import evaluate, parse_graph
 
 _ORT_REFUSES = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
@@ -105,6 +105,9 @@ UNARY = [
     case("Relu", 14, X.astype(np.int32)),
     case("Not", 7, X > 0),
     case("Abs", 13, I64),
+    case("Shrink", 9, X),
+    case("Shrink", 9, X, lambd=1.0, bias=0.25),
+    *(case("Shrink", 9, np.arange(9, dtype=dtype), lambd=2.5, bias=1.0) for dtype in ("uint8", "int32")),
     case("Gelu", 20, X),
     case("Gelu", 20, X, approximate="tanh"),
     case("Swish", 24, X),
@@ -198,7 +201,12 @@ _STATS = (_random(4), _random(4) + 1, _random(4), np.abs(_random(4)) + 0.5)
 NORMALIZATION = [
     *(case("BatchNormalization", opset, IMAGE, *_STATS, epsilon=1e-3) for opset in (7, 9, 14, 15)),
     case("BatchNormalization", 9, IMAGE[:, :, 0, 0], *_STATS),
+    case("BatchNormalization", 15, X[0, 0], *(stat[:1] for stat in _STATS)),
+    case("BatchNormalization", 7, IMAGE, *(_random(4, 7, 6) + 3 + i for i in range(4)), spatial=0),
+    *(case("BatchNormalization", opset, IMAGE, *_STATS, outputs=3, training_mode=1) for opset in (14, 15)),
+    case("BatchNormalization", 15, IMAGE[:, :, 0, 0], *_STATS, outputs=3, training_mode=1, momentum=0.3, epsilon=0.1),
     case("LayerNormalization", 17, X, X[0, 0], X[1, 1]),
+    case("LayerNormalization", 17, X, X[0], outputs=3, axis=-2, epsilon=1e-2),
     case("LayerNormalization", 17, X, X[0], axis=1, epsilon=1e-2),
     case("LayerNormalization", 17, X, X[0, 0, :1], axis=-1),
     case("RMSNormalization", 23, X, X[0, 0]),
@@ -207,6 +215,11 @@ NORMALIZATION = [
     case("GroupNormalization", 21, IMAGE, *_STATS[:2], num_groups=2),
     case("LRN", 7, IMAGE, size=3),
     case("LRN", 13, IMAGE, size=5, alpha=0.1, beta=0.5, bias=2.0),
+    case("LpNormalization", 7, X),
+    case("LpNormalization", 22, np.where(X > -1, X, 0) * (X[:, 1:2] > 0), p=1, axis=0),
+    case("Hardmax", 7, np.round(X)),
+    case("Hardmax", 11, np.round(X), axis=2),
+    *(case("Hardmax", 13, np.round(X), axis=axis) for axis in (0, 1, -1)),
     *(case(op, opset, X) for op in ("Softmax", "LogSoftmax") for opset in (7, 11, 13)),
     *(case("Softmax", opset, X, axis=axis) for opset in (11, 13) for axis in (0, 1, -1)),
 ]
@@ -345,9 +358,9 @@ def test_every_supported_operator_has_a_case() -> None:
     """Or tests of their own: tests/dynamic, test_control.py, test_recurrent.py."""
     elsewhere = {module.__name__ for module in (control, host, recurrent, sequences)}
     here = {
-        op.name
-        for op in supported_operators()
-        if find_rule(helper.make_node(op.name, [], [])).__module__ not in elsewhere
+        name
+        for domain, name in ruled_operators()
+        if find_rule(helper.make_node(name, [], [], domain=domain)).__module__ not in elsewhere
     }
     assert here - {c.op for c in CASES} == set()
 

@@ -15,7 +15,7 @@ from tensorc.frontend.operators import (
     sequences,
     windows,
 )
-from tensorc.frontend.registry import find_rule, known_domains, supported_operators
+from tensorc.frontend.registry import find_rule, known_domains
 
 __all__ = [
     "activations",
@@ -32,6 +32,5 @@ __all__ = [
     "recurrent",
     "reductions",
     "sequences",
-    "supported_operators",
     "windows",
 ]

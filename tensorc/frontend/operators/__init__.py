@@ -3,11 +3,13 @@
 from tensorc.frontend.operators import (
     activations,
     arithmetic,
+    casts,
     constants,
     indexing,
     movement,
     normalization,
     products,
+    quantization,
     reductions,
     windows,
 )
@@ -16,6 +18,7 @@ from tensorc.frontend.registry import find_rule, known_domains, supported_operat
 __all__ = [
     "activations",
     "arithmetic",
+    "casts",
     "constants",
     "find_rule",
     "indexing",
@@ -23,6 +26,7 @@ __all__ = [
     "movement",
     "normalization",
     "products",
+    "quantization",
     "reductions",
     "supported_operators",
     "windows",

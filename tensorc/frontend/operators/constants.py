@@ -82,13 +82,3 @@ def _dropout(call: Call) -> tuple[Value, Value]:
         raise UnsupportedError("it is in training mode")
     kept = Constant.full(TensorType("bool" if call.opset >= 10 else x.dtype, x.shape), 1)
     return x, call.constant(kept)
-
-
-@operator("Cast")
-def _cast(call: Call) -> Value:
-    return call.cast(call.input(0), element_type(call.required("to")))
-
-
-@operator("CastLike")
-def _cast_like(call: Call) -> Value:
-    return call.cast(call.input(0), call.input(1).dtype)

@@ -181,13 +181,34 @@ _WRAPPING = frozenset({"add", "sub", "mul"})
 
 
 def _wrapped(e: Elements, op: str, a: Expr, b: Expr, dtype: str) -> Expr:
-    """Integer arithmetic modulo the type's range. A compiler takes it that 32 bits or more do not overflow (and TVM
-    that nothing does): in more bits they do not, and LLVM takes the wider arithmetic back."""
+    """Integer arithmetic modulo the type's range. TVM tells LLVM that 32 bits or more do not overflow, and LLVM uses it:
+    in more bits they do not, and LLVM takes the wider arithmetic back. 64 bits go by halves."""
     if bits_of(dtype) < 64:
         wide = "uint64" if op == "mul" and dtype == "uint32" else "int64"
         return tir.cast(_INFIX[op](tir.cast(a, wide), tir.cast(b, wide)), dtype)
-    a, b = (tir.cast(e.builder.keep(x), "int64") for x in (a, b))
-    return tir.cast(e.builder.keep(_INFIX[op](a, b)), dtype)
+    keep = e.builder.keep
+    a, b = (keep(tir.cast(keep(x), "uint64")) for x in (a, b))
+    if op == "mul":
+        (low_a, high_a), (low_b, high_b) = _halves(a), _halves(b)
+        crossed = keep(_halves(low_a * high_b)[0] + _halves(high_a * low_b)[0])
+        result = _added(e, keep(low_a * low_b), tir.shift_left(crossed, 32))
+    elif op == "sub":
+        result = _added(e, a, tir.bitwise_not(b), carry=1)
+    else:
+        result = _added(e, a, b)
+    return tir.cast(result, dtype)
+
+
+def _halves(x: Expr) -> tuple[Expr, Expr]:
+    return tir.bitwise_and(x, (1 << 32) - 1), tir.shift_right(x, 32)
+
+
+def _added(e: Elements, a: Expr, b: Expr, carry: int = 0) -> Expr:
+    """a + b + carry of unsigned 64 bits, modulo 2^64."""
+    (low_a, high_a), (low_b, high_b) = _halves(a), _halves(b)
+    low = e.builder.keep(low_a + low_b + const(carry, "uint64"))
+    high = e.builder.keep(high_a + high_b + tir.shift_right(low, 32))
+    return e.builder.keep(tir.bitwise_or(tir.shift_left(high, 32), _halves(low)[0]))
 
 
 def _operands(e: Elements, node: Node, index: Index) -> list[Expr]:
@@ -274,7 +295,7 @@ def _integer_power(e: Elements, a: Expr, b: Expr, dtype: str) -> Expr:
     power, b = e.builder.keep(a), e.builder.keep(b)
     # Beyond 63 only the bases -1, 0 and 1 do not overflow: the exponent's parity is all that matters.
     odd = tir.compare("not_equal", tir.bitwise_and(b, 1), zero)
-    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), tir.bitwise_and(b, 1) + 62, b))
+    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), tir.bitwise_and(b, 1) + const(62, dtype), b))
     result: Expr = one
     for bit in range(6):
         taken = tir.compare("not_equal", tir.bitwise_and(left, 1 << bit), zero)

@@ -150,7 +150,7 @@ def _conv_integer(call: Call) -> Value:
 
 @operator("QLinearConv")
 def _qlinear_conv(call: Call) -> Value:
-    """The bias is int32 in units of the product of the scales; the filter's scale may have one for each output channel."""
+    """The bias is in units of the product of the scales; the filters may have a scale each."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (call.input(i) for i in range(8))
     total = convolve(call, _centred(call, x, x_zero, 0), _centred(call, w, w_zero, 0), call.optional(8))
     scale = call("mul", call.reshape(x_scale, ()), _along(call, w_scale, total, 1))

@@ -181,7 +181,7 @@ _WRAPPING = frozenset({"add", "sub", "mul"})
 
 
 def _wrapped(e: Elements, op: str, a: Expr, b: Expr, dtype: str) -> Expr:
-    """Integer arithmetic modulo the type's range. TVM tells LLVM that 32 bits or more do not overflow, and LLVM uses it:
+    """Integer arithmetic modulo the type's range. TVM tells LLVM that 32 bits or more do not overflow, which LLVM uses:
     in more bits they do not, and LLVM takes the wider arithmetic back. 64 bits go by halves."""
     if bits_of(dtype) < 64:
         wide = "uint64" if op == "mul" and dtype == "uint32" else "int64"
@@ -294,8 +294,9 @@ def _integer_power(e: Elements, a: Expr, b: Expr, dtype: str) -> Expr:
     zero, one = const(0, dtype), const(1, dtype)
     power, b = e.builder.keep(a), e.builder.keep(b)
     # Beyond 63 only the bases -1, 0 and 1 do not overflow: the exponent's parity is all that matters.
-    odd = tir.compare("not_equal", tir.bitwise_and(b, 1), zero)
-    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), tir.bitwise_and(b, 1) + const(62, dtype), b))
+    parity = tir.bitwise_and(b, 1)
+    odd = tir.compare("not_equal", parity, zero)
+    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), parity + const(62, dtype), b))
     result: Expr = one
     for bit in range(6):
         taken = tir.compare("not_equal", tir.bitwise_and(left, 1 << bit), zero)

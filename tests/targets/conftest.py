@@ -94,7 +94,7 @@ def random_array(type: TensorType, rng: np.random.Generator) -> np.ndarray:
 
 
 def expected(graph: Graph, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs of `graph` with every float type that kernels compute in replaced by float64, if bits do not matter."""
+    """The outputs of `graph` with the floats that kernels compute in replaced by float64, unless it looks at bits."""
     if any(node.op == "bitcast" for node in graph.nodes):
         return evaluate(graph, arrays)
     text = re.sub(r"\b(f16|f32)(?=\[)", "f64", print_graph(graph))

@@ -1,4 +1,4 @@
-"""Kernels on every element type: conversions to the bit, integers that wrap, float64, moves of what nothing computes in."""
+"""Kernels on every element type: conversions to the bit, integers that wrap, float64, moves of bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTEGERS = ("i64", "i32", "i16", "i8", "u64", "u32", "u16", "u8")
 
 
 def numbers_around(dtype: str) -> np.ndarray:
-    """float32: every number of a small float, those half way between neighbours, and their neighbours; what is beyond."""
+    """float32: every number of a small float, those half way between, the neighbours of both, and what is beyond."""
     exact = np.arange(256, dtype=np.uint8).view(numpy_dtype(dtype)).astype(np.float32)
     exact = np.unique(exact[np.isfinite(exact)])
     near = np.concatenate([exact, (exact[1:] / 2 + exact[:-1] / 2), exact * np.float32(1.1)])

@@ -93,8 +93,7 @@ def _dynamic_quantize_linear(call: Call) -> tuple[Value, Value, Value]:
     low = call("min", call("reduce_min", x, axes=axes, keepdims=0), zero)
     high = call("max", call("reduce_max", x, axes=axes, keepdims=0), zero)
     span = call("sub", high, low)
-    span = call("where", call("equal", span, zero), call.like(1, x), span)
-    scale = call("div", span, call.like(255, x))
+    scale = call("where", call("equal", span, zero), call.like(1, x), call("div", span, call.like(255, x)))
     offset = call("clip", call("neg", call("div", low, scale)), min=0.0, max=255.0)
     zero_point = call.cast(call("round", offset), "uint8")
     return _quantized(call, call("div", x, scale), zero_point, "uint8"), scale, zero_point

@@ -38,6 +38,7 @@ class CpuTarget(Target):
         from passes.fold import FoldConstants
         from passes.fusion import FuseGroups
         from passes.layout import BlockLayout, PackMatmulWeights
+        from passes.legalize import Legalize
         from passes.memory import InsertCopies
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
@@ -46,6 +47,7 @@ class CpuTarget(Target):
         block = vector_bits // 32
         return [
             *canonical_passes(),
+            Legalize(),
             SpellOut(_lacks_kernel),
             BlockLayout(block),
             PackMatmulWeights(block),

@@ -326,7 +326,46 @@ CONSTANTS = [
     case("Cast", 13, X > 0, to=TensorProto.FLOAT),
     case("CastLike", 15, X, I64),
 ]
-CASES = [*UNARY, *BINARY, *CLIP, *PRODUCTS, *WINDOWS, *NORMALIZATION, *REDUCTIONS, *MOVEMENT, *INDEXING, *CONSTANTS]
+U8 = _random(2, 3, 4, dtype="uint8", low=0, high=255)
+I8 = _random(2, 3, 4, dtype="int8", low=-128, high=127)
+SCALE = np.float32(0.013)
+SCALES = np.array([0.01, 0.02, 0.05], np.float32)
+TYPES = [
+    *(case("BitShift", 11, U8, U8 % 9, direction=direction) for direction in ("LEFT", "RIGHT")),
+    *(case(op, 18, I64, DIVISOR) for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")),
+    case("BitwiseNot", 18, U8),
+    case("BitCast", 26, X, to=TensorProto.INT32),
+    case("QuantizeLinear", 10, X, SCALE, np.uint8(120)),
+    case("QuantizeLinear", 10, X, SCALE),
+    case("QuantizeLinear", 13, X, SCALES, np.array([3, -5, 0], np.int8)),
+    case("QuantizeLinear", 13, X, np.array([0.1, 0.2, 0.3, 0.01], np.float32), np.zeros(4, np.int8), axis=-1),
+    case("QuantizeLinear", 21, X, np.float32(1e-4), np.uint16(30000)),
+    case("QuantizeLinear", 21, X, _random(2, 2, 4, low=0.01, high=0.1), np.full((2, 2, 4), 7, np.int8), block_size=2),
+    case("QuantizeLinear", 21, X, SCALE, output_dtype=TensorProto.INT16),
+    case("DequantizeLinear", 10, U8, SCALE, np.uint8(120)),
+    case("DequantizeLinear", 10, I8, SCALE),
+    case("DequantizeLinear", 13, I8, SCALES, np.array([3, -5, 0], np.int8)),
+    case("DequantizeLinear", 13, _random(5, dtype="int32", low=-900, high=900), SCALE),
+    case("DequantizeLinear", 21, U8, _random(2, 3, 2), np.full((2, 3, 2), 9, np.uint8), axis=2, block_size=3),
+    case("DequantizeLinear", 19, I8, np.float16(0.013), np.int8(4)),
+    case("DynamicQuantizeLinear", 11, X, outputs=3),
+    case("DynamicQuantizeLinear", 11, POSITIVE, outputs=3),
+    case("DynamicQuantizeLinear", 11, 0 * X, outputs=3),
+    case("MatMulInteger", 10, U8, U8.transpose(0, 2, 1)),
+    case("MatMulInteger", 10, U8, I8[0].T, np.uint8(13), np.array([1, -2], np.int8)[:1]),
+    case("MatMulInteger", 10, U8[0], I8[0].T.copy(), np.uint8(13), np.array([1, -2, 7], np.int8)),
+    case("QLinearMatMul", 10, U8, SCALE, np.uint8(99), U8.transpose(0, 2, 1), SCALE, np.uint8(3), np.float32(0.2),
+         np.uint8(130)),
+    case("QLinearMatMul", 10, U8[0], SCALE, np.uint8(99), I8[0].T.copy(), SCALES, np.array([3, -5, 0], np.int8),
+         np.float32(0.2), np.uint8(130)),
+    case("ConvInteger", 10, _random(1, 2, 7, 6, dtype="uint8", low=0, high=255),
+         _random(4, 2, 3, 3, dtype="uint8", low=0, high=255), np.uint8(12), np.uint8(7), pads=[1, 0, 1, 2]),
+    case("QLinearConv", 10, _random(1, 2, 7, 6, dtype="uint8", low=0, high=255), SCALE, np.uint8(120),
+         _random(3, 2, 3, 3, dtype="int8", low=-128, high=127), SCALES, np.zeros(3, np.int8), np.float32(0.3),
+         np.uint8(100), _random(3, dtype="int32", low=-999, high=999), strides=[2, 1]),
+]  # fmt: skip
+CASES = [*UNARY, *BINARY, *CLIP, *PRODUCTS, *WINDOWS, *NORMALIZATION, *REDUCTIONS, *MOVEMENT, *INDEXING, *CONSTANTS,
+         *TYPES]  # fmt: skip
 
 
 def _agree(got: list[np.ndarray], want: list[np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 from tensorc.frontend.operators import (
     activations,
     arithmetic,
+    casts,
     constants,
     control,
     host,
@@ -10,6 +11,7 @@ from tensorc.frontend.operators import (
     movement,
     normalization,
     products,
+    quantization,
     recurrent,
     reductions,
     sequences,
@@ -20,6 +22,7 @@ from tensorc.frontend.registry import find_rule, known_domains
 __all__ = [
     "activations",
     "arithmetic",
+    "casts",
     "constants",
     "control",
     "find_rule",
@@ -29,6 +32,7 @@ __all__ = [
     "movement",
     "normalization",
     "products",
+    "quantization",
     "recurrent",
     "reductions",
     "sequences",

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx
 
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
-from tensorc.frontend.scope import OnHost
 from tensorc.ir.graph import Constant, Value
 from tensorc.ir.types import TensorType
 
@@ -74,18 +72,3 @@ def _dropout(call: Call) -> tuple[Value, Value]:
         raise UnsupportedError("it is in training mode")
     kept = Constant.full(TensorType("bool" if call.opset >= 10 else x.dtype, x.shape), 1)
     return x, call.constant(kept)
-
-
-@operator("Cast")
-def _cast(call: Call) -> Value | OnHost:
-    x, to = call.input(0), call.required("to")
-    if to == onnx.TensorProto.STRING:
-        return OnHost("cast_to_string", [x])
-    if x.dtype == "string":
-        return OnHost("cast_from_string", [x], {"to": element_type(to)})
-    return call.cast(x, element_type(to))
-
-
-@operator("CastLike")
-def _cast_like(call: Call) -> Value:
-    return call.cast(call.input(0), call.input(1).dtype)

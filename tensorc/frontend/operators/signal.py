@@ -65,11 +65,8 @@ def _mel_weight_matrix(call: Call) -> Value:
 def _dft(call: Call) -> Value:
     x = call.input(0)
     rank = len(x.shape)
-    if call.opset < 20:
-        axis = call.attr("axis", 1)
-    else:
-        axis = -2 if call.optional(2) is None else call.number(2)
-    axis = axis_of(axis, rank)
+    default = call.attr("axis", 1) if call.opset < 20 else -2
+    axis = axis_of(default if call.optional(2) is None else call.number(2), rank)
     if axis == rank - 1 or shape_of(x)[-1] not in (1, 2):
         raise ValueError(f"axis {axis} of {x.type} holds no signal: the last axis is a number's 1 or 2 parts")
     inverse, onesided = bool(call.attr("inverse", 0)), bool(call.attr("onesided", 0))
@@ -88,10 +85,8 @@ def _stft(call: Call) -> Value:
     shape = shape_of(x)
     if len(shape) not in (2, 3) or step < 1:
         raise ValueError(f"frames {step} apart of {x.type}: a signal is [batch, length, 1 or 2]")
-    if call.optional(3) is not None:
-        length = call.number(3)
-    else:
-        length = shape[1] if window is None else shape_of(window)[0]
+    default = shape[1] if window is None else shape_of(window)[0]
+    length = default if call.optional(3) is None else call.number(3)
     if not 0 < length <= shape[1] or (window is not None and shape_of(window) != (length,)):
         raise ValueError(f"frames of {length} do not fit {x.type}" + (f" and {window.type}" if window else ""))
     count = (shape[1] - length) // step + 1
@@ -172,7 +167,8 @@ def _half_inverse(length: int, parts: int) -> np.ndarray:
     half = np.arange(length // 2 + 1)
     turns = np.outer(half, np.arange(length)) % length / length
     double = np.where((half == 0) | (2 * half == length), 1, 2)[:, None, None, None]
-    return (double * _matrix(turns, 1, 1 / length)[..., :1])[:, :parts]
+    matrix: np.ndarray = double * _matrix(turns, 1, 1 / length)[..., :1]
+    return matrix[:, :parts]
 
 
 def _product(call: Call, x: Value, matrix: np.ndarray) -> Value:

@@ -10,14 +10,14 @@ from tensorc.ir.graph import Value
 
 
 @dataclass(frozen=True)
-class _Window:
+class Window:
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
 
 
-def _window(call: Call, x: Value, kernel: tuple[int, ...]) -> _Window:
+def window_of(call: Call, x: Value, kernel: tuple[int, ...]) -> Window:
     """The window's attributes with their defaults, `auto_pad` worked out."""
     spatial = shape_of(x)[2:]
     if len(kernel) != len(spatial) or not spatial:
@@ -41,7 +41,7 @@ def _window(call: Call, x: Value, kernel: tuple[int, ...]) -> _Window:
         pads = (0,) * 2 * len(kernel)
     elif mode != "NOTSET":
         raise ValueError(f"auto_pad {mode!r} is none of NOTSET, SAME_UPPER, SAME_LOWER, VALID")
-    return _Window(kernel, strides, pads, dilations)
+    return Window(kernel, strides, pads, dilations)
 
 
 def _same_pads(
@@ -64,7 +64,7 @@ def _conv(call: Call) -> Value:
     kernel = shape_of(w)[2:]
     if call.attr("kernel_shape", kernel) != kernel:
         raise ValueError(f"kernel_shape {list(call.attr('kernel_shape'))} is not that of the filter {w.type}")
-    window = _window(call, x, kernel)
+    window = window_of(call, x, kernel)
     result = call(
         "conv", x, w, strides=window.strides, pads=window.pads, dilations=window.dilations, groups=call.attr("group", 1)
     )
@@ -77,7 +77,7 @@ def _conv(call: Call) -> Value:
 
 def _pool(call: Call, op: str, **extra: int) -> Value:
     x = call.input(0)
-    window = _window(call, x, call.required("kernel_shape"))
+    window = window_of(call, x, call.required("kernel_shape"))
     return call(
         op, x, kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
         ceil=call.attr("ceil_mode", 0), **extra,

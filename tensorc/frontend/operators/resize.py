@@ -1,6 +1,6 @@
-"""Resize and Upsample: one axis after the other, each element a weighted sum of few of its row.
+"""Resize, Upsample and CenterCropPad.
 
-Where they are taken from and what they weigh is known when a model is compiled. A kernel of interpolation (a triangle,
+One axis is resized after the other, each element of the result a weighted sum of few elements of a row. Where they are taken from and what they weigh is known when a model is compiled. A kernel of interpolation (a triangle,
 or a cubic) is laid around the place in the row that an element comes from; antialiasing stretches it.
 """
 
@@ -52,7 +52,9 @@ class _Method:
 @operator("Resize")
 def _resize(call: Call) -> Value:
     if call.opset < 11:
-        return _resized(call, _scaled(call, call.array(1)), _Method(call.attr("mode", "nearest"), "asymmetric", "floor"))
+        return _resized(
+            call, _scaled(call, call.array(1)), _Method(call.attr("mode", "nearest"), "asymmetric", "floor")
+        )
     method = _Method(
         call.attr("mode", "nearest"),
         call.attr("coordinate_transformation_mode", "half_pixel"),
@@ -86,6 +88,23 @@ def _upsample(call: Call) -> Value:
     return _resized(call, _scaled(call, scales), _Method(mode, "asymmetric", "floor"))
 
 
+@operator("CenterCropPad")
+def _center_crop_pad(call: Call) -> Value:
+    """A negative width of padding crops. Of an odd difference the greater half is at the end."""
+    x, sizes = call.input(0), call.ints(1)
+    rank = len(x.shape)
+    axes = [axis_of(axis, rank) for axis in call.attr("axes", tuple(range(rank)))]
+    if len(sizes) != len(axes) or min(sizes, default=0) < 0:
+        raise ValueError(f"the sizes {list(sizes)} are not one for each of {len(axes)} axes")
+    before, after = [0] * rank, [0] * rank
+    for axis, size in zip(axes, sizes, strict=True):
+        difference = size - shape_of(x)[axis]
+        half = abs(difference) // 2
+        before[axis] = half if difference > 0 else -half
+        after[axis] = difference - before[axis]
+    return call("pad", x, before=tuple(before), after=tuple(after), mode="constant", value=0)
+
+
 def _given(call: Call, index: int) -> bool:
     """Whether there is such an input that is not empty, which stands for none."""
     value = call.optional(index)
@@ -99,7 +118,9 @@ def _scaled(call: Call, scales: np.ndarray, axes: Sequence[int] | None = None) -
         raise ValueError(f"the scales {scales.tolist()} are not a positive number for each of {len(axes)} axes")
     # In single precision, as shape inference has it: 0.7 times 10 is 7.
     outs = np.floor(scales.astype(np.float32) * np.array([shape[axis] for axis in axes], np.float32))
-    return [_Row(axis, shape[axis], int(out), float(scale)) for axis, out, scale in zip(axes, outs, scales, strict=True)]
+    return [
+        _Row(axis, shape[axis], int(out), float(scale)) for axis, out, scale in zip(axes, outs, scales, strict=True)
+    ]
 
 
 def _sized(call: Call, axes: Sequence[int], sizes: Sequence[int]) -> list[_Row]:
@@ -216,7 +237,9 @@ def _nearest(row: _Row, method: _Method) -> np.ndarray:
     elif method.nearest in ("floor", "ceil"):
         index = np.floor(places) if method.nearest == "floor" else np.ceil(places)
     else:
-        raise ValueError(f"nearest_mode {method.nearest!r} is none of round_prefer_floor, round_prefer_ceil, floor, ceil")
+        raise ValueError(
+            f"nearest_mode {method.nearest!r} is none of round_prefer_floor, round_prefer_ceil, floor, ceil"
+        )
     return np.clip(index, 0, row.extent - 1)
 
 

@@ -19,6 +19,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tensorc.frontend import import_model, supported_operators
 from tensorc.ir import evaluate, parse_graph
 
+#: What ONNX Runtime computes inaccurately, or wrong for odd lengths: the reference evaluator says what is right.
+_ORT_DIFFERS = frozenset({"DFT"})
 _ORT_REFUSES = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
 
 
@@ -74,6 +76,8 @@ class Case:
 
     def expected(self) -> list[np.ndarray]:
         model = self.model()
+        if self.op in _ORT_DIFFERS:
+            return list(ReferenceEvaluator(model).run(None, self.feed()))
         try:
             session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
             return list(session.run(None, self.feed()))
@@ -401,9 +405,9 @@ SAMPLING = [
         22,
         IMAGE,
         _random(6, 2, 2, 2),
-        _random(2, 16, 4, 4),
+        _random(2, 16, 4, 3),
         _random(6),
-        _random(2, 8, 4, 4),
+        _random(2, 8, 4, 3),
         group=2,
         offset_group=2,
         pads=[1, 0, 1, 2],
@@ -511,7 +515,7 @@ SPREADING = [
     case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[1, 2], dilations=[2, 3]),
     case("ConvTranspose", 11, IMAGE, _SPREAD, group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
     case("ConvTranspose", 22, IMAGE, _random(4, 1, 2, 2), _random(4), group=4, strides=[2, 2], kernel_shape=[2, 2]),
-    *(case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[2, 3], auto_pad=m) for m in ("SAME_UPPER", "SAME_LOWER")),
+    *(case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[2, 1], auto_pad=m) for m in ("SAME_UPPER", "SAME_LOWER")),
     case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[2, 2], auto_pad="VALID"),
     case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[3, 2], output_shape=[20, 11]),
     case("ConvTranspose", 11, _random(2, 3, 9), _random(3, 4, 5), _random(4), strides=[3], pads=[2, 1]),
@@ -528,7 +532,7 @@ SPREADING = [
         dilations=[1, 3],
         pads=[1, 1, 1, 1],
     ),  # fmt: skip
-    case("Col2Im", 18, _random(1, 10, 12), ints(3, 4, 5), ints(1, 5, 1), constants=(1, 2), pads=[0, 0, 0, 0, 1, 0]),
+    case("Col2Im", 18, _random(1, 10, 15), ints(3, 4, 5), ints(1, 5, 1), constants=(1, 2), pads=[0, 0, 0, 0, 1, 0]),
     *(
         case(
             "MaxPool", 12, IMAGE, kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1], storage_order=order, outputs=2

@@ -53,7 +53,7 @@ class _Method:
 def _resize(call: Call) -> Value:
     if call.opset < 11:
         return _resized(
-            call, _scaled(call, call.array(1)), _Method(call.attr("mode", "nearest"), "asymmetric", "floor")
+            call, _scaled(call, call.array(1)), _Method(call.attr("mode", "nearest"), "asymmetric", "simple")
         )
     method = _Method(
         call.attr("mode", "nearest"),
@@ -234,6 +234,8 @@ def _nearest(row: _Row, method: _Method) -> np.ndarray:
         index = np.ceil(places - half)
     elif method.nearest == "round_prefer_ceil":
         index = np.floor(places + half)
+    elif method.nearest == "simple":
+        index = np.floor(places) if row.scale >= 1 else np.ceil(places)
     elif method.nearest in ("floor", "ceil"):
         index = np.floor(places) if method.nearest == "floor" else np.ceil(places)
     else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorc.frontend.call import Call, shape_of
-from tensorc.frontend.operators.windows import window_of
+from tensorc.frontend.operators.windows import window_of, window_outputs
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
 from tensorc.ir.types import is_float
@@ -166,7 +166,8 @@ def _grid_sample(call: Call) -> Value:
 def _neighbours(call: Call, border: _Border, place: Value, mode: str) -> list[Tap]:
     if mode == "nearest":
         return [border.tap(call, border.moved(call, call("round", place)), None)]
-    place = border.moved(call, place)
+    if mode == "linear":  # of a cubic, every neighbour is moved by itself
+        place = border.moved(call, place)
     first = call("floor", place)
     behind = call("sub", place, first)
     weights = [call("sub", call.like(1, behind), behind), behind] if mode == "linear" else _cubic(call, behind)
@@ -231,6 +232,9 @@ def _deform_conv(call: Call) -> Value:
     elements, places = math.prod(kernel), math.prod(out)
     if channels != shape_of(w)[1] * groups or filters % groups or channels % offset_groups:
         raise ValueError(f"{w.type} in {groups} groups with {offset_groups} of offsets does not fit {x.type}")
+    reached = window_outputs(extents, window)
+    if out != reached:
+        raise ValueError(f"offsets {offset.type} are not those of windows at {list(reached)} places")
     if shape_of(offset) != (batch, offset_groups * elements * len(kernel), *out) or len(out) != len(kernel):
         raise ValueError(f"offsets {offset.type} in {offset_groups} groups do not fit {x.type} and {w.type}")
     images = batch * offset_groups

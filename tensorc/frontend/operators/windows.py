@@ -57,6 +57,16 @@ def window_of(call: Call, x: Value, kernel: tuple[int, ...]) -> Window:
     return Window(kernel, strides, pads, dilations)
 
 
+def window_outputs(extents: Sequence[int], window: Window, ceil: bool = False) -> tuple[int, ...]:
+    """At how many places along each axis the window stands."""
+    count = len(extents)
+    return static_shape(
+        window_output(extents[i], window.kernel[i], window.strides[i], window.pads[i], window.pads[count + i],
+                      window.dilations[i], ceil)
+        for i in range(count)
+    )  # fmt: skip
+
+
 def _same_pads(
     spatial: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...], lower: bool
 ) -> tuple[int, ...]:
@@ -162,14 +172,12 @@ def _lp_pool(call: Call) -> Value:
     window = window_of(call, x, call.required("kernel_shape"))
     count = len(window.kernel)
     ceil = bool(call.attr("ceil_mode", 0))
-    befores, afters = [0, 0], [0, 0]
-    for i, extent in enumerate(shape_of(x)[2:]):
-        size, stride, dilation = window.kernel[i], window.strides[i], window.dilations[i]
-        before, after = window.pads[i], window.pads[count + i]
-        (out,) = static_shape((window_output(extent, size, stride, before, after, dilation, ceil),))
-        befores.append(before)
-        afters.append((out - 1) * stride + dilation * (size - 1) + 1 - extent - before)
-    powers = call("pad", _power(call, x, p), before=tuple(befores), after=tuple(afters), mode="constant", value=0)
+    extents = shape_of(x)[2:]
+    befores, afters = (0, 0, *window.pads[:count]), [0, 0]
+    for i, out in enumerate(window_outputs(extents, window, ceil)):
+        last = (out - 1) * window.strides[i] + (window.kernel[i] - 1) * window.dilations[i]
+        afters.append(last + 1 - extents[i] - window.pads[i])
+    powers = call("pad", _power(call, x, p), before=befores, after=tuple(afters), mode="constant", value=0)
     mean = call("avg_pool", powers, kernel=window.kernel, strides=window.strides, pads=(0,) * 2 * count,
                 dilations=window.dilations)  # fmt: skip
     return _root(call, call("mul", mean, call.like(math.prod(window.kernel), mean)), p)

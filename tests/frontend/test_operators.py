@@ -359,7 +359,7 @@ RESIZING = [
         roi=(0, 0, 0.4, 0.6, 1, 1, 0.6, 0.8),
         mode="linear",
         coordinate_transformation_mode="tf_crop_and_resize",
-    ),  # fmt: skip
+    ),
     _resize(
         13,
         _ROW,
@@ -368,7 +368,7 @@ RESIZING = [
         mode="linear",
         coordinate_transformation_mode="tf_crop_and_resize",
         extrapolation_value=10.0,
-    ),  # fmt: skip
+    ),
     _resize(18, _ROW, (0.6, 0.4), mode="linear", antialias=1, axes=[2, 3], exclude_outside=1),
     _resize(18, _random(1, 1, 4, 30), sizes=(4, 3), mode="cubic", antialias=1, axes=[-2, -1], exclude_outside=1),
     _resize(18, _ROW, sizes=(4, 4), axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
@@ -413,7 +413,7 @@ SAMPLING = [
         pads=[1, 0, 1, 2],
         strides=[2, 2],
         dilations=[1, 2],
-    ),  # fmt: skip
+    ),
 ]
 _ROIS = np.array([[0, 0, 4, 5], [1.3, 2.2, 3.1, 6.4], [-2, 1, 7, 9], [2, 3, 1, 2]], np.float32)
 _WHICH = ints(0, 1, 1, 0)
@@ -430,7 +430,7 @@ REGIONS = [
             sampling_ratio=2,
             mode=mode,
             spatial_scale=0.8,
-        )  # fmt: skip
+        )
         for opset in (10, 16)
         for mode in ("avg", "max")
     ),
@@ -446,7 +446,7 @@ REGIONS = [
             mode=mode,
             constants=(1,),
             coordinate_transformation_mode="output_half_pixel",
-        )  # fmt: skip
+        )
         for mode in ("avg", "max")
     ),
     case("RoiAlign", 22, IMAGE, _ROIS, _WHICH, output_height=2, output_width=2, constants=(1,)),
@@ -457,7 +457,7 @@ REGIONS = [
         np.concatenate([np.float32(_WHICH)[:, None], np.abs(_ROIS)], 1),
         pooled_shape=[3, 2],
         spatial_scale=0.7,
-    ),  # fmt: skip
+    ),
 ]
 _SIGNAL = _random(2, 12, 1)
 _COMPLEX = _random(2, 12, 3, 2)
@@ -478,7 +478,7 @@ SIGNALS = [
         np.float32(1),
         np.float32(4096),
         constants=(0, 1, 2, 3, 4),
-    ),  # fmt: skip
+    ),
     *(case("DFT", 17, _COMPLEX, axis=axis, inverse=inverse) for axis in (1, 2) for inverse in (0, 1)),
     case("DFT", 17, _SIGNAL, onesided=1),
     case("DFT", 17, _SIGNAL, np.int64(9), constants=(1,)),
@@ -531,7 +531,7 @@ SPREADING = [
         strides=[2, 3],
         dilations=[1, 3],
         pads=[1, 1, 1, 1],
-    ),  # fmt: skip
+    ),
     case("Col2Im", 18, _random(1, 10, 15), ints(3, 4, 5), ints(1, 5, 1), constants=(1, 2), pads=[0, 0, 0, 0, 1, 0]),
     *(
         case(

@@ -1,7 +1,7 @@
 """The CPU's kernels: for each kind of fused group, the loops around its expressions.
 
-`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool`, `attention` and `det` each write one
-kind; `group` has what they share.
+`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool`, `attention` and `det` each write
+one kind; `group` has what they share.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Resize, Upsample and CenterCropPad.
 
-One axis is resized after the other, each element of the result a weighted sum of few elements of a row. Where they are taken from and what they weigh is known when a model is compiled. A kernel of interpolation (a triangle,
-or a cubic) is laid around the place in the row that an element comes from; antialiasing stretches it.
+One axis is resized after the other, each element of the result a weighted sum of few elements of a row. Where they are
+taken from and what they weigh is known when a model is compiled. A kernel of interpolation (a triangle, or a cubic) is
+laid around the place in the row that an element comes from; antialiasing stretches it.
 """
 
 from __future__ import annotations
@@ -205,25 +206,27 @@ def _weighted(call: Call, x: Value, axis: int, indices: np.ndarray, weights: np.
 def _places(row: _Row, method: _Method, dtype: type[np.floating] = np.float64) -> np.ndarray:
     """Where in its row each element comes from, counted in elements."""
     number = np.arange(row.out, dtype=dtype)
-    scale, last = dtype(row.scale), row.extent - 1
+    last = row.extent - 1
     length = row.scale * row.extent  # of the result, if it were no whole number
     mode = method.coordinates
+    halves = (number + dtype(0.5)) / dtype(row.scale) - dtype(0.5)
     if mode == "align_corners":
-        return number * 0 if length == 1 else number * dtype(last) / dtype(length - 1)
-    if mode == "asymmetric":
-        return number / scale
-    if mode == "tf_crop_and_resize":
-        if length == 1:
-            return number * 0 + dtype((row.start + row.end) / 2 * last)
-        return number * dtype((row.end - row.start) * last) / dtype(length - 1) + dtype(row.start * last)
-    if mode == "pytorch_half_pixel" and length == 1:
-        return number * 0 - dtype(0.5)
-    halves = (number + dtype(0.5)) / scale - dtype(0.5)
-    if mode in ("half_pixel", "pytorch_half_pixel"):
-        return halves
-    if mode == "half_pixel_symmetric":  # the middle of the row is the middle of the result
-        return halves + dtype(row.extent / 2 * (1 - row.out / length))
-    raise UnsupportedError(f"its coordinate_transformation_mode is {mode!r}")
+        places = number * dtype(0 if length == 1 else last) / dtype(length - 1 or 1)
+    elif mode == "asymmetric":
+        places = number / dtype(row.scale)
+    elif mode == "tf_crop_and_resize" and length == 1:
+        places = np.full_like(number, (row.start + row.end) / 2 * last)
+    elif mode == "tf_crop_and_resize":
+        places = number * dtype((row.end - row.start) * last) / dtype(length - 1) + dtype(row.start * last)
+    elif mode == "pytorch_half_pixel" and length == 1:
+        places = np.full_like(number, -0.5)
+    elif mode in ("half_pixel", "pytorch_half_pixel"):
+        places = halves
+    elif mode == "half_pixel_symmetric":  # the middle of the row is the middle of the result
+        places = halves + dtype(row.extent / 2 * (1 - row.out / length))
+    else:
+        raise UnsupportedError(f"its coordinate_transformation_mode is {mode!r}")
+    return np.asarray(places)
 
 
 def _nearest(row: _Row, method: _Method) -> np.ndarray:

@@ -17,7 +17,6 @@ from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.operators.windows import window_of, window_outputs
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
-from tensorc.ir.types import is_float
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _CUBIC = -0.75

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.operators.windows import window_attributes
 from tensorc.frontend.registry import operator

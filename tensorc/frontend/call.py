@@ -1,7 +1,8 @@
 """What a rule for an ONNX operator sees of the node it translates, and how it makes IR nodes.
 
 A rule says that a node cannot be translated by raising UnsupportedError (valid, but not done) or ValueError or
-TypeError (the model is wrong); the importer adds which node it was.
+TypeError (the model is wrong); the importer adds which node it was. Where the IR has an attribute, and the model an
+input that is computed, the rule just asks for its value: the node then waits for a stage in which that is known.
 """
 
 from __future__ import annotations
@@ -12,22 +13,30 @@ from typing import Any
 import numpy as np
 import onnx
 
-from tensorc.errors import UnsupportedError
 from tensorc.frontend.emitter import Emitter
 from tensorc.frontend.reader import LoadedModel
+from tensorc.frontend.scope import Absent, Datum, SequenceDatum
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Value
+
+
+class NeedsValueError(Exception):
+    """A rule asks for the value of an input that is known only when the model runs."""
+
+    def __init__(self, index: int):
+        super().__init__(f"its input {index} is computed from data")
+        self.index = index
 
 
 class Call:
     """One ONNX node with its inputs resolved. Calling it emits an IR node and gives its value."""
 
     def __init__(
-        self, node: onnx.NodeProto, opset: int, inputs: Sequence[Value | None], emitter: Emitter, model: LoadedModel
+        self, node: onnx.NodeProto, opset: int, inputs: Sequence[Datum | None], emitter: Emitter, model: LoadedModel
     ):
         self.node = node
         self.opset = opset
-        self.inputs = tuple(inputs)
+        self.data = tuple(inputs)
         self._emitter = emitter
         self._model = model
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -37,6 +46,11 @@ class Call:
 
     # Inputs ---------------------------------------------------------------------------------------------
 
+    @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """The inputs of an operator that takes tensors only."""
+        return tuple(self.optional(index) for index in range(len(self.data)))
+
     def input(self, index: int) -> Value:
         value = self.optional(index)
         if value is None:
@@ -44,19 +58,34 @@ class Call:
         return value
 
     def optional(self, index: int) -> Value | None:
-        return self.inputs[index] if index < len(self.inputs) else None
+        datum = self.datum(index)
+        if isinstance(datum, SequenceDatum | Absent):
+            raise TypeError(
+                f"input {index} is {'a sequence' if isinstance(datum, SequenceDatum) else 'empty'}, no tensor"
+            )
+        return datum
+
+    def datum(self, index: int) -> Datum | None:
+        """An input that may be a sequence or an optional; None where the node names none."""
+        return self.data[index] if index < len(self.data) else None
+
+    def sequence(self, index: int) -> SequenceDatum:
+        datum = self.datum(index)
+        if not isinstance(datum, SequenceDatum):
+            raise TypeError(f"input {index} is no sequence")
+        return datum
 
     def all_inputs(self) -> list[Value]:
         """The inputs of an operator that takes any number of them, at least one."""
-        if not self.inputs:
+        if not self.data:
             raise ValueError("there are no inputs")
-        return [self.input(index) for index in range(len(self.inputs))]
+        return [self.input(index) for index in range(len(self.data))]
 
     def array(self, index: int) -> np.ndarray:
         """The data of an input that must be constant: the IR has it as an attribute."""
         value = self.input(index)
         if value.constant is None:
-            raise UnsupportedError(f"its input {index} is computed from data")
+            raise NeedsValueError(index)
         return value.constant.numpy()
 
     def ints(self, index: int) -> tuple[int, ...]:

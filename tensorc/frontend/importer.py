@@ -1,28 +1,42 @@
 """The walk over an ONNX graph: each node becomes IR nodes by its operator's rule.
 
-All shapes are static from here on. What cannot be translated is collected over the whole model and reported at once;
-what is wrong with the model is reported where it is met, by ONNX node and operator.
+All shapes of a stage's graph are static. A node that needs to know more than the types of its inputs (the value of one,
+or what an operator on the host makes of another) waits for the next stage, with all that depends on it; most models
+have one stage only. What cannot be translated is collected over the whole stage and reported at once; what is wrong
+with the model is reported where it is met, by ONNX node and operator.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import onnx
 import onnx.inliner
 
+from tensorc.dynamic.kinds import Binding, Kind
+from tensorc.dynamic.stage import HostCall, Stage
 from tensorc.errors import IRError, UnsupportedError, UserError
-from tensorc.frontend.call import Call
+from tensorc.frontend.call import Call, NeedsValueError
 from tensorc.frontend.emitter import Emitter
+from tensorc.frontend.inline import reads, subgraphs
 from tensorc.frontend.operators import find_rule, known_domains
-from tensorc.frontend.reader import LoadedModel, Source, element_type, read_model
+from tensorc.frontend.reader import LoadedModel, Source, read_model
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
-from tensorc.frontend.shapes import settle_shapes
-from tensorc.ir.graph import Graph, Value
-from tensorc.ir.types import TensorType
+from tensorc.frontend.scope import Absent, Bound, Datum, Exits, Leaf, OnHost, bound_of, entered
+from tensorc.frontend.shapes import Declared, declared_inputs, declared_type
+from tensorc.frontend.unroll import Work, expand
+from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.verifier import verify
+
+#: What a stage needs to be told, it works out by numpy when that takes so few operators and elements.
+_LIGHT_NODES, _LIGHT_ELEMENTS = 200, 1 << 16
+
+#: Operators whose sub-graphs may be written out.
+_CONTROL = ("If", "Loop")
 
 
 @dataclass(frozen=True)
@@ -36,12 +50,22 @@ class ImportedModel:
 
 
 def import_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
-    """Translate an ONNX model. `shapes` gives the sizes of inputs with free axes, by ONNX name.
+    """Translate an ONNX model that is one stage. `shapes` gives the sizes of inputs with free axes, by ONNX name.
 
-    Raises UserError for a model or a shape that is wrong, UnsupportedError for operators that have no rule.
+    Raises UserError for a model or a shape that is wrong, UnsupportedError for operators that have no rule and for
+    models of several stages.
     """
-    model = _inlined(read_model(source))
-    return _Importer(model, _opset(model)).run(shapes or {})
+    return open_model(source, shapes).static()
+
+
+def open_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None) -> StagedModel:
+    """Read a model and what it declares. Raises as `import_model` does."""
+    return reopen(_inlined(read_model(source)), shapes or {})
+
+
+def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> StagedModel:
+    """As `open_model`, for one that was opened before and stored."""
+    return StagedModel(model, _opset(model), declared_inputs(model, shapes))
 
 
 def _inlined(model: LoadedModel) -> LoadedModel:
@@ -66,99 +90,306 @@ def _opset(model: LoadedModel) -> int:
     return versions[0]
 
 
+@dataclass(frozen=True)
+class StagedModel:
+    """A model that is ready to be translated for inputs of certain kinds."""
+
+    model: LoadedModel
+    opset: int
+    inputs: Sequence[Declared]
+
+    @property
+    def outputs(self) -> list[Declared]:
+        """What the model declares, which may be wrong."""
+        return [declared_type(self.model.name, "output", info) for info in self.model.proto.graph.output]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(info.name for info in self.model.proto.graph.output)
+
+    def start(self, kinds: Mapping[str, Kind]) -> ImportedStage:
+        """The first stage for inputs of these kinds, by name."""
+        graph = self.model.proto.graph
+        bound: dict[str, Bound] = {name: bound_of(name, kind) for name, kind in kinds.items()}
+        work = tuple(Work(node, self.opset) for node in graph.node)
+        return _translated(self.model, _State(work, bound, {}))
+
+    @cached_property
+    def first(self) -> ImportedStage:
+        """The first stage of a model whose inputs are static."""
+        return self.start({declared.name: declared.kind() for declared in self.inputs})
+
+    def static(self) -> ImportedModel:
+        """The model as one graph, which may be changed and is not made again.
+
+        Raises UserError where a shape is free, UnsupportedError where the model is not one stage.
+        """
+        for declared in self.inputs:
+            declared.check_static(self.model.name)
+        imported = self.first
+        stage = imported.stage
+        if not imported.is_whole:
+            raise UnsupportedError(f"{self.model.name} is no single program: {imported.why()}")
+        return ImportedModel(stage.graph, stage.inputs, self.output_names, self.model.name)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is left to translate, what is known of names, and the values of those that decided types."""
+
+    work: tuple[Work, ...]
+    bound: Mapping[str, Bound]
+    known: Mapping[str, np.ndarray]
+    #: Names of what calls gave.
+    given: frozenset[str] = frozenset()
+    first: bool = True
+
+
+@dataclass(frozen=True)
+class ImportedStage:
+    """A stage, and what the next one will start from."""
+
+    stage: Stage
+    #: Whether the stage's graph is all of the model, from its inputs to its outputs, in order.
+    is_whole: bool
+    _model: LoadedModel
+    _rest: _State
+    #: What the demands are called in the model.
+    _asked: Sequence[str]
+    _reasons: Sequence[str]
+
+    def next(self, kinds: Sequence[Kind], values: Sequence[np.ndarray]) -> ImportedStage:
+        """`kinds` of what the calls gave, in order; `values` of the demands."""
+        names = [name for call in self.stage.calls for name in call.outputs]
+        bound = {**self._rest.bound, **{n: bound_of(n, kind) for n, kind in zip(names, kinds, strict=True) if n}}
+        known = {**self._rest.known, **dict(zip(self._asked, values, strict=True))}
+        given = self._rest.given.union(names)
+        return _translated(self._model, _State(self._rest.work, bound, known, given, False))
+
+    def why(self) -> str:
+        """Why there is a next stage."""
+        return "; ".join(self._reasons) or "its inputs or outputs are not all tensors"
+
+
+def _translated(model: LoadedModel, state: _State) -> ImportedStage:
+    return _Importer(model, state).run()
+
+
+@dataclass
+class _Found:
+    """What is met on the way that the next stage depends on: values by name, calls on the host."""
+
+    demands: dict[str, Value] = field(default_factory=dict)
+    calls: list[tuple[OnHost, Work]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
 class _Importer:
-    def __init__(self, model: LoadedModel, opset: int):
+    """Translates one stage."""
+
+    def __init__(self, model: LoadedModel, state: _State):
         self.model = model
-        self.opset = opset
+        self.state = state
         self.proto = model.proto.graph
         self.graph = Graph(self.proto.name or "main")
         self.emitter = Emitter(self.graph)
-        self.scope: dict[str, Value] = {}
+        self.scope: dict[str, Datum] = {}
+        self.inputs: dict[str, Value] = {}
         self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
-        #: Names of values that an untranslated node would have defined.
+        #: Names of values that an untranslated node would have defined, and of those that the next stage will know.
         self.absent: set[str] = set()
+        self.waiting: set[str] = set()
+        self.pending: list[Work] = []
+        self.found = _Found()
         self.unsupported = _Unsupported()
 
-    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> ImportedModel:
-        inputs = [info for info in self.proto.input if info.name not in self.initializers]
-        self.add_inputs(inputs, shapes)
-        self.unsupported.note_sparse(self.proto)
-        read = {name for node in self.proto.node for name in node.input} | {info.name for info in self.proto.output}
-        for node in self.proto.node:
-            self.translate(node, read)
+    def run(self) -> ImportedStage:
+        if self.state.first:
+            for name in self.state.bound:
+                self.find(name)
+            self.unsupported.note_sparse(self.proto)
+        wanted = {info.name for info in self.proto.output}
+        for work in self.state.work:
+            wanted |= reads(work.node)
+        left = list(reversed(self.state.work))
+        while left:
+            left += reversed(self.translate(left.pop(), wanted))
         self.unsupported.check(self.model.name)
-        self.graph.outputs = [self.output(info.name) for info in self.proto.output]
+        early = self.early()
+        if early is not None:
+            return early
+        return self.stage()
+
+    # The stage ------------------------------------------------------------------------------------------
+
+    def early(self) -> ImportedStage | None:
+        """If what the next stage needs to be told is soon worked out: a stage of that alone; all else comes later."""
+        if not self.pending and not self.found.calls:
+            return None
+        targets = [*self.found.demands.values()]
+        for call, _ in self.found.calls:
+            targets += [value for datum in call.inputs for value in _values(datum)]
+        if not _is_light(targets):
+            return None
+        exits, calls, demands = self.exits()
+        return self.finished(exits, calls, demands, self.state, by_numpy=True)
+
+    def stage(self) -> ImportedStage:
+        if not self.pending and not self.found.calls:
+            outputs = [(info.name, self.output(info.name)) for info in self.proto.output]
+            exits = Exits(self.inputs)
+            results = tuple(exits.binding(name, datum) for name, datum in outputs)
+            return self.finished(exits, (), {}, self.state, by_numpy=False, results=results)
+        exits, calls, demands = self.exits()
+        needed = {info.name for info in self.proto.output}
+        for work in self.pending:
+            needed |= reads(work.node)
+            needed.update(name for names in work.gathered for name in names)
+        bound = {}
+        for name in sorted(needed):
+            datum = self.scope.get(name)
+            if datum is not None:
+                bound[name] = exits.kept(name, datum)
+            elif name in self.state.bound:
+                bound[name] = self.state.bound[name]
+        rest = _State(tuple(self.pending), bound, self.state.known, self.state.given, False)
+        return self.finished(exits, calls, demands, rest, by_numpy=False)
+
+    def finished(self, exits: Exits, calls: tuple[HostCall, ...], demands: Mapping[str, str], rest: _State,
+                 by_numpy: bool, results: tuple[Binding, ...] | None = None) -> ImportedStage:  # fmt: skip
+        whole = self.whole() if results is not None else None
+        outputs: list[str] | tuple[str, ...]
+        if whole is not None:
+            self.graph.outputs, outputs = whole, [info.name for info in self.proto.output]
+        else:
+            self.graph.outputs, outputs = list(exits.outputs), list(exits.outputs.values())
         self.graph.remove_dead()
+        inputs = self.inputs
+        if whole is None:
+            read = {value for node in self.graph.nodes for value in node.inputs}.union(self.graph.outputs)
+            inputs = {name: value for name, value in inputs.items() if value in read}
+            self.graph.inputs = list(inputs.values())
         verify(self.graph)
-        return ImportedModel(
-            self.graph,
-            tuple(info.name for info in inputs),
-            tuple(info.name for info in self.proto.output),
-            self.model.name,
-        )
+        # Text is moved and compared like other data, but by no kernel.
+        read_or_made = (value for node in self.graph.nodes for value in (*node.inputs, *node.outputs))
+        by_numpy = by_numpy or any(value.dtype == "string" for value in read_or_made)
+        stage = Stage(self.graph, tuple(inputs), tuple(outputs), by_numpy, calls, tuple(demands.values()), results)
+        return ImportedStage(stage, whole is not None, self.model, rest, tuple(demands), self.found.reasons)
 
-    def add_inputs(self, inputs: Sequence[onnx.ValueInfoProto], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        for info in inputs:
-            if not info.type.HasField("tensor_type"):
-                raise UnsupportedError(f"{self.model.name}: input {info.name!r} is no tensor")
-        for name, shape in settle_shapes(self.model.name, inputs, shapes).items():
-            info = next(info for info in inputs if info.name == name)
-            try:
-                dtype = element_type(info.type.tensor_type.elem_type)
-            except UnsupportedError as error:
-                raise UnsupportedError(f"{self.model.name}: input {name!r}: {error}") from error
-            self.scope[name] = self.graph.add_input(name, TensorType(dtype, shape))
+    def whole(self) -> list[Value] | None:
+        """The model's outputs, if this one stage gives them all and there are but tensors."""
+        outputs = [self.output(info.name) for info in self.proto.output]
+        values = [value for value in outputs if isinstance(value, Value)]
+        tensors = self.state.bound.values()
+        if not self.state.first or len(values) < len(outputs) or not all(isinstance(b, Leaf) for b in tensors):
+            return None
+        return None if any(value.dtype == "string" for value in (*values, *self.graph.inputs)) else values
 
-    def translate(self, node: onnx.NodeProto, read: set[str]) -> None:
+    def exits(self) -> tuple[Exits, tuple[HostCall, ...], dict[str, str]]:
+        """What leaves the graph for the calls and the demands; of these, where each is found."""
+        exits = Exits(self.inputs)
+        calls = self.host_calls(exits)
+        return exits, calls, {name: exits.binding(name, value).name for name, value in self.found.demands.items()}
+
+    def host_calls(self, exits: Exits) -> tuple[HostCall, ...]:
+        calls = []
+        for call, work in self.found.calls:
+            names = [*work.node.input, *(f"{_label(work.node)}/{n}" for n in range(len(call.inputs)))]
+            inputs = tuple(exits.binding(name, datum) for name, datum in zip(names, call.inputs, strict=False))
+            calls.append(HostCall(call.op, inputs, tuple(work.node.output), call.attrs, _label(work.node)))
+        return tuple(calls)
+
+    # One node -------------------------------------------------------------------------------------------
+
+    def translate(self, work: Work, wanted: set[str]) -> list[Work]:
+        """Translate a node; gives those that stand in its place, if it is not that simple."""
+        node = work.node
+        if not self.state.given.isdisjoint(node.output):
+            return []
         rule = find_rule(node)
-        if rule is None:
-            known = domain_of(node) in known_domains()
-            self.skip(node, "" if known else "unknown domain")
-            return
-        if any(name in self.absent for name in node.input):
+        if rule is None and not _is_control(node):
+            self.skip(node, _why_unknown(node))
+            return []
+        names = reads(node).union(*work.gathered)
+        if not self.waiting.isdisjoint(names):
+            return self.wait(work)
+        if not self.absent.isdisjoint(names):
             self.absent.update(node.output)
-            return
+            return []
         inputs = [self.value(name, node) if name else None for name in node.input]
         self.emitter.name = next((name for name in node.output if name), node.op_type)
+        call = Call(node, work.opset, inputs, self.emitter, self.model)
         try:
-            result = rule(Call(node, self.opset, inputs, self.emitter, self.model))
+            if rule is None:
+                return expand(work, call.array)
+            result = rule(call)
+        except NeedsValueError as need:
+            value = inputs[need.index]
+            assert isinstance(value, Value)
+            self.found.demands[node.input[need.index]] = value
+            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} ({need}; such as {_label(node)!r})")
+            return self.wait(work)
         except UnsupportedError as error:
             self.skip(node, str(error))
-            return
+            return []
         except UserError:
             raise
         except (TypeError, ValueError, ArithmeticError, IndexError, IRError) as error:
             raise self.error(node, str(error)) from error
-        self.define(node, (result,) if isinstance(result, Value) else result, read)
+        if isinstance(result, OnHost):
+            self.found.calls.append((result, work))
+            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} (done on the host; such as {_label(node)!r})")
+            self.waiting.update(name for name in node.output if name)
+            return []
+        self.define(node, result if isinstance(result, tuple | list) else (result,), wanted)
+        return []
 
-    def define(self, node: onnx.NodeProto, results: Sequence[Value], read: set[str]) -> None:
+    def wait(self, work: Work) -> list[Work]:
+        for inner in _inside(work.node):  # now, lest it be found out when the model runs
+            if find_rule(inner) is None and not _is_control(inner):
+                self.unsupported.note(inner, _why_unknown(inner))
+        self.pending.append(work)
+        self.waiting.update(name for name in work.node.output if name)
+        return []
+
+    def define(self, node: onnx.NodeProto, results: Sequence[Datum], wanted: set[str]) -> None:
         for index, name in enumerate(node.output):
             if not name:
                 continue
             if name in self.scope or name in self.initializers:
                 raise self.error(node, f"its output {name!r} is defined before")
-            if index < len(results):
+            if name in self.state.known:
+                self.scope[name] = self.emitter.constant(Constant.of(self.state.known[name], label=name))
+            elif index < len(results):
                 self.scope[name] = results[index]
-            elif name in read:
+            elif name in wanted:
                 self.skip(node, f"its output {index} is used")
 
     def skip(self, node: onnx.NodeProto, why: str) -> None:
         self.absent.update(name for name in node.output if name and name not in self.scope)
         self.unsupported.note(node, why)
 
-    def value(self, name: str, node: onnx.NodeProto) -> Value:
+    # Names ----------------------------------------------------------------------------------------------
+
+    def value(self, name: str, node: onnx.NodeProto) -> Datum:
         found = self.find(name)
         if found is None:
             raise self.error(node, f"reads {name!r}, which nothing before it defines")
         return found
 
-    def find(self, name: str) -> Value | None:
-        if name not in self.scope and name in self.initializers:
-            constant = self.model.initializer(self.initializers[name])
-            self.scope[name] = self.graph.add_constant(constant, name)
+    def find(self, name: str) -> Datum | None:
+        if name not in self.scope:
+            if name in self.state.known:
+                constant = Constant.of(self.state.known[name], label=name)
+                self.scope[name] = self.graph.add_constant(constant, name)
+            elif name in self.state.bound:
+                self.scope[name] = entered(self.state.bound[name], self.graph, self.inputs)
+            elif name in self.initializers:
+                constant = self.model.initializer(self.initializers[name])
+                self.scope[name] = self.graph.add_constant(constant, name)
         return self.scope.get(name)
 
-    def output(self, name: str) -> Value:
+    def output(self, name: str) -> Datum:
         found = self.find(name)
         if found is None:
             raise UserError(f"{self.model.name}: nothing defines the output {name!r}")
@@ -166,6 +397,43 @@ class _Importer:
 
     def error(self, node: onnx.NodeProto, what: str) -> UserError:
         return UserError(f"{self.model.name}: node {_label(node)!r} ({node.op_type}): {what}")
+
+
+def _is_control(node: onnx.NodeProto) -> bool:
+    return domain_of(node) == STANDARD and node.op_type in _CONTROL
+
+
+def _why_unknown(node: onnx.NodeProto) -> str:
+    return "" if domain_of(node) in known_domains() else "unknown domain"
+
+
+def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield inner
+            yield from _inside(inner)
+
+
+def _values(datum: Datum | None) -> list[Value]:
+    if isinstance(datum, Value):
+        return [datum]
+    return [] if datum is None or isinstance(datum, Absent) else [v for item in datum.items for v in _values(item)]
+
+
+def _is_light(targets: Sequence[Value]) -> bool:
+    """Whether numpy works these values out at once."""
+    nodes, elements = set(), 0
+    stack = list(targets)
+    while stack:
+        node = stack.pop().producer
+        if node is None or node in nodes:
+            continue
+        nodes.add(node)
+        elements += sum(value.type.size for value in (*node.inputs, *node.outputs))
+        if len(nodes) > _LIGHT_NODES or elements > _LIGHT_ELEMENTS:
+            return False
+        stack += node.inputs
+    return True
 
 
 class _Unsupported:

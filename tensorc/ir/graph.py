@@ -37,7 +37,7 @@ class Constant:
     def of(array: np.ndarray | Sequence[Any] | float, dtype: str | None = None, label: str = "") -> Constant:
         """An in-memory constant. An array of one repeated element (strides 0) stays that small."""
         data = np.asarray(array, dtype=numpy_dtype(dtype) if dtype else None)
-        name = data.dtype.name
+        name = "string" if data.dtype == object else data.dtype.name
         if name not in SHORT_NAMES:
             raise IRError(f"a constant cannot hold {name}")
         splat = None
@@ -56,7 +56,7 @@ class Constant:
 
     def numpy(self) -> np.ndarray:
         array = self.load()
-        if array.shape != self.type.shape or array.dtype.name != self.type.dtype:
+        if array.shape != self.type.shape or array.dtype != numpy_dtype(self.type.dtype):
             raise IRError(f"constant {self.label!r} is {array.dtype.name}{array.shape}, its type says {self.type}")
         return array
 

@@ -16,11 +16,9 @@ import numpy as np
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, axis_of, shape_of
 from tensorc.frontend.registry import operator
+from tensorc.frontend.rows import sum_along
 from tensorc.ir.graph import Constant, Value
 from tensorc.ir.types import is_float, numpy_dtype
-
-#: Sums of up to this many elements are written out; longer ones are reductions.
-_WRITTEN_OUT = 8
 
 
 @dataclass(frozen=True)
@@ -150,8 +148,9 @@ def _resized(call: Call, rows: Sequence[_Row], method: _Method) -> Value:
         return call.constant(Constant.full(type, 0))
     if not x.type.size:
         raise ValueError(f"{x.type} has no elements to make {type} of")
-    # The axes that shrink come first: less is left to do for the others.
-    rows = sorted((row for row in rows if not row.stays), key=lambda row: row.out / row.extent)
+    # The axes that shrink come first: less is left to do for the others. Of those that grow alike the last one does,
+    # whose elements are read one by one, those of the others in vectors.
+    rows = sorted((row for row in rows if not row.stays), key=lambda row: (row.out / row.extent, -row.axis))
     outside = np.zeros((), bool)
     for row in rows:
         if method.coordinates == "tf_crop_and_resize":
@@ -175,29 +174,11 @@ def _interpolated(call: Call, x: Value, rows: Sequence[_Row], method: _Method) -
     elif given != "float64":
         x = call.cast(x, "float32")
     for row in rows:
-        x = _weighted(call, x, row.axis, *_taps(row, method))
+        x = sum_along(call, x, row.axis, *_taps(row, method))
     if is_float(given):
         return call.cast(x, given)
     limits = np.iinfo(numpy_dtype(given))
     return call.cast(call("clip", call("round", x), min=float(limits.min), max=float(limits.max)), given)
-
-
-def _weighted(call: Call, x: Value, axis: int, indices: np.ndarray, weights: np.ndarray) -> Value:
-    """Along `axis`: sums of the elements at indices[i, :] times weights[i, :]."""
-    behind = (1,) * (len(x.shape) - 1 - axis)
-    if indices.shape[1] > _WRITTEN_OUT:
-        taken = call("gather", x, call.constant(indices, "int64"), axis=axis)
-        factors = call.constant(weights.reshape(*weights.shape, *behind), x.dtype)
-        return call("reduce_sum", call("mul", taken, factors), axes=(axis + 1,), keepdims=0)
-    total: Value | None = None
-    for index, weight in zip(indices.T, weights.T, strict=True):
-        if not weight.any():
-            continue
-        taken = call("gather", x, call.constant(index, "int64"), axis=axis)
-        part = call("mul", taken, call.constant(weight.reshape(-1, *behind), x.dtype))
-        total = part if total is None else call("add", total, part)
-    assert total is not None, "weights add up to 1"
-    return total
 
 
 # Places and weights ---------------------------------------------------------------------------------------

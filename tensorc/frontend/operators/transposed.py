@@ -10,6 +10,7 @@ import numpy as np
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.operators.windows import window_attributes
 from tensorc.frontend.registry import operator
+from tensorc.frontend.rows import sum_along
 from tensorc.ir.graph import Value
 
 
@@ -161,5 +162,4 @@ def _folded(call: Call, x: Value, axis: int, meetings: list[list[int]]) -> Value
     index = np.array([[*found, *[extent] * (most - len(found))] for found in meetings]).reshape(-1, most)
     last = tuple(int(i == axis) for i in range(len(x.shape)))
     filled = call("pad", x, before=(0,) * len(x.shape), after=last, mode="constant", value=0)
-    taken = call("gather", filled, call.constant(index, "int64"), axis=axis)
-    return call("reduce_sum", taken, axes=(axis + 1,), keepdims=0)
+    return sum_along(call, filled, axis, index)

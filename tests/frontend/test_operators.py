@@ -21,6 +21,8 @@ from tensorc.frontend.operators import control, host, recurrent, sequences
 from tensorc.frontend.registry import find_rule, ruled_operators
 from tensorc.ir import evaluate, parse_graph
 
+#: What ONNX Runtime computes inaccurately, or wrong for odd lengths: the reference evaluator says what is right.
+_ORT_DIFFERS = frozenset({"DFT"})
 _ORT_REFUSES = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
 
 
@@ -76,6 +78,8 @@ class Case:
 
     def expected(self) -> list[np.ndarray]:
         model = self.model()
+        if self.op in _ORT_DIFFERS:
+            return list(ReferenceEvaluator(model).run(None, self.feed()))
         try:
             session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
             return list(session.run(None, self.feed()))
@@ -364,8 +368,252 @@ TYPES = [
          _random(3, 2, 3, 3, dtype="int8", low=-128, high=127), SCALES, np.zeros(3, np.int8), np.float32(0.3),
          np.uint8(100), _random(3, dtype="int32", low=-999, high=999), strides=[2, 1]),
 ]  # fmt: skip
-CASES = [*UNARY, *BINARY, *CLIP, *PRODUCTS, *WINDOWS, *NORMALIZATION, *REDUCTIONS, *MOVEMENT, *INDEXING, *CONSTANTS,
-         *TYPES]  # fmt: skip
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def _resize(opset: int, x: np.ndarray, scales: Any = (), sizes: Any = None, roi: Any = (), **attrs: Any) -> Case:
+    inputs = [x, floats(*roi), floats(*scales)] + ([] if sizes is None else [ints(*sizes)])
+    return case("Resize", opset, *inputs, constants=tuple(range(1, len(inputs))), **attrs)
+
+
+_ROW = _random(1, 1, 5, 8)
+_COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+RESIZING = [
+    case("Upsample", 7, IMAGE, scales=[1.0, 1.0, 2.0, 3.0]),
+    case("Upsample", 7, IMAGE, scales=[1.0, 1.0, 2.0, 1.5], mode="linear"),
+    case("Upsample", 9, IMAGE, floats(1, 1, 1.7, 2.5), constants=(1,), mode="linear"),
+    case("Upsample", 9, IMAGE, floats(1, 1, 1.7, 2.5), constants=(1,)),
+    case("Resize", 10, IMAGE, floats(1, 1, 0.6, 2.5), constants=(1,)),
+    case("Resize", 10, IMAGE, floats(1, 1, 0.6, 2.5), constants=(1,), mode="linear"),
+    *(
+        _resize(13, _ROW, (1, 1, 1.6, 0.75), mode=mode, coordinate_transformation_mode=where)
+        for mode in ("nearest", "linear", "cubic")
+        for where in (*_COORDINATES[:2], "asymmetric")
+    ),
+    *(
+        _resize(13, _ROW, sizes=(1, 1, 7, 4), mode=mode, coordinate_transformation_mode=where)
+        for mode in ("linear", "cubic")
+        for where in _COORDINATES
+    ),
+    *(
+        _resize(11, _ROW, sizes=(1, 1, 8, 3), nearest_mode=mode, coordinate_transformation_mode=where)
+        for mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+        for where in ("half_pixel", "asymmetric")
+    ),
+    _resize(13, _ROW, (1, 1, 2, 2), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
+    _resize(
+        13,
+        _ROW,
+        sizes=(1, 1, 3, 4),
+        roi=(0, 0, 0.4, 0.6, 1, 1, 0.6, 0.8),
+        mode="linear",
+        coordinate_transformation_mode="tf_crop_and_resize",
+    ),
+    _resize(
+        13,
+        _ROW,
+        sizes=(1, 1, 3, 4),
+        roi=(0, 0, 0.4, 0.6, 1, 1, 1.2, 1.7),
+        mode="linear",
+        coordinate_transformation_mode="tf_crop_and_resize",
+        extrapolation_value=10.0,
+    ),
+    _resize(18, _ROW, (0.6, 0.4), mode="linear", antialias=1, axes=[2, 3], exclude_outside=1),
+    _resize(18, _random(1, 1, 4, 30), sizes=(4, 3), mode="cubic", antialias=1, axes=[-2, -1], exclude_outside=1),
+    _resize(18, _ROW, sizes=(4, 4), axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+    _resize(18, _ROW, sizes=(9, 9), axes=[3, 2], keep_aspect_ratio_policy="not_smaller"),
+    _resize(19, _ROW, (1.3, 0.7), axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
+    _resize(13, _random(2, 3, 4, 5, 6), (1, 1, 2, 0.5, 1.5), mode="linear"),
+    _resize(13, _ROW, (1, 1, 1, 1), mode="linear"),
+    _resize(13, (_ROW * 50).astype(np.uint8), (1, 1, 2, 3)),
+    _resize(13, _ROW.astype(np.float16), sizes=(1, 1, 7, 9), mode="linear"),
+    case("CenterCropPad", 18, IMAGE, ints(3, 2, 9, 9), constants=(1,)),
+    case("CenterCropPad", 18, IMAGE, ints(4, 8), constants=(1,), axes=[-1, -2]),
+]
+_GRID = _random(2, 3, 5, 2, low=-1.6, high=1.6)
+_VOLUME = _random(1, 2, 3, 4, 5)
+SAMPLING = [
+    *(
+        case("GridSample", 16, IMAGE, _GRID, mode=mode, padding_mode=padding, align_corners=aligned)
+        for mode in ("nearest", "bilinear", "bicubic")
+        for padding in ("zeros", "border", "reflection")
+        for aligned in (0, 1)
+    ),
+    *(
+        case("GridSample", 20, _VOLUME, _random(1, 2, 3, 2, 3, low=-1.3, high=1.3), mode=mode, padding_mode=padding)
+        for mode in ("nearest", "linear")
+        for padding in ("zeros", "border", "reflection")
+    ),
+    case("GridSample", 20, IMAGE, np.full((2, 1, 1, 2), 3, np.float32), padding_mode="reflection"),
+    case("GridSample", 22, IMAGE[:, :, :1], _GRID, padding_mode="reflection", align_corners=1),
+    *(case("AffineGrid", 20, _random(2, 2, 3), ints(2, 3, 4, 5), constants=(1,), align_corners=a) for a in (0, 1)),
+    case("AffineGrid", 20, _random(2, 3, 4), ints(2, 1, 3, 4, 5), constants=(1,)),
+    case("DeformConv", 19, IMAGE, _random(6, 4, 3, 2), _random(2, 12, 5, 5)),
+    case(
+        "DeformConv",
+        22,
+        IMAGE,
+        _random(6, 2, 2, 2),
+        _random(2, 16, 4, 3),
+        _random(6),
+        _random(2, 8, 4, 3),
+        group=2,
+        offset_group=2,
+        pads=[1, 0, 1, 2],
+        strides=[2, 2],
+        dilations=[1, 2],
+    ),
+]
+_ROIS = np.array([[0, 0, 4, 5], [1.3, 2.2, 3.1, 6.4], [-2, 1, 7, 9], [2, 3, 1, 2]], np.float32)
+_WHICH = ints(0, 1, 1, 0)
+REGIONS = [
+    *(
+        case(
+            "RoiAlign",
+            opset,
+            IMAGE,
+            _ROIS,
+            _WHICH,
+            output_height=2,
+            output_width=3,
+            sampling_ratio=2,
+            mode=mode,
+            spatial_scale=0.8,
+        )
+        for opset in (10, 16)
+        for mode in ("avg", "max")
+    ),
+    *(
+        case(
+            "RoiAlign",
+            16,
+            IMAGE,
+            _ROIS[:3],
+            _WHICH[:3],
+            output_height=2,
+            output_width=2,
+            mode=mode,
+            constants=(1,),
+            coordinate_transformation_mode="output_half_pixel",
+        )
+        for mode in ("avg", "max")
+    ),
+    case("RoiAlign", 22, IMAGE, _ROIS, _WHICH, output_height=2, output_width=2, constants=(1,)),
+    case(
+        "MaxRoiPool",
+        7,
+        IMAGE,
+        np.concatenate([np.float32(_WHICH)[:, None], np.abs(_ROIS)], 1),
+        pooled_shape=[3, 2],
+        spatial_scale=0.7,
+    ),
+]
+_SIGNAL = _random(2, 12, 1)
+_COMPLEX = _random(2, 12, 3, 2)
+_LONG = _random(2, 300, 1)
+SIGNALS = [
+    *(
+        case(op, 17, np.int64(9), constants=(0,), periodic=periodic)
+        for op in ("HannWindow", "HammingWindow", "BlackmanWindow")
+        for periodic in (0, 1)
+    ),
+    case("HannWindow", 17, np.int64(4), constants=(0,), output_datatype=TensorProto.DOUBLE),
+    case(
+        "MelWeightMatrix",
+        17,
+        np.int64(8),
+        np.int64(32),
+        np.int64(8192),
+        np.float32(1),
+        np.float32(4096),
+        constants=(0, 1, 2, 3, 4),
+    ),
+    *(case("DFT", 17, _COMPLEX, axis=axis, inverse=inverse) for axis in (1, 2) for inverse in (0, 1)),
+    case("DFT", 17, _SIGNAL, onesided=1),
+    case("DFT", 17, _SIGNAL, np.int64(9), constants=(1,)),
+    case("DFT", 20, _SIGNAL, np.int64(16), np.int64(1), constants=(1, 2), onesided=1),
+    case("DFT", 20, _COMPLEX, None, np.int64(1), constants=(2,), inverse=1),
+    case("DFT", 20, _COMPLEX[:, :7], None, np.int64(-3), constants=(2,), inverse=1, onesided=1),
+    case("DFT", 20, _COMPLEX[:, :7], np.int64(11), np.int64(-3), constants=(1, 2), inverse=1, onesided=1),
+    case("DFT", 17, _LONG),
+    case("DFT", 17, np.concatenate([_LONG, _LONG[::-1]], 2), inverse=1),
+    case("DFT", 17, _LONG[:, :131]),
+    case("STFT", 17, _LONG[:, :40], np.int64(7), _random(16), None, constants=(1,)),
+    case("STFT", 17, _LONG[:, :40], np.int64(8), _random(10), np.int64(10), constants=(1, 3), onesided=0),
+    case("STFT", 17, _random(2, 24, 2), np.int64(5), None, np.int64(8), constants=(1, 3), onesided=0),
+]
+_MATRICES = _random(2, 3, 3)
+_EQUATIONS = (
+    ("ij->ji", (X[0],)), ("ij->i", (X[0],)), ("...ii->...i", (_MATRICES,)), ("ii", (_MATRICES[0],)),
+    ("...ij->...", (X,)), ("bij,bjk->bik", (X, _random(2, 4, 5))), ("i,i", (X[0, 0], X[0, 1])),
+    ("ij,kj->ik", (X[0], X[1])), ("i,j->ij", (X[0, 0], X[0, 1])), ("...ij,...jk->...ik", (X, _random(4, 5))),
+    ("abc,cd,d->ab", (X, _random(4, 5), _random(5))), ("bhi,bhj,bij->bh", (X, _random(2, 3, 5), _random(2, 4, 5))),
+    ("ijk,ijk->", (X, X + 1)), ("iij,jk->ik", (_random(3, 3, 4), _random(4, 2))), (" i j -> j i ", (X[0],)),
+    ("ab...,b...->a...", (X, X[0])), ("ij,ij->ij", (X[0], X[1])), ("ba", (X[0],)), (",ij->ij", (X[0, 0, 0], X[0])),
+    ("ij,jk", (X[0], _random(4, 2))),
+)  # fmt: skip
+EQUATIONS = [
+    *(case("Einsum", 12, *inputs, equation=equation) for equation, inputs in _EQUATIONS),
+    case("Einsum", 12, I64, DIVISOR, equation="ij,kj->ik"),
+    *(case("Det", opset, x) for opset in (11, 22) for x in (_MATRICES, _MATRICES[0], _random(2, 2, 5, 5))),
+]
+_SPREAD = _random(4, 3, 3, 2)
+SPREADING = [
+    case("ConvTranspose", 7, IMAGE, _SPREAD),
+    case("ConvTranspose", 11, IMAGE, _SPREAD, _random(3), strides=[3, 2], pads=[1, 0, 2, 1], output_padding=[2, 1]),
+    case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[1, 2], dilations=[2, 3]),
+    case("ConvTranspose", 11, IMAGE, _SPREAD, group=2, strides=[2, 2], pads=[1, 1, 1, 1]),
+    case("ConvTranspose", 22, IMAGE, _random(4, 1, 2, 2), _random(4), group=4, strides=[2, 2], kernel_shape=[2, 2]),
+    *(case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[2, 1], auto_pad=m) for m in ("SAME_UPPER", "SAME_LOWER")),
+    case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[2, 2], auto_pad="VALID"),
+    case("ConvTranspose", 11, IMAGE, _SPREAD, strides=[3, 2], output_shape=[20, 11]),
+    case("ConvTranspose", 11, _random(2, 3, 9), _random(3, 4, 5), _random(4), strides=[3], pads=[2, 1]),
+    case("ConvTranspose", 11, _VOLUME, _random(2, 3, 2, 3, 2), strides=[2, 1, 2], pads=[0, 1, 0, 1, 1, 0]),
+    case("Col2Im", 18, _random(2, 12, 20), ints(5, 6), ints(2, 2), constants=(1, 2)),
+    case(
+        "Col2Im",
+        18,
+        _random(1, 8, 8),
+        ints(6, 7),
+        ints(2, 2),
+        constants=(1, 2),
+        strides=[2, 3],
+        dilations=[1, 3],
+        pads=[1, 1, 1, 1],
+    ),
+    case("Col2Im", 18, _random(1, 10, 15), ints(3, 4, 5), ints(1, 5, 1), constants=(1, 2), pads=[0, 0, 0, 0, 1, 0]),
+    *(
+        case(
+            "MaxPool", 12, IMAGE, kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1], storage_order=order, outputs=2
+        )
+        for order in (0, 1)
+    ),
+    case("MaxPool", 12, np.round(IMAGE), kernel_shape=[2, 3], dilations=[2, 1], strides=[2, 3], ceil_mode=1, outputs=2),
+    case("MaxPool", 12, _VOLUME, kernel_shape=[2, 2, 2], pads=[1, 0, 1, 0, 1, 0], outputs=2),
+    case("MaxPool", 12, _random(2, 3, 9), kernel_shape=[3], strides=[2], outputs=2),
+    *(case("LpPool", 11, IMAGE, kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1], p=p) for p in (1, 2, 3)),
+    case("LpPool", 18, IMAGE, kernel_shape=[3, 2], strides=[2, 4], dilations=[2, 1], ceil_mode=1),
+    case("LpPool", 11, IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
+    *(case("GlobalLpPool", 7, IMAGE, p=p) for p in (1, 2, 3)),
+]
+SPATIAL = [*RESIZING, *SAMPLING, *REGIONS, *SIGNALS, *EQUATIONS, *SPREADING]
+CASES = [
+    *UNARY,
+    *BINARY,
+    *CLIP,
+    *PRODUCTS,
+    *WINDOWS,
+    *NORMALIZATION,
+    *REDUCTIONS,
+    *MOVEMENT,
+    *INDEXING,
+    *CONSTANTS,
+    *TYPES,
+    *SPATIAL,
+]
 
 
 def _agree(got: list[np.ndarray], want: list[np.ndarray]) -> None:

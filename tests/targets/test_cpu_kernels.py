@@ -396,6 +396,13 @@ def test_pools(kernels):
         check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -np.inf}, x="f32[1,1,9,8]")
 
 
+def test_pools_of_integers(host):
+    with host.batch() as check:
+        for type in ("i8", "u8", "i32", "i64"):
+            check(f"max_pool(x, {written(WINDOWS[1])})", x=f"{type}[1,2,9,8]")
+        check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -128}, x="i8[1,1,9,8]")
+
+
 # Products -------------------------------------------------------------------------------------------------
 
 
@@ -611,7 +618,7 @@ def test_attention_of_float16(kernels):
         ("layer_norm(x, s, axis=0)", {"x": "f64[4]", "s": "f64[4]"}),
         ("attention(q, q, q, scale=1.0)", {"q": "f64[1,2,3,4]"}),
         ("max_pool(x, kernel=(2,), strides=(1,), pads=(0, 0), dilations=(1,))", {"x": "f32[1,2,8]"}),
-        ("max_pool(x, kernel=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))", {"x": "i32[1,2,8,8]"}),
+        ("avg_pool(x, kernel=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))", {"x": "i32[1,2,8,8]"}),
         ("cumsum(x, axis=0)", {"x": "f32[4]"}),
         ("x", {"x": "f32[65536,32768]"}),
         ("matmul_packed(x, relu(w), columns=16)", {"x": "f32[2,3]", "w": "f32[1,3,16]"}),

@@ -1,7 +1,7 @@
 """The CPU's kernels: for each kind of fused group, the loops around its expressions.
 
-`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool` and `attention` each write one
-kind; `group` has what they share.
+`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool`, `attention` and `det` each write
+one kind; `group` has what they share.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from targets.cpu.kernels.attention import lower_attention
 from targets.cpu.kernels.conv import lower_conv
+from targets.cpu.kernels.det import lower_det
 from targets.cpu.kernels.elementwise import lower_elementwise
 from targets.cpu.kernels.group import Kernel, Packing
 from targets.cpu.kernels.matmul import lower_matmul, lower_matmul_packed
@@ -21,7 +22,11 @@ from targets.cpu.schedules import parse_schedule
 from tensorc.ir import OPS, Graph, Kind, Node
 
 #: Those that have nothing to choose.
-_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {"avg_pool": lower_pool, "max_pool": lower_pool}
+_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {
+    "avg_pool": lower_pool,
+    "det": lower_det,
+    "max_pool": lower_pool,
+}
 #: Those that follow a schedule.
 _SCHEDULED: dict[str, Callable[[Graph, Node, Machine, Any], Kernel]] = {
     "attention": lower_attention,

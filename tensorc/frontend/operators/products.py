@@ -36,6 +36,11 @@ def _gemm(call: Call) -> Value:
     return product if c is None else call("add", product, _scaled(call, c, "beta"))
 
 
+@operator("Det")
+def _det(call: Call) -> Value:
+    return call("det", call.input(0))
+
+
 def _scaled(call: Call, value: Value, attribute: str) -> Value:
     factor = call.attr(attribute, 1.0)
     return value if factor == 1 else call("mul", value, call.like(factor, value))

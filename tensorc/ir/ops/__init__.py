@@ -1,6 +1,6 @@
 """Every operator of the graph IR. Importing this package fills the table."""
 
-from tensorc.ir.ops import control, conversion, elementwise, layout, nn, reduction, shape
+from tensorc.ir.ops import control, conversion, elementwise, layout, linalg, nn, reduction, shape
 from tensorc.ir.ops.table import OPS, REQUIRED, Kind, Op, register
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "conversion",
     "elementwise",
     "layout",
+    "linalg",
     "nn",
     "reduction",
     "register",

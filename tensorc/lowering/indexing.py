@@ -15,6 +15,7 @@ from typing import Any
 from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
+from tensorc.ir.ops.random import MULTIPLIERS, SHIFTS, keys_of
 from tensorc.ir.types import is_float
 from tensorc.lowering import tir
 from tensorc.lowering.math import Math
@@ -486,6 +487,20 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
     return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
+
+
+@rule("random")
+def _random(e: Elements, node: Node, index: Index) -> Expr:
+    """See `tensorc.ir.ops.random`: the same, in int64 as it is there."""
+    low = (1 << 32) - 1
+    bits = tir.cast(ravel(index, static_shape(node.output.shape)), "int64")
+    for key in keys_of(node.attrs["seed"]):
+        bits = e.builder.keep(tir.bitwise_xor(bits, key))
+        for multiplier, shift in zip(MULTIPLIERS, SHIFTS, strict=False):
+            mixed = e.builder.keep(tir.bitwise_xor(bits, tir.shift_right(bits, shift)))
+            bits = e.builder.keep(tir.bitwise_and(mixed * const(multiplier, "int64"), low))
+        bits = e.builder.keep(tir.bitwise_xor(bits, tir.shift_right(bits, SHIFTS[-1])))
+    return tir.cast(tir.shift_right(bits, 8), "float32") * const(2.0**-24, "float32")
 
 
 def _row(e: Elements, position: Expr, extent: int) -> Expr:

@@ -28,14 +28,14 @@ class SupportedOperator(NamedTuple):
     versions: tuple[int, ...]
 
 
-def operator(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ONNX's operators of these names."""
+def operator(*names: str, domain: str = STANDARD) -> Callable[[Rule], Rule]:
+    """Register a rule for the operators of these names."""
 
     def add(rule: Rule) -> Rule:
         for name in names:
-            if (STANDARD, name) in _RULES:
+            if (domain, name) in _RULES:
                 raise ValueError(f"{name} has a rule already")
-            _RULES[STANDARD, name] = rule
+            _RULES[domain, name] = rule
         return rule
 
     return add
@@ -55,13 +55,12 @@ def known_domains() -> set[str]:
 
 def supported_operators() -> list[SupportedOperator]:
     """Every operator that has a rule, by name."""
-    history: dict[str, set[int]] = {}
+    history: dict[tuple[str, str], set[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
-        if schema.domain == "":
-            history.setdefault(schema.name, set()).add(schema.since_version)
+        history.setdefault((schema.domain or STANDARD, schema.name), set()).add(schema.since_version)
     found = []
     for domain, name in sorted(_RULES):
-        versions = sorted(history[name])
+        versions = sorted(history[domain, name])
         in_force = [v for v in versions if v <= OLDEST_OPSET][-1:]
         found.append(SupportedOperator(domain, name, (*in_force, *(v for v in versions if v > OLDEST_OPSET))))
     return found

@@ -15,11 +15,12 @@ from typing import Any
 from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
-from tensorc.ir.ops.random import MULTIPLIERS, SHIFTS, keys_of
+from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
 from tensorc.ir.types import is_float
 from tensorc.lowering import tir
 from tensorc.lowering.math import Math
 from tensorc.lowering.tir import Expr, KernelBuilder, const
+from tensorc.lowering.trigonometry import Trigonometry
 
 Index = Sequence[Expr]
 Source = Callable[[Index], Expr]
@@ -161,6 +162,15 @@ def _needs_float32(node: Node) -> None:
 def _transcendental(e: Elements, node: Node, index: Index) -> Expr:
     _needs_float32(node)
     return e.math.in_float32(node.op, e.at(node.inputs[0], index))
+
+
+@rule(*TRIGONOMETRIC)
+def _trigonometric(e: Elements, node: Node, index: Index) -> Expr:
+    x = e.at(node.inputs[0], index)
+    if node.output.dtype == "float64":
+        return tir.library(node.op, x)
+    result = getattr(Trigonometry(e.builder.keep), node.op)(tir.cast(x, "float32"))
+    return tir.cast(result, node.output.dtype)
 
 
 _INFIX: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -487,20 +497,6 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
     return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
-
-
-@rule("random")
-def _random(e: Elements, node: Node, index: Index) -> Expr:
-    """See `tensorc.ir.ops.random`: the same, in int64 as it is there."""
-    low = (1 << 32) - 1
-    bits = tir.cast(ravel(index, static_shape(node.output.shape)), "int64")
-    for key in keys_of(node.attrs["seed"]):
-        bits = e.builder.keep(tir.bitwise_xor(bits, key))
-        for multiplier, shift in zip(MULTIPLIERS, SHIFTS, strict=False):
-            mixed = e.builder.keep(tir.bitwise_xor(bits, tir.shift_right(bits, shift)))
-            bits = e.builder.keep(tir.bitwise_and(mixed * const(multiplier, "int64"), low))
-        bits = e.builder.keep(tir.bitwise_xor(bits, tir.shift_right(bits, SHIFTS[-1])))
-    return tir.cast(tir.shift_right(bits, 8), "float32") * const(2.0**-24, "float32")
 
 
 def _row(e: Elements, position: Expr, extent: int) -> Expr:

@@ -118,14 +118,15 @@ def bitwise_or(a: Expr, bits: Expr) -> Expr:
     return T.bitwise_or(a, T.IntImm(dtype_of(a), bits) if isinstance(bits, int) else bits)
 
 
-def bitwise_xor(a: Expr, bits: Expr) -> Expr:
-    return T.bitwise_xor(a, T.IntImm(dtype_of(a), bits) if isinstance(bits, int) else bits)
-
-
 def intrinsic(name: str, *arguments: Expr) -> Expr:
     """An intrinsic that LLVM has an instruction for on vectors: sqrt, floor, ceil, nearbyint, fabs, trunc."""
     return {"sqrt": T.sqrt, "floor": T.floor, "ceil": T.ceil, "nearbyint": T.nearbyint, "abs": T.abs,
             "trunc": T.trunc}[name](*arguments)  # fmt: skip
+
+
+def library(name: str, *arguments: Expr) -> Expr:
+    """A function of C's mathematical library on float64, called for one element at a time."""
+    return T.call_pure_extern("float64", name, *arguments)
 
 
 def truncated_div(a: Expr, b: Expr) -> Expr:

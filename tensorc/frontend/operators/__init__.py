@@ -8,7 +8,13 @@ from tensorc.frontend.operators import (
     movement,
     normalization,
     products,
+    random,
     reductions,
+    scatter,
+    selection,
+    traditional,
+    training,
+    trigonometry,
     windows,
 )
 from tensorc.frontend.registry import find_rule, known_domains, supported_operators
@@ -23,7 +29,13 @@ __all__ = [
     "movement",
     "normalization",
     "products",
+    "random",
     "reductions",
+    "scatter",
+    "selection",
     "supported_operators",
+    "traditional",
+    "training",
+    "trigonometry",
     "windows",
 ]

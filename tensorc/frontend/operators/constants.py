@@ -74,16 +74,6 @@ def _identity(call: Call) -> Value:
     return call.input(0)
 
 
-@operator("Dropout")
-def _dropout(call: Call) -> tuple[Value, Value]:
-    """Inference: nothing is dropped, and the mask keeps everything."""
-    x = call.input(0)
-    if call.optional(2) is not None and call.number(2):
-        raise UnsupportedError("it is in training mode")
-    kept = Constant.full(TensorType("bool" if call.opset >= 10 else x.dtype, x.shape), 1)
-    return x, call.constant(kept)
-
-
 @operator("Cast")
 def _cast(call: Call) -> Value:
     return call.cast(call.input(0), element_type(call.required("to")))

@@ -1,6 +1,6 @@
 """Every operator of the graph IR. Importing this package fills the table."""
 
-from tensorc.ir.ops import elementwise, layout, nn, random, reduction, selection, shape
+from tensorc.ir.ops import elementwise, layout, nn, reduction, selection, shape, trigonometry
 from tensorc.ir.ops.table import OPS, REQUIRED, Kind, Op, register
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "elementwise",
     "layout",
     "nn",
-    "random",
     "reduction",
     "register",
     "selection",
     "shape",
+    "trigonometry",
 ]

@@ -289,12 +289,7 @@ def _mod(e: Elements, node: Node, index: Index) -> Expr:
     a, b = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
     dtype, truncate = node.output.dtype, bool(node.attrs["fmod"])
     if is_float(dtype):
-        # In float64, where the quotient of two float32 is exact enough to be cut.
-        wide_a, wide_b = (e.builder.keep(tir.cast(v, "float64")) for v in (a, b))
-        quotient = e.builder.keep(tir.intrinsic("trunc" if truncate else "floor", wide_a / wide_b))
-        zero = const(0, "float64")
-        multiple = tir.select(tir.compare("equal", quotient, zero), zero, quotient * wide_b)  # an infinite b leaves a
-        return tir.cast(wide_a - multiple, dtype)
+        return tir.cast(_float_mod(e, tir.cast(a, "float64"), tir.cast(b, "float64"), truncate), dtype)
     dividend, divisor, _ = _divisor(e, a, b, dtype)  # whatever is divided by 1 or -1 leaves nothing
     rest = e.builder.keep(tir.truncated_mod(dividend, divisor))
     if truncate or dtype.startswith("uint"):
@@ -303,6 +298,20 @@ def _mod(e: Elements, node: Node, index: Index) -> Expr:
     differs = tir.compare("not_equal", tir.compare("less", rest, zero), tir.compare("less", divisor, zero))
     corrected = tir.logical("and", tir.compare("not_equal", rest, zero), differs)
     return tir.select(corrected, rest + divisor, rest)
+
+
+def _float_mod(e: Elements, a: Expr, b: Expr, truncate: bool) -> Expr:
+    """By C's library, which has no rounding in it. What is left has the sign of a, or of b as Python has it."""
+    a, b = e.builder.keep(a), e.builder.keep(b)
+    rest = e.builder.keep(tir.library("fmod", a, b))
+    if truncate:
+        return rest
+    zero = const(0, "float64")
+    sign = tir.bitwise_and(tir.reinterpret(b, "int64"), -(1 << 63))
+    nothing = e.builder.keep(tir.reinterpret(sign, "float64"))  # a zero of b's sign
+    differs = tir.compare("not_equal", tir.compare("less", rest, zero), tir.compare("less", b, zero))
+    moved = e.builder.keep(tir.select(differs, e.builder.keep(rest + b), rest))
+    return tir.select(tir.compare("equal", rest, zero), nothing, moved)
 
 
 @rule("equal", "less", "less_equal", "greater", "greater_equal")

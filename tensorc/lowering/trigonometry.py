@@ -81,7 +81,6 @@ class Trigonometry:
     def acosh(self, x: Expr) -> Expr:
         wide = self._keep(cast(x, "float64"))
         inside = compare("greater_equal", wide, _d(1))
-        # The root of what lies above 1: exact where x + 1 and x - 1 are.
         root = intrinsic("sqrt", (wide - _d(1)) * (wide + _d(1)))
         value = self._keep(cast(self._math.log64(wide + root), "float32"))
         return select(inside, value, const(math.nan, "float32"))
@@ -119,7 +118,7 @@ class Trigonometry:
         return self._math.with_sign_of(x, self._keep(cast(value, "float32")))
 
     def _arc(self, t: Expr) -> Expr:
-        """The arc of a tangent t >= 0 or infinite, nan of nan: turned by an eighth or two into the range of a series."""
+        """The arc of a tangent t >= 0, infinite ones and nan too: turned by an eighth or two into a series' range."""
         t = self._keep(t)
         steep, middle = compare("greater", t, _d(1 + math.sqrt(2))), compare("greater", t, _d(math.sqrt(2) - 1))
         turned = self._keep(select(middle, self._keep((t - _d(1)) / (t + _d(1))), t))

@@ -505,7 +505,9 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 @rule("range")
 def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
-    return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
+    wide = "float32" if dtype == "float16" else dtype
+    start, step = const(node.attrs["start"], wide), const(node.attrs["step"], wide)
+    return tir.cast(start + tir.cast(index[0], wide) * step, dtype)
 
 
 def _row(e: Elements, position: Expr, extent: int) -> Expr:

@@ -52,7 +52,9 @@ def _range(call: Call) -> Value:
     start, limit, step = call.number(0), call.number(1), call.number(2)
     if not step:
         raise ValueError("the step is 0")
-    size = max(math.ceil((limit - start) / step), 0)
+    # Of integers exactly: a float64 does not hold all of them.
+    whole = isinstance(step, int)
+    size = max(-((start - limit) // step) if whole else math.ceil((limit - start) / step), 0)
     return call("range", start=start, step=step, size=size, dtype=call.input(0).dtype)
 
 

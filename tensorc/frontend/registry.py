@@ -31,14 +31,14 @@ class SupportedOperator(NamedTuple):
     versions: tuple[int, ...]
 
 
-def operator(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ONNX's operators of these names."""
+def operator(*names: str, domain: str = STANDARD) -> Callable[[Rule], Rule]:
+    """Register a rule for the operators of these names."""
 
     def add(rule: Rule) -> Rule:
         for name in names:
-            if (STANDARD, name) in _RULES:
+            if (domain, name) in _RULES:
                 raise ValueError(f"{name} has a rule already")
-            _RULES[STANDARD, name] = rule
+            _RULES[domain, name] = rule
         return rule
 
     return add

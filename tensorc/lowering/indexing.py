@@ -15,12 +15,14 @@ from typing import Any
 from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
+from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
 from tensorc.ir.types import STORED, bits_of, is_float, is_integer
 from tensorc.lowering import tir
 from tensorc.lowering.conversion import convert
 from tensorc.lowering.math import Math
 from tensorc.lowering.math64 import Math64
 from tensorc.lowering.tir import Expr, KernelBuilder, const
+from tensorc.lowering.trigonometry import Trigonometry
 
 Index = Sequence[Expr]
 Source = Callable[[Index], Expr]
@@ -163,6 +165,15 @@ def buffer_source(builder: KernelBuilder, buffer: Any, value: Value) -> Source:
 @rule("exp", "log", "tanh", "erf", "sigmoid", "sin", "cos")
 def _transcendental(e: Elements, node: Node, index: Index) -> Expr:
     return e.function(node.op, e.at(node.inputs[0], index))
+
+
+@rule(*TRIGONOMETRIC)
+def _trigonometric(e: Elements, node: Node, index: Index) -> Expr:
+    x = e.at(node.inputs[0], index)
+    if node.output.dtype == "float64":
+        return tir.library(node.op, x)
+    result = getattr(Trigonometry(e.builder.keep), node.op)(tir.cast(x, "float32"))
+    return tir.cast(result, node.output.dtype)
 
 
 _INFIX: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -581,7 +592,9 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 @rule("range")
 def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
-    return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
+    wide = "float32" if dtype == "float16" else dtype
+    start, step = const(node.attrs["start"], wide), const(node.attrs["step"], wide)
+    return tir.cast(start + tir.cast(index[0], wide) * step, dtype)
 
 
 def _row(e: Elements, position: Expr, extent: int) -> Expr:

@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tensorc.frontend import import_model, supported_operators
-from tensorc.frontend.operators import control, host, recurrent, sequences
+from tensorc.frontend.operators import control, host, random, recurrent, sequences
 from tensorc.frontend.registry import find_rule, ruled_operators
 from tensorc.ir import evaluate, parse_graph
 
@@ -53,6 +53,7 @@ class Case:
     inputs: tuple[np.ndarray | None, ...]
     constants: tuple[int, ...] = ()
     outputs: int = 1
+    domain: str = ""
     attrs: dict[str, Any] = field(default_factory=dict)
 
     def model(self, all_constant: bool = False) -> onnx.ModelProto:
@@ -60,7 +61,7 @@ class Case:
         results = [f"y{i}" for i in range(self.outputs)]
         fixed = [i for i, x in enumerate(self.inputs) if x is not None and (all_constant or i in self.constants)]
         graph = helper.make_graph(
-            [helper.make_node(self.op, names, results, name="node", **self.attrs)],
+            [helper.make_node(self.op, names, results, name="node", domain=self.domain, **self.attrs)],
             "one-node",
             [
                 helper.make_tensor_value_info(names[i], helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
@@ -70,7 +71,8 @@ class Case:
             [helper.make_empty_tensor_value_info(name) for name in results],
             [numpy_helper.from_array(np.asarray(self.inputs[i]), names[i]) for i in fixed],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+        opsets = [helper.make_opsetid("", self.opset), *([helper.make_opsetid(self.domain, 1)] if self.domain else [])]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         return onnx.shape_inference.infer_shapes(model)
 
     def feed(self) -> dict[str, np.ndarray]:
@@ -87,8 +89,9 @@ class Case:
             return list(ReferenceEvaluator(model).run(None, self.feed()))
 
 
-def case(op: str, opset: int, *inputs: Any, constants: tuple[int, ...] = (), outputs: int = 1, **attrs: Any) -> Case:
-    return Case(op, opset, inputs, constants, outputs, attrs)
+def case(op: str, opset: int, *inputs: Any, constants: tuple[int, ...] = (), outputs: int = 1, domain: str = "",
+         **attrs: Any) -> Case:  # fmt: skip
+    return Case(op, opset, inputs, constants, outputs, domain, attrs)
 
 
 UNARY = [
@@ -599,6 +602,71 @@ SPREADING = [
     case("LpPool", 11, IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER"),
     *(case("GlobalLpPool", 7, IMAGE, p=p) for p in (1, 2, 3)),
 ]
+UNIT = _random(2, 3, 4, low=-1, high=1)
+SPECIAL = np.array([1, np.nan, np.inf, -np.inf], dtype=np.float32)
+TRIGONOMETRY = [
+    *(case(op, 9, UNIT) for op in ("Acos", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Sinh")),
+    case("Acosh", 9, POSITIVE + 1),
+    case("Tan", 22, X.astype(np.float64)),
+    case("Atan", 22, X.astype(np.float16)),
+]
+TIES = np.round(_random(3, 7, 5)).astype(np.float32)
+SELECTION = [
+    *(case(op, 7, X, axis=1) for op in ("ArgMax", "ArgMin")),
+    *(case(op, 13, TIES, axis=-2, keepdims=0, select_last_index=1) for op in ("ArgMax", "ArgMin")),
+    case("ArgMax", 12, TIES.astype(np.int32)),
+    case("TopK", 7, X, k=2, outputs=2),
+    case("TopK", 10, X, ints(3), constants=(1,), axis=1, outputs=2),
+    case("TopK", 11, TIES, ints(4), constants=(1,), axis=1, largest=0, outputs=2),
+    case("TopK", 11, TIES, ints(5), constants=(1,), sorted=1, outputs=2),
+    case("TopK", 11, I64, ints(1), constants=(1,), outputs=2),
+    case("ReverseSequence", 10, _random(4, 3, 2), ints(4, 1, 2)),
+    case("ReverseSequence", 10, _random(3, 4), ints(0, 4, 3), batch_axis=0, time_axis=1),
+    *(case("IsInf", 20, SPECIAL, detect_negative=n, detect_positive=p) for n in (0, 1) for p in (0, 1)),
+    case("IsInf", 10, SPECIAL.astype(np.float64)),
+    case("Mod", 13, np.float32([5, -5, 5, -5, 3e30, 0.5]), np.float32([3, 3, -3, -3, 7, -0.2]), fmod=1),
+    *(case(f"Reduce{op}", 13, np.abs(I64), axes=[1]) for op in ("L1", "L2", "SumSquare", "Min", "Prod")),
+    case("ReduceLogSumExp", 13, np.float32([[np.inf, 1], [-np.inf, -np.inf], [100, 101], [-np.inf, 2]]), axes=[1]),
+    case("CumProd", 26, X, np.int64(1), constants=(1,), reverse=1),
+    case("CumProd", 26, X, np.int64(0), constants=(1,), exclusive=1),
+    case("CumSum", 14, I64, np.int32(0), constants=(1,), exclusive=1),
+    case("Concat", 13, X, X[:, :0], X[:, 1:2], axis=1),
+    case("Concat", 13, X[:, :0], X[:, :0], axis=1),
+    case("ReduceMax", 20, X[:, :0], ints(1), constants=(1,)),
+    case("ReduceSum", 13, X[:, :0], ints(1), constants=(1,), keepdims=0),
+]  # fmt: skip
+ROWS = np.array([[1, 0, 2], [0, -2, 1]])
+SCATTER = [
+    case("Scatter", 9, _random(3, 3), ROWS, _random(2, 3)),
+    case("ScatterElements", 11, _random(3, 5), np.array([[1, -1]]), _random(1, 2), axis=1),
+    case("ScatterElements", 13, I64, np.array([[1, -1], [0, 2]], np.int32), I64[:, :2] + 1, axis=1),
+    case("ScatterElements", 13, _random(2, 3, 4), np.zeros((2, 2, 4), np.int64), _random(2, 2, 4), axis=1),
+    *(case("ScatterElements", 18, _random(3, 3), ROWS * 0, _random(2, 3), reduction=how)
+      for how in ("add", "mul", "max", "min")),
+    case("ScatterND", 11, _random(4, 4, 3), np.array([[0], [-2]]), _random(2, 4, 3)),
+    case("ScatterND", 13, _random(4, 4, 3), np.array([[[0, 1], [-2, -1]]]), _random(1, 2, 3)),
+    case("ScatterND", 13, _random(4), np.zeros((0, 1), np.int64), _random(0)),
+    *(case("ScatterND", 18, _random(4, 3), np.array([[0], [2], [0]]), _random(3, 3), reduction=how)
+      for how in ("add", "mul", "max", "min")),
+    case("TensorScatter", 24, _random(2, 3, 6, 4), _random(2, 3, 2, 4), ints(4, 0)),
+    case("TensorScatter", 24, _random(2, 6, 4), _random(2, 3, 4), ints(5, 1), mode="circular"),
+    case("TensorScatter", 24, _random(2, 4, 6), _random(2, 4, 2), axis=-1),
+]  # fmt: skip
+TRAINING, MACHINE_LEARNING = "ai.onnx.preview.training", "ai.onnx.ml"
+RATE = (np.float32(0.1), np.int64(3))
+OTHER_DOMAINS = [
+    case("Momentum", 13, *RATE, X, X + 1, X * 2, domain=TRAINING, outputs=2, alpha=0.9, beta=0.8, mode="nesterov",
+         norm_coefficient=0.01),
+    case("Momentum", 13, RATE[0], np.int64(0), X, X[0], X + 1, X[0] * 3, X * 2, X[0] - 1, domain=TRAINING, outputs=4,
+         alpha=0.9, beta=0.8, mode="standard", norm_coefficient=0.0),
+    case("Adagrad", 13, *RATE, X, X + 1, POSITIVE, domain=TRAINING, outputs=2, decay_factor=0.1, norm_coefficient=0.2,
+         epsilon=1e-5),
+    case("Adam", 13, RATE[0], np.int64(0), X, X + 1, X * 2, POSITIVE, domain=TRAINING, outputs=3, alpha=0.9, beta=0.99,
+         epsilon=1e-5, norm_coefficient=0.01, norm_coefficient_post=0.1),
+    case("ArrayFeatureExtractor", 13, X, ints(2, 0), domain=MACHINE_LEARNING),
+    case("ArrayFeatureExtractor", 13, X[0, 0], np.array([[1, 3]]), domain=MACHINE_LEARNING),
+    case("Binarizer", 13, X, threshold=0.5, domain=MACHINE_LEARNING),
+]  # fmt: skip
 SPATIAL = [*RESIZING, *SAMPLING, *REGIONS, *SIGNALS, *EQUATIONS, *SPREADING]
 CASES = [
     *UNARY,
@@ -613,6 +681,10 @@ CASES = [
     *CONSTANTS,
     *TYPES,
     *SPATIAL,
+    *TRIGONOMETRY,
+    *SELECTION,
+    *SCATTER,
+    *OTHER_DOMAINS,
 ]
 
 
@@ -642,8 +714,8 @@ def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
 
 
 def test_every_supported_operator_has_a_case() -> None:
-    """Or tests of their own: tests/dynamic, test_control.py, test_recurrent.py."""
-    elsewhere = {module.__name__ for module in (control, host, recurrent, sequences)}
+    """Or tests of their own: tests/dynamic, test_control.py, test_recurrent.py, test_random_operators.py."""
+    elsewhere = {module.__name__ for module in (control, host, random, recurrent, sequences)}
     here = {
         name
         for domain, name in ruled_operators()

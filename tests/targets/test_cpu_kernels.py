@@ -619,7 +619,6 @@ def test_attention_of_float16(kernels):
         ("attention(q, q, q, scale=1.0)", {"q": "f64[1,2,3,4]"}),
         ("max_pool(x, kernel=(2,), strides=(1,), pads=(0, 0), dilations=(1,))", {"x": "f32[1,2,8]"}),
         ("avg_pool(x, kernel=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))", {"x": "i32[1,2,8,8]"}),
-        ("cumsum(x, axis=0)", {"x": "f32[4]"}),
         ("x", {"x": "f32[65536,32768]"}),
         ("matmul_packed(x, relu(w), columns=16)", {"x": "f32[2,3]", "w": "f32[1,3,16]"}),
     ],

@@ -20,6 +20,7 @@ from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Value
 from tensorc.ir.dims import static_shape
+from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
 from tensorc.ir.types import STORED, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Elements, Index, Source, buffer_source, ravel
@@ -30,7 +31,9 @@ from tensorc.search.space import ScheduleJson
 Loop = Callable[[int], AbstractContextManager[Expr]]
 
 #: Operators whose code is long: in an epilogue they are written once and looped over, not once for each register.
-LONG = frozenset({"cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh"})
+LONG = TRIGONOMETRIC | {
+    "cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh",
+}  # fmt: skip
 
 
 def accumulator(dtype: str) -> str:

@@ -52,7 +52,9 @@ def _range(call: Call) -> Value:
     start, limit, step = call.number(0), call.number(1), call.number(2)
     if not step:
         raise ValueError("the step is 0")
-    size = max(math.ceil((limit - start) / step), 0)
+    # Of integers exactly: a float64 does not hold all of them.
+    whole = isinstance(step, int)
+    size = max(-((start - limit) // step) if whole else math.ceil((limit - start) / step), 0)
     return call("range", start=start, step=step, size=size, dtype=call.input(0).dtype)
 
 
@@ -62,13 +64,3 @@ def _eye_like(call: Call) -> Value:
     rows, columns = shape_of(x)
     dtype = element_type(call.attr("dtype")) if call.has("dtype") else x.dtype
     return call.constant(np.eye(rows, columns, call.attr("k", 0)), dtype)
-
-
-@operator("Dropout")
-def _dropout(call: Call) -> tuple[Value, Value]:
-    """Inference: nothing is dropped, and the mask keeps everything."""
-    x = call.input(0)
-    if call.optional(2) is not None and call.number(2):
-        raise UnsupportedError("it is in training mode")
-    kept = Constant.full(TensorType("bool" if call.opset >= 10 else x.dtype, x.shape), 1)
-    return x, call.constant(kept)

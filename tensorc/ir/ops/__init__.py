@@ -1,6 +1,17 @@
 """Every operator of the graph IR. Importing this package fills the table."""
 
-from tensorc.ir.ops import control, conversion, elementwise, layout, linalg, nn, reduction, shape
+from tensorc.ir.ops import (
+    control,
+    conversion,
+    elementwise,
+    layout,
+    linalg,
+    nn,
+    reduction,
+    selection,
+    shape,
+    trigonometry,
+)
 from tensorc.ir.ops.table import OPS, REQUIRED, Kind, Op, register
 
 __all__ = [
@@ -16,5 +27,7 @@ __all__ = [
     "nn",
     "reduction",
     "register",
+    "selection",
     "shape",
+    "trigonometry",
 ]

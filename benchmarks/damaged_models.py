@@ -1,4 +1,4 @@
-"""`tensorc compile` on damaged model files: each is to end in one line of error and exit code 2, soon and in little memory.
+"""`tensorc compile` on damaged model files: each is to end in one line of error and exit code 2, and soon.
 
     python benchmarks/damaged_models.py
     python benchmarks/damaged_models.py --count 1000 --seed 7 --keep bad/
@@ -29,7 +29,7 @@ from rich.table import Table
 
 # The scripts of this folder are run by path, and are a package to the tests.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.damaged.kinds import Damaged, damaged_models  # noqa: E402
+from benchmarks.damaged.kinds import Damaged, damaged_models
 
 GIB = 1 << 30
 OUTCOMES = ("refused", "compiled", "wrong")

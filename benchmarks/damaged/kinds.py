@@ -83,7 +83,7 @@ def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     for node in graph.node:
         found.append(node)
         for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else attribute.graphs):
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 found += _nodes(inner)
     return found
 
@@ -174,8 +174,8 @@ def names_of_odd_letters(rng: Rng, draft: Draft) -> bytes:
     data = draft.proto.SerializeToString()
     name = draft.graph.input[0].name.encode()
     # As long as before, so that the file stays a message.
-    return data.replace(b"\x0a" + bytes([len(name)]) + name,
-                        b"\x0a" + bytes([len(name)]) + rng.choice([b"\n", b"\0", b"\x1b", b"/"]) * len(name))  # fmt: skip
+    head, letter = b"\x0a" + bytes([len(name)]), rng.choice([b"\n", b"\0", b"\x1b", b"/"])
+    return data.replace(head + name, head + letter * len(name))
 
 
 @kind
@@ -540,7 +540,9 @@ def data_of_another_length(rng: Rng, draft: Draft) -> bool | None:
     if tensor is None:
         return None
     raw = tensor.raw_data
-    tensor.raw_data = raw[: int(rng.integers(len(raw)))] if rng.integers(2) else raw + rng.bytes(int(rng.integers(1, 9)))
+    tensor.raw_data = (
+        raw[: int(rng.integers(len(raw)))] if rng.integers(2) else raw + rng.bytes(int(rng.integers(1, 9)))
+    )
     return True
 
 

@@ -194,4 +194,3 @@ SOUND: dict[str, Callable[[], Sound]] = {
     for make in (convolution, transformer, control_flow, recurrent, shapes, external, functions, quantized, images,
                  sequences)
 }  # fmt: skip
-

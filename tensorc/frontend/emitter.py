@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorc.errors import IRError
+from tensorc.frontend.limits import MOST_REPEATED, check_computed, check_type
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.table import Attrs
@@ -43,6 +44,7 @@ class Emitter:
         except IRError as error:
             raise AssertionError(f"a rule of the frontend emits {op} wrongly") from error
         (type,) = row.infer([value.type for value in inputs], complete)
+        check_type(type, "its result")
         if _changes_nothing(op, inputs, complete, type):
             return inputs[0]
         constants = [value.constant for value in inputs if value.constant is not None]
@@ -53,6 +55,9 @@ class Emitter:
         return self.graph.add(op, inputs, complete, name=self.name)
 
     def constant(self, constant: Constant) -> Value:
+        check_type(constant.type, "its result")
+        if constant.splat is not None:  # made here, not read from the model, and as large as somebody wishes
+            check_computed(constant.type, MOST_REPEATED)
         return self.graph.add_constant(constant, self.name)
 
 

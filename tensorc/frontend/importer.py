@@ -19,6 +19,7 @@ from tensorc.frontend.emitter import Emitter
 from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel, Source, element_type, read_model
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
+from tensorc.frontend.schema import check_node
 from tensorc.frontend.shapes import settle_shapes
 from tensorc.ir.graph import Graph, Value
 from tensorc.ir.types import TensorType
@@ -121,6 +122,7 @@ class _Importer:
         inputs = [self.value(name, node) if name else None for name in node.input]
         self.emitter.name = next((name for name in node.output if name), node.op_type)
         try:
+            check_node(node, self.opset)
             result = rule(Call(node, self.opset, inputs, self.emitter, self.model))
         except UnsupportedError as error:
             self.skip(node, str(error))

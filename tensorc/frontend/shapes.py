@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import onnx
 
 from tensorc.errors import UserError
+from tensorc.frontend.limits import MOST_AXES, MOST_ELEMENTS
 
 #: A declared axis: its size, or the name of a free one ("" when it has none).
 _Axis = int | str
@@ -24,7 +26,14 @@ def settle_shapes(
     sizes: dict[str, int] = {}
     for name, shape in given.items():
         _match(model, name, declared[name], shape, sizes)
-    return {name: given.get(name) or _complete(model, name, axes, sizes) for name, axes in declared.items()}
+    settled = {name: given.get(name) or _complete(model, name, axes, sizes) for name, axes in declared.items()}
+    for name, shape in settled.items():
+        if math.prod(shape) > MOST_ELEMENTS or len(shape) > MOST_AXES:
+            raise UserError(
+                f"{model}: input {name!r} {_written(shape)} is too large: it may have {MOST_ELEMENTS} elements "
+                f"and {MOST_AXES} axes"
+            )
+    return settled
 
 
 def _declared(info: onnx.ValueInfoProto) -> tuple[_Axis, ...] | None:

@@ -27,7 +27,7 @@ _SIZES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65)
 _MOST_ELEMENTS = 4096
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """The operator cannot be placed here: another is tried."""
 
 
@@ -65,7 +65,7 @@ class Graph:
 
     def pick(self, items: Sequence[Any]) -> Any:
         if not len(items):
-            raise Unfit
+            raise UnfitError
         return items[int(self.rng.integers(len(items)))]
 
     def number(self, low: int, high: int) -> int:
@@ -90,7 +90,7 @@ class Graph:
     def axis(self, rank: int) -> int:
         """Any axis, from the front or from the back."""
         if not rank:
-            raise Unfit
+            raise UnfitError
         return self.number(-rank, rank - 1)
 
     def axes(self, rank: int, low: int = 0) -> list[int]:
@@ -153,7 +153,7 @@ class Graph:
             if fits(Value("", dtype, shape)):
                 bounds = (0 if dtype in INTS and dtype[0] == "u" else -9, 9) if tame else (None, None)
                 return self.new(dtype, shape, *bounds)
-        raise Unfit
+        raise UnfitError
 
     def like(self, dtype: str, shape: Sequence[int], exact: bool = False, **more: Any) -> Value:
         """A value of this very type."""
@@ -166,7 +166,7 @@ class Graph:
         weights = np.array([6.0 if t == "float32" else 2.0 if t in ("int64", "float64", "float16") else 1.0
                             for t in dtypes])  # fmt: skip
         if not len(dtypes):
-            raise Unfit
+            raise UnfitError
         return str(self.rng.choice(list(dtypes), p=weights / weights.sum()))
 
     # Nodes ----------------------------------------------------------------------------------------------
@@ -192,22 +192,22 @@ class Graph:
             self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
 
     def _inferred(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-        """Types and shapes by ONNX's own inference; Unfit where it does not know, or finds a fault."""
+        """Types and shapes by ONNX's own inference; UnfitError where it does not know, or finds a fault."""
         try:
             model = onnx.shape_inference.infer_shapes(self.model(nodes, []), strict_mode=True, data_prop=True)
         except onnx.shape_inference.InferenceError as error:
-            raise Unfit from error
+            raise UnfitError from error
         found = {value.name: value.type.tensor_type for value in model.graph.value_info}
         result = []
         for name in names:
             type = found.get(name)
             if type is None or not type.HasField("shape") or type.elem_type not in _CODES:
-                raise Unfit
+                raise UnfitError
             if not all(dim.HasField("dim_value") for dim in type.shape.dim):
-                raise Unfit
+                raise UnfitError
             shape = tuple(dim.dim_value for dim in type.shape.dim)
             if np.prod(shape, dtype=object) > 8 * _MOST_ELEMENTS or len(shape) > 6:
-                raise Unfit
+                raise UnfitError
             result.append((_CODES[type.elem_type], shape))
         return result
 

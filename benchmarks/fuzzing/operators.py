@@ -1,4 +1,4 @@
-"""How to place each operator in a random graph: one line for those that differ in their name only, a function for others.
+"""How to place each operator in a random graph: a function each, or one for all that differ in their name only.
 
 A generator chooses inputs and attributes within what the operator's specification allows. What the specification leaves
 open (a division of integers by zero, a cast of what does not fit, a shift too far) is not asked for.
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.fuzzing.graphs import FLOATS, INTS, TYPES, Graph, Unfit, Value
+from benchmarks.fuzzing.graphs import FLOATS, INTS, TYPES, Graph, UnfitError, Value
 
 Place = Callable[[Graph, str], None]
 PLACES: dict[str, Place] = {}
@@ -51,10 +51,8 @@ def types(g: Graph, name: str, index: int = 0) -> list[str]:
 
 # Element by element -----------------------------------------------------------------------------------------
 
-_SMOOTH = (
-    "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Exp HardSwish Log Mish Reciprocal Sigmoid Sin Sinh Softplus Softsign "
-    "Sqrt Tan Tanh"
-).split()
+_SMOOTH = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Erf", "Exp", "HardSwish", "Log", "Mish",
+           "Reciprocal", "Sigmoid", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh")  # fmt: skip
 _EXACT = ("Abs", "Identity", "Neg", "Not", "Relu")
 _JUMPING = ("Ceil", "Floor", "IsNaN", "Round", "Sign")
 
@@ -155,7 +153,7 @@ def _mod(g: Graph, name: str) -> None:
     a = g.any([t for t in types(g, name) if t not in FLOATS] if g.chance(0.6) else types(g, name), exact=True)
     b = _divisor(g, a)
     if b.loose:
-        raise Unfit
+        raise UnfitError
     g.node(name, [a, b], fmod=1 if a.dtype in FLOATS or g.chance(0.3) else 0)
 
 
@@ -249,7 +247,7 @@ def _squeeze(g: Graph, name: str) -> None:
         count = x.rank + len(axes)
         axes = list(dict.fromkeys(a % count - (count if a < 0 else 0) for a in axes))
         if len({a % count for a in axes}) != len(axes) or not axes:
-            raise Unfit
+            raise UnfitError
     else:
         axes = [a for a in g.axes(x.rank) if x.shape[a] == 1]
     if g.opset < 13:
@@ -298,7 +296,7 @@ def _split(g: Graph, name: str) -> None:
             g.node(name, [x, g.given(sizes)], count, exact=True, axis=axis)
     elif g.opset >= 18:
         if (count - 1) * -(-size // count) > size:
-            raise Unfit
+            raise UnfitError
         g.node(name, [x], count, exact=True, axis=axis, num_outputs=count)
     else:
         g.node(name, [x], g.pick([c for c in range(1, 5) if size % c == 0]), exact=True, axis=axis)
@@ -336,7 +334,7 @@ def _pad(g: Graph, name: str) -> None:
     modes = ["constant", "edge", "reflect"] + (["wrap"] if g.opset >= 19 else [])
     mode = g.pick(modes)
     if mode != "constant" and 0 in x.shape:
-        raise Unfit
+        raise UnfitError
     most = [max(min(4, size - (mode == "reflect")), 0) for size in x.shape]
     low = [-min(size // 3, 2) if mode == "constant" and g.chance(0.2) else 0 for size in x.shape]
     pads = [g.number(a, b) for a, b in zip(low * 2, most * 2, strict=True)]
@@ -364,7 +362,7 @@ def _blocks(g: Graph, name: str) -> None:
 def _indices(g: Graph, shape: Sequence[int], size: int, dtypes: Sequence[str] = INDICES, back: bool = True) -> Value:
     """Indices into an axis of `size`, some counted from the back."""
     if not size and int(np.prod(shape)):
-        raise Unfit
+        raise UnfitError
     return g.given(g.data(g.pick(dtypes), shape, -size if back and g.chance(0.4) else 0, max(size - 1, 0)),
                    g.chance(0.4))  # fmt: skip
 
@@ -390,7 +388,7 @@ def _tuples(g: Graph, x: Value, batch: int = 0) -> tuple[Value, int]:
     """Tuples of indices into the axes of `x` from `batch` on, and how many axes they pick."""
     depth = g.number(1, x.rank - batch)
     if 0 in x.shape:
-        raise Unfit
+        raise UnfitError
     shape = (*x.shape[:batch], *g.dims(0, 2, 20))
     parts = [g.rng.integers(-size if g.chance(0.3) else 0, size, shape) for size in x.shape[batch : batch + depth]]
     return g.given(np.stack(parts, -1).astype(np.int64), g.chance(0.4)), depth
@@ -409,7 +407,7 @@ def _scatter_elements(g: Graph, name: str) -> None:
     axis = g.axis(x.rank)
     # Each index once, so that the order does not matter.
     if 0 in x.shape:
-        raise Unfit
+        raise UnfitError
     order = np.argsort(g.rng.random(x.shape), axis=axis)
     count = g.number(1, x.shape[axis])
     index = np.take(order, range(count), axis).astype(np.int64)
@@ -424,7 +422,7 @@ def _scatter_elements(g: Graph, name: str) -> None:
 def _scatter_nd(g: Graph, name: str) -> None:
     x = g.any(types(g, name), low=1)
     if 0 in x.shape:
-        raise Unfit
+        raise UnfitError
     depth = g.number(1, x.rank)
     places = int(np.prod(x.shape[:depth]))
     chosen = g.rng.permutation(places)[: g.number(1, min(places, 9))]
@@ -459,7 +457,7 @@ def _eye_like(g: Graph, name: str) -> None:
 def _arg(g: Graph, name: str) -> None:
     x = g.any(types(g, name), low=1, exact=True)
     if 0 in x.shape or g.special:
-        raise Unfit
+        raise UnfitError
     g.node(name, [x], exact=True, axis=g.axis(x.rank), keepdims=g.pick((None, 0, 1)),
            select_last_index=g.pick((None, 0, 1)) if g.opset >= 12 else None)  # fmt: skip
 
@@ -469,11 +467,11 @@ def _top_k(g: Graph, name: str) -> None:
     x = g.any(types(g, name), low=1, exact=True)
     axis = g.axis(x.rank)
     if 0 in x.shape or g.special:
-        raise Unfit
+        raise UnfitError
     # Different elements: which of equal ones is taken is not said by all engines alike.
     order = np.argsort(g.rng.random(x.shape), axis=axis)
     if x.shape[axis] > 100:
-        raise Unfit
+        raise UnfitError
     x = g.given(order.astype(g.data(x.dtype, ()).dtype), False)
     g.node(name, [x, g.given([g.number(1, x.shape[axis])])], 2, exact=True, axis=axis, largest=g.pick((None, 0, 1)))
 
@@ -518,16 +516,16 @@ def _dropout(g: Graph, name: str) -> None:
 
 # Reductions -------------------------------------------------------------------------------------------------
 
-_REDUCTIONS = "L1 L2 LogSum LogSumExp Max Mean Min Prod Sum SumSquare".split()
+_REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
 
 @place(*(f"Reduce{name}" for name in _REDUCTIONS))
 def _reduce(g: Graph, name: str) -> None:
     x = g.any(types(g, name))
     if 0 in x.shape and name not in ("ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare"):
-        raise Unfit
+        raise UnfitError
     if name == "ReduceProd" and int(np.prod(x.shape)) > 100:
-        raise Unfit
+        raise UnfitError
     axes, keep = g.axes(x.rank), g.pick((None, 0, 1))
     exact = name in ("ReduceMax", "ReduceMin")
     if g.opset >= (13 if name == "ReduceSum" else 18):
@@ -568,11 +566,8 @@ def _lp_norm(g: Graph, name: str) -> None:
 @place("MatMul")
 def _matmul(g: Graph, name: str) -> None:
     a = g.any(types(g, name), low=1, fits=lambda v: v.shape[-1] > 0)
-    if g.chance(0.2):
-        b = (a.shape[-1],)
-    else:
-        b = (*g.partner(a.shape[:-2]), a.shape[-1], g.pick((1, 2, 3, 8, 16, 17, 33)))
-    g.node(name, [a, g.like(a.dtype, b)])
+    matrix = (*g.partner(a.shape[:-2]), a.shape[-1], g.pick((1, 2, 3, 8, 16, 17, 33)))
+    g.node(name, [a, g.like(a.dtype, (a.shape[-1],) if g.chance(0.2) else matrix)])
 
 
 @place("Gemm")
@@ -584,8 +579,9 @@ def _gemm(g: Graph, name: str) -> None:
     b = g.like(a.dtype, (columns, inner) if tb else (inner, columns))
     c = g.like(a.dtype, g.pick(((), (columns,), (1, columns), (rows, 1), (rows, columns)))) if g.chance(0.6) else None
     factors = {k: float(g.pick((0.5, 2.0, -1.0, 0.0))) for k in ("alpha", "beta") if g.chance(0.3)}
-    if a.dtype in INTS:
+    if a.dtype in INTS:  # small ones: engines compute them in floats, too
         factors = {}
+        a, b, c = (v and g.new(v.dtype, v.shape, 0, 9) for v in (a, b, c))
     g.node(name, [a, b, c], transA=ta or None, transB=tb or None, **factors)
 
 
@@ -624,7 +620,7 @@ def _window(g: Graph, sizes: Sequence[int], kernel: Sequence[int]) -> dict[str, 
         if any(pads):
             attributes["pads"] = pads
     if any(size + pads[i] + pads[i + rank] < span for i, (size, span) in enumerate(zip(sizes, spans, strict=True))):
-        raise Unfit
+        raise UnfitError
     return attributes
 
 
@@ -658,7 +654,7 @@ def _conv_transpose(g: Graph, name: str) -> None:
     extra = [g.number(0, s - 1) for s in strides] if g.chance(0.3) else None
     pads = [g.number(0, (k - 1) // 2) for k in kernel] * 2
     if any((n - 1) * s + k <= 2 * p for n, s, k, p in zip(sizes, strides, kernel, pads, strict=False)):
-        raise Unfit
+        raise UnfitError
     g.node(name, [x, w], strides=strides, pads=pads, output_padding=extra)
 
 
@@ -667,8 +663,8 @@ def _pool(g: Graph, name: str) -> None:
     x, sizes = _image(g, types(g, name))
     kernel = [g.number(1, min(3, size)) for size in sizes]
     window = _window(g, sizes, kernel)
-    if "dilations" in window and (name == "AveragePool" and g.opset < 19 or name == "LpPool" and g.opset < 18):
-        raise Unfit
+    if "dilations" in window and g.opset < {"AveragePool": 19, "LpPool": 18}.get(name, 10):
+        raise UnfitError
     if g.chance(0.3) and name != "LpPool" and "auto_pad" not in window and g.opset >= 10:
         window["ceil_mode"] = 1
     if name == "AveragePool" and g.chance(0.4):
@@ -692,10 +688,12 @@ def _resize(g: Graph, name: str) -> None:
     mode = g.pick(("nearest", "linear"))
     scales = [1.0, 1.0, *(g.pick((0.5, 2.0, 1.5, 3.0)) for _ in range(2))]
     if any(int(s * n) < 1 for s, n in zip(scales, x.shape, strict=True)):
-        raise Unfit
+        raise UnfitError
     where = g.pick(("half_pixel", "asymmetric", "align_corners"))
-    g.node(name, [x, None, g.given(np.asarray(scales, np.float32))], mode=mode, coordinate_transformation_mode=where,
-           exact=mode == "nearest", nearest_mode=g.pick(("floor", "round_prefer_floor")) if mode == "nearest" else None)  # fmt: skip
+    rounding = g.pick(("floor", "round_prefer_floor")) if mode == "nearest" else None
+    factors = g.given(np.asarray(scales, np.float32))
+    g.node(name, [x, None, factors], exact=mode == "nearest", mode=mode, coordinate_transformation_mode=where,
+           nearest_mode=rounding)  # fmt: skip
 
 
 # Normalizations ---------------------------------------------------------------------------------------------
@@ -788,6 +786,6 @@ def random_graph(rng: np.random.Generator, names: Sequence[str], most_nodes: int
         kept = list(g.values), dict(g.inputs), dict(g.constants)
         try:
             PLACES[name](g, name)
-        except Unfit:
+        except UnfitError:
             g.values, g.inputs, g.constants = kept
     return g

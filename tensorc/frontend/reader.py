@@ -25,6 +25,9 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant
 from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, numpy_dtype
 
+#: The bytes that protobuf takes for a message.
+_MOST_MESSAGE = 2**31 - 1
+
 #: A path, a serialized model, or a model in memory.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -195,6 +198,11 @@ def _parse(name: str, data: np.ndarray, folder: Path | None) -> LoadedModel:
     proto = onnx.ModelProto()
     try:
         message, extents = cut_weights(data.data)
+        if len(message) > _MOST_MESSAGE:
+            raise UserError(
+                f"{name} is too large: protobuf allows 2 GiB, and it has {len(message)} bytes beside its weights' raw "
+                "data: save it with external data"
+            )
         proto.ParseFromString(message)
     except (WireError, DecodeError) as error:
         raise UserError(f"{name} is truncated or not an ONNX model: {error}") from error

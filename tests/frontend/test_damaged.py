@@ -173,6 +173,15 @@ def test_weights_too_large() -> None:
         import_model(model)
 
 
+def test_a_file_that_protobuf_does_not_take(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:  # sparse: a description of 3 GiB
+        file.write(b"\x32" + b"\x80\x80\x80\x80\x0c")
+        file.truncate(6 + (3 << 30))
+    with pytest.raises(UserError, match=r"is too large: protobuf allows 2 GiB, and it has 3221225478 bytes .*external"):
+        read_model(path)
+
+
 def test_text_that_is_none() -> None:
     data = model_of("Relu", {"weight": np.ones(3, np.float32)}, 0).SerializeToString()
     with pytest.raises(UserError, match=r"a NodeProto\.input in it is not UTF-8 text"):

@@ -13,8 +13,9 @@ on its time, and is counted as one of
     crashed       the process died, or ran out of time
 
 Nothing is skipped: a test that says so itself counts as failed. An operator's tests are those whose model holds it; the
-expanded form of a test (the operator's function body) counts for the operator itself. Of tensorc's passed tests it is counted how they ran: by compiled kernels alone ("native"), with some
-operators by numpy on the host ("host"), or with parts on ONNX Runtime ("fallback", if --fallback allows it).
+expanded form of a test (the operator's function body) counts for the operator itself. Of tensorc's passed tests it is
+counted how they ran: by compiled kernels alone ("native"), with some operators by numpy on the host ("host"), or with
+parts on ONNX Runtime ("fallback", if --fallback allows it).
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def _operators(case: onnx.backend.test.case.test_case.TestCase) -> tuple[str, ..
 def run_tests(engine: str, tests: Sequence[Test], limit: float, workers: int, options: Sequence[str],
               console: Console) -> dict[str, Result]:  # fmt: skip
     """Every test's result, by name. `limit` is the seconds that one may take."""
-    pool = [Worker([sys.executable, str(WORKER), engine, *options]) for _ in range(workers)]
+    # Making the data of all tests takes a while.
+    pool = [Worker([sys.executable, str(WORKER), engine, *options], start_limit=900) for _ in range(workers)]
     free = list(pool)
     results: dict[str, Result] = {}
 

@@ -52,7 +52,7 @@ class RemoveDead(Pass):
 
 
 def _foldable(node: Node) -> bool:
-    if node.body is not None or len(node.outputs) != 1 or not is_static(node.output.shape):
+    if node.body is not None or node.regions or len(node.outputs) != 1 or not is_static(node.output.shape):
         return False
     if any(value.constant is None for value in node.inputs):
         return False

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ from tensorc.errors import TensorcWarning, UserError
 from tensorc.ir.graph import Graph, Value
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
-from tensorc.target import Target, find_target
+from tensorc.target import Program, Target, find_target
 
 if TYPE_CHECKING:
+    from tensorc.frontend.importer import StagedModel
     from tensorc.frontend.reader import Source
     from tensorc.search.budget import Budget
     from tensorc.search.choice import Choice
@@ -67,10 +68,15 @@ def compile_model(
     clock = _Clock(progress)
     if out is not None:
         _check_output(out, source)
-    lowered = _lower(source, options, clock)
+    opened = _open(source, options, clock)
     if out is None:
-        out = Path(re.sub(r"[^\w.-]", "_", lowered.name) + ".tcm")
+        out = Path(re.sub(r"[^\w.-]", "_", opened.name) + ".tcm")
         _check_output(out, source)
+    with clock.phase("import"):
+        why = opened.why_staged()
+    if why:
+        return _write_staged(opened, options, out, why, clock)
+    lowered = _lower(opened, options, clock)
     target, graph = lowered.target, lowered.graph
     if options.tune is not None:
         with clock.phase("tune"):
@@ -91,11 +97,42 @@ def compile_model(
         "program": program.manifest,
         "summary": [list(row) for row in summary],
     }
+    return _write(out, manifest, program.sections, clock, lowered.passes)
+
+
+def _write(out: Path, manifest: dict[str, Any], sections: Mapping[str, Iterable[Any]], clock: _Clock,
+           passes: Sequence[PassRecord]) -> CompileReport:  # fmt: skip
     with clock.phase("write"):
         from tensorc.runtime.artifact import write_artifact
 
-        write_artifact(out, manifest, program.sections)
-    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, lowered.passes)
+        write_artifact(out, manifest, sections)
+    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, passes)
+
+
+def _write_staged(opened: _Opened, options: CompileOptions, out: Path, why: str, clock: _Clock) -> CompileReport:
+    """A model that is specialised where it runs."""
+    from tensorc.dynamic.artifact import KEY, MODEL_SECTION, WEIGHTS_SECTION, described
+    from tensorc.frontend.reader import pack
+
+    if options.tune is not None:
+        raise UserError(f"{opened.name} is no single program, so there is nothing to tune before it runs: {why}")
+    packed = pack(opened.model.model)
+    manifest = {
+        "tensorc": opened.version,
+        "target": options.target,
+        "name": opened.name,
+        "inputs": [declared.to_json() for declared in opened.model.inputs],
+        "outputs": [declared.to_json() for declared in opened.model.outputs],
+        KEY: described(options, packed.extents, why),
+        "summary": [["specialised", f"where it runs, because {why}"]],
+    }
+    return _write(out, manifest, {MODEL_SECTION: [packed.message], WEIGHTS_SECTION: packed.chunks}, clock, [])
+
+
+def build_graph(graph: Graph, target: Target, options: CompileOptions) -> Program:
+    """A program of a graph as the frontend gives it."""
+    run_passes(graph, target.passes(options))
+    return target.build(graph, options, _choose_schedules(graph, target, options), lambda *_: None)
 
 
 def tune_model(
@@ -113,7 +150,7 @@ def tune_model(
     after every batch. Raises UserError when the model or the options are wrong, or the target cannot be tuned here.
     """
     clock = _Clock(progress)
-    lowered = _lower(source, options, clock)
+    lowered = _lower(_open(source, options, clock), options, clock)
     with clock.phase("tune"):
         return _tune(lowered, options, budget, seed, watch)
 
@@ -123,7 +160,8 @@ def tuning_tasks(
 ) -> tuple[list[Task], TuningContext]:
     """The workloads of a model that leave something to choose, and how the target tunes them; for a search that is
     not run here. Raises UserError as `tune_model` does."""
-    return _tasks(_lower(source, options, _Clock(progress)), options)
+    clock = _Clock(progress)
+    return _tasks(_lower(_open(source, options, clock), options, clock), options)
 
 
 @dataclass(frozen=True)
@@ -139,18 +177,43 @@ class _Lowered:
     passes: Sequence[PassRecord]
 
 
-def _lower(source: Source, options: CompileOptions, clock: _Clock) -> _Lowered:
+@dataclass(frozen=True)
+class _Opened:
+    """A model that was read, and the target that it is for."""
+
+    target: Target
+    model: StagedModel
+    name: str
+    version: str
+
+    def why_staged(self) -> str:
+        """Why it is not one program; "" if it is."""
+        free = [declared.name for declared in self.model.inputs if not declared.is_static]
+        if free:
+            return f"input {free[0]!r} has no fixed shape"
+        first = self.model.first
+        return "" if first.is_whole else first.why()
+
+
+def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
     with clock.phase("start"):  # the time that importing onnx and the target's compiler takes belongs to the sum
         import tensorc
-        from tensorc.frontend.importer import import_model
+        from tensorc.frontend.importer import open_model
 
         target = find_target(options.target)
         passes = target.passes(options)
     _check_pass_names(options.print_ir_after, [step.name for step in passes])
     with clock.phase("import"):
-        imported = import_model(source, options.shapes)
+        model = open_model(source, options.shapes, options.fallback == "onnxruntime")
+    proto = model.model.proto
+    name = Path(source).stem if isinstance(source, (str, os.PathLike)) else proto.graph.name or "main"
+    return _Opened(target, model, name, tensorc.__version__)
+
+
+def _lower(opened: _Opened, options: CompileOptions, clock: _Clock) -> _Lowered:
+    with clock.phase("import"):
+        imported = opened.model.static()
     graph = imported.graph
-    name = Path(source).stem if isinstance(source, (str, os.PathLike)) else graph.name
     # The signature is taken now: passes may change the graph's values, never what the caller passes and gets.
     inputs = [_described(value, label) for value, label in zip(graph.inputs, imported.input_names, strict=True)]
     outputs = [_described(value, label) for value, label in zip(graph.outputs, imported.output_names, strict=True)]
@@ -161,8 +224,8 @@ def _lower(source: Source, options: CompileOptions, clock: _Clock) -> _Lowered:
 
     print_ir(IMPORT, graph)
     with clock.phase("passes"):
-        records = run_passes(graph, passes, print_ir)
-    return _Lowered(target, graph, name, tensorc.__version__, inputs, outputs, records)
+        records = run_passes(graph, opened.target.passes(options), print_ir)
+    return _Lowered(opened.target, graph, opened.name, opened.version, inputs, outputs, records)
 
 
 def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,
@@ -255,7 +318,7 @@ class _Clock:
             self.watch(name, 0, 0, "")
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def steps(self, phase: str) -> Callable[[int, int, str], None]:
         def step(done: int, total: int, name: str) -> None:

@@ -43,6 +43,8 @@ class Spec:
     def of_manifest(rows: Sequence[Mapping[str, Any]]) -> list[Spec]:
         specs = []
         for row in rows:
+            if row.get("form", "tensor") != "tensor" or row["shape"] is None:
+                raise UserError(f"input {row['name']!r} has no fixed shape: no random data for it")
             free = [dim for dim in row["shape"] if not isinstance(dim, int)]
             if free:
                 raise UserError(f"input {row['name']!r} has the free axis {free[0]!r}: no random data without a shape")

@@ -14,7 +14,7 @@ from tensorc.cli.console import duration, print_json, print_table, tensor
 from tensorc.cli.options import input_option, json_option, model_argument, threads_option
 from tensorc.errors import UserError
 from tensorc.runtime.artifact import replaced_file
-from tensorc.runtime.model import Model, load
+from tensorc.runtime.model import Model, TensorInfo, load
 from tensorc.sampling import Spec, random_inputs
 
 
@@ -62,20 +62,20 @@ def _feed(model: Model, files: dict[str, Path], seed: int | None) -> dict[str, n
     missing = [info for name, info in infos.items() if name not in files]
     if missing and seed is None:
         raise UserError(f"input {missing[0].name!r} is missing: give --input or --random SEED; {legal}")
-    feed = {name: _read(path, infos[name].dtype, infos[name].shape) for name, path in files.items()}
-    specs = [Spec(info.name, info.dtype, tuple(info.shape)) for info in missing]
+    feed = {name: _read(path, infos[name]) for name, path in files.items()}
+    specs = Spec.of_manifest([vars(info) for info in missing])
     return feed | random_inputs(specs, seed or 0)
 
 
-def _read(path: Path, dtype: str, shape: list[int]) -> np.ndarray:
+def _read(path: Path, info: TensorInfo) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path} is not an array that numpy.save wrote: {error}") from error
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path} is an archive of arrays; it must be one array, as numpy.save writes it")
-    if array.dtype.name != dtype or list(array.shape) != shape:
-        raise UserError(f"{path} holds {array.dtype.name}{list(array.shape)}; the input is {dtype}{shape}")
+    if array.dtype.name != info.dtype or not info.admits(array.shape):
+        raise UserError(f"{path} holds {array.dtype.name}{list(array.shape)}; the input is {info.dtype}{info.shape}")
     return array
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.types import TensorType, numpy_dtype
+
+if TYPE_CHECKING:
+    from tensorc.frontend.regions import Region
 
 #: Results of up to this many elements are evaluated during import; larger ones stay as they are written.
 FOLD_ELEMENTS = 1 << 20
@@ -53,6 +56,17 @@ class Emitter:
             if folded is not None:
                 return self.constant(folded)
         return self.graph.add(op, inputs, complete, name=self.name)
+
+    def control(self, op: str, inputs: Sequence[Value], regions: Sequence[Region], attrs: Attrs) -> list[Value]:
+        """A node with regions, its inputs followed by what those capture, and its results."""
+        captured = list(dict.fromkeys(value for region in regions for value in region.captured))
+        for region in regions:
+            own = region.graph.inputs[: len(region.graph.inputs) - len(region.captured)]
+            region.graph.inputs = own + [region.capture(value) for value in captured]
+        graphs = [region.graph for region in regions]
+        node = self.graph.make(op, [*inputs, *captured], attrs, name=self.name, regions=graphs)
+        self.graph.nodes.append(node)
+        return list(node.outputs)
 
     def constant(self, constant: Constant) -> Value:
         check_type(constant.type, "its result")

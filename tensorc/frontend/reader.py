@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,13 +69,17 @@ class LoadedModel:
 
     def _decode(self, tensor: onnx.TensorProto) -> np.ndarray:
         try:
+            if tensor.data_type == onnx.TensorProto.STRING:
+                texts = [text.decode() for text in tensor.string_data]
+                return np.array(texts, object).reshape(tuple(tensor.dims))
             return onnx.numpy_helper.to_array(tensor)
         except (TypeError, ValueError) as error:
             raise self._error(tensor, f"cannot be decoded: {error}") from error
 
     def _type(self, tensor: onnx.TensorProto) -> TensorType:
         try:
-            dtype = element_type(tensor.data_type)
+            text = tensor.data_type == onnx.TensorProto.STRING
+            dtype = "string" if text else element_type(tensor.data_type)
         except UnsupportedError as error:
             raise UnsupportedError(f"{self.name}: tensor {tensor.name!r}: {error}") from error
         if any(dim < 0 for dim in tensor.dims):
@@ -127,6 +131,42 @@ class LoadedModel:
 
     def _error(self, tensor: onnx.TensorProto, what: str) -> UserError:
         return UserError(f"{self.name}: tensor {tensor.name!r} {what}")
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model in pieces that can be stored: `message` is the protobuf without large weights, which follow each other in
+    `chunks` and lie at `extents`, by initializer name."""
+
+    message: bytes
+    chunks: Iterator[np.ndarray]
+    extents: Mapping[str, Extent]
+
+
+def pack(model: LoadedModel) -> PackedModel:
+    """The whole model, weights of external files included."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    constants: list[Constant] = []
+    extents: dict[str, Extent] = {}
+    offset = 0
+    for tensor in proto.graph.initializer:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        if not external and tensor.name not in model._extents:
+            continue
+        constant = model.initializer(tensor)
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
+        constants.append(constant)
+        extents[tensor.name] = Extent(offset, constant.type.nbytes)
+        offset += constant.type.nbytes
+    return PackedModel(proto.SerializeToString(), (constant.numpy() for constant in constants), extents)
+
+
+def unpack(name: str, message: bytes, data: memoryview, extents: Mapping[str, Extent]) -> LoadedModel:
+    """What `pack` took apart; weights are views of `data`."""
+    proto = onnx.ModelProto.FromString(message)
+    return LoadedModel(name, proto, None, np.frombuffer(data, np.uint8), dict(extents))
 
 
 def element_type(code: int) -> str:

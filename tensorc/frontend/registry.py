@@ -8,9 +8,11 @@ from typing import NamedTuple
 import onnx
 
 from tensorc.frontend.call import Call
-from tensorc.ir.graph import Value
+from tensorc.frontend.scope import Datum, OnHost
 
-Rule = Callable[[Call], Value | Sequence[Value]]
+#: What a node gives: its one output, all of them in order, or that it is done on the host.
+Result = Datum | Sequence[Datum] | OnHost
+Rule = Callable[[Call], Result]
 
 #: ONNX's own domain, which models write as "" or as "ai.onnx".
 STANDARD = "ai.onnx"

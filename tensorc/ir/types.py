@@ -15,7 +15,8 @@ DTYPES: dict[str, str] = {
     "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
     "bool": "bool",
 }  # fmt: skip
-SHORT_NAMES = {name: short for short, name in DTYPES.items()}
+#: Text is known to the IR so that graphs on the host can hold it; no kernel can.
+SHORT_NAMES = {name: short for short, name in DTYPES.items()} | {"string": "str"}
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -25,7 +26,7 @@ def numpy_dtype(name: str) -> np.dtype:
 
         bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
-    return np.dtype(name)
+    return np.dtype(object if name == "string" else name)
 
 
 def is_float(dtype: str) -> bool:

@@ -25,16 +25,35 @@ _ONNX_NAMES = {"float32": "float", "float64": "double"}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output: its name, numpy's name of its element type, its shape."""
+    """An input or output: its name, numpy's name of its element type, its shape.
+
+    A free axis is its name, or None; so is the whole shape if its rank is free. `form` is "tensor", "sequence" (of such
+    tensors) or "optional".
+    """
 
     name: str
     dtype: str
-    shape: list[int]
+    shape: list[int | str | None] | None
+    form: str = "tensor"
 
     @property
     def type(self) -> str:
         """The type as ONNX Runtime writes it, such as ``tensor(float)``."""
-        return f"tensor({_ONNX_NAMES.get(self.dtype, self.dtype)})"
+        tensor = f"tensor({_ONNX_NAMES.get(self.dtype, self.dtype)})"
+        return {"tensor": tensor, "sequence": f"seq({tensor})", "optional": f"optional({tensor})"}[self.form]
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is a tensor of one shape."""
+        return self.form == "tensor" and self.shape is not None and all(isinstance(dim, int) for dim in self.shape)
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor may have this shape."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(
+            dim == wanted or not isinstance(wanted, int) for dim, wanted in zip(shape, self.shape, strict=True)
+        )
 
 
 class _Slot:
@@ -42,15 +61,35 @@ class _Slot:
 
     def __init__(self, info: TensorInfo):
         self.name = info.name
+        self.form = info.form
         self.dtype = numpy_dtype(info.dtype)
-        self.shape = tuple(info.shape)
+        self.info = info
+        #: None where axes are free.
+        self.shape = tuple(info.shape) if info.shape is not None and info.is_static else None
 
-    def accept(self, value: Any) -> np.ndarray:
+    def accept(self, value: Any) -> Any:
+        if self.form == "tensor":
+            return self._array(value)
+        if value is None and self.form == "optional":
+            return None
+        if isinstance(value, (list, tuple)):
+            return [self._typed(item) for item in value]
+        if self.form == "sequence":
+            raise UserError(f"input {self.name!r} must be a list of arrays, not one {type(value).__name__}")
+        return self._typed(value)
+
+    def _array(self, value: Any) -> np.ndarray:
+        array = self._typed(value)
+        if array.shape != self.shape and not self.info.admits(array.shape):
+            raise UserError(f"input {self.name!r} has shape {list(array.shape)}; it must be {self.info.shape}")
+        return array
+
+    def _typed(self, value: Any) -> np.ndarray:
         array = np.asarray(value, order="C")
         if array.dtype != self.dtype:
+            if self.dtype == object and array.dtype.kind in "US":
+                return array.astype(object)
             raise UserError(f"input {self.name!r} has element type {_dtype_name(array.dtype)}; it must be {self.dtype}")
-        if array.shape != self.shape:
-            raise UserError(f"input {self.name!r} has shape {list(array.shape)}; it must be {list(self.shape)}")
         return array
 
 
@@ -70,8 +109,10 @@ class Model:
         self._slots = [_Slot(info) for info in self._inputs]
         self._output_index = {info.name: index for index, info in enumerate(self._outputs)}
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
         """The named outputs, all of them for None, given every input by name.
+
+        A sequence is a list of arrays, an optional that holds nothing is None.
 
         Raises UserError where a name, an element type or a shape is not the model's.
         """
@@ -83,7 +124,7 @@ class Model:
             raise UserError(f"no output is named {unknown[0]!r}; outputs: {', '.join(self._output_index)}")
         return [outputs[self._output_index[name]] for name in output_names]
 
-    def bind(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def bind(self, feed: Mapping[str, Any]) -> list[Any]:
         """The arrays of `feed` in the order of the inputs, checked; copied only if they are not contiguous."""
         if len(feed) != len(self._slots) or any(slot.name not in feed for slot in self._slots):
             raise UserError(self._name_fault(feed))
@@ -150,5 +191,9 @@ def load(path: str | Path, threads: int = 0) -> Model:
         raise UserError(f"threads is {threads}; it must be 0, for the default, or more")
     artifact = Artifact.open(path)
     sections = {name: artifact.section(name) for name in artifact.names}
+    if "specialise" in artifact.manifest:
+        from tensorc.dynamic.artifact import load_dynamic
+
+        return Model(artifact, load_dynamic(artifact.manifest, sections, threads))
     target = find_target(artifact.manifest["target"])
     return Model(artifact, target.load(artifact.manifest["program"], sections, threads))

@@ -41,12 +41,14 @@ class WorkerError(Exception):
 class Worker:
     """Runs `command` when first asked, and again after it has died; one request at a time, from any thread.
 
-    `cpus` are the processors that it may use, all of its parent's if empty.
+    `cpus` are the processors that it may use, all of its parent's if empty; `start_limit` is the seconds until it must
+    be ready.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None,
-                 cpus: Collection[int] = ()):  # fmt: skip
+                 cpus: Collection[int] = (), start_limit: float = _START_LIMIT):  # fmt: skip
         self.command = list(command)
+        self.start_limit = start_limit
         self.environment = {**os.environ, **SINGLE_THREADED, **(environment or {})}
         self.cpus = frozenset(cpus)
         self._asking = threading.Lock()
@@ -125,7 +127,7 @@ class Worker:
             if self._paused_at is not None:
                 self._signal(signal.SIGSTOP, os.kill)
         try:
-            ready = self._answer(process, _START_LIMIT)
+            ready = self._answer(process, self.start_limit)
         except WorkerError as error:
             raise RuntimeError(f"the worker {' '.join(self.command)} did not start: {error}") from error
         if ready != {"ready": True}:

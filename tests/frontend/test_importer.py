@@ -145,7 +145,7 @@ def test_shapes_settle_free_axes_and_those_of_the_same_name() -> None:
     ("shapes", "message"),
     [
         ({}, r"'batch' \(axis 0\) of input 'x' \[batch,3\] is free: .* --shape x=1x3"),
-        ({"x": (2, 3)}, r"'length' \(axis 1\) of input 'z' \[batch,length\] is free: .* --shape z=2x1"),
+        ({"x": (2, 3)}, r"'length' \(axis 1\) of input 'z' \[2,length\] is free: .* --shape z=2x1"),
         ({"w": (2, 3)}, "no input is named 'w'; inputs: 'x', 'z'"),
         ({"x": (2, 4)}, r"axis 1 of input 'x' \[batch,3\] is 3, but --shape x=2x4 makes it 4"),
         ({"x": (2,)}, r"input 'x' is \[batch,3\], but --shape x=2 has 1 axes"),
@@ -193,11 +193,9 @@ def test_everything_unsupported_is_reported_at_once() -> None:
     )
 
 
-def test_a_shape_computed_from_data_is_unsupported() -> None:
+def test_a_shape_computed_from_data_is_no_single_program() -> None:
     model = parse("g (float[4] x, int64[1] s) => (float[n] y) { y = Reshape(x, s) }")
-    with pytest.raises(
-        UnsupportedError, match=r"ai.onnx.Reshape \(its input 1 is computed from data; 1x, such as 'y'\)"
-    ):
+    with pytest.raises(UnsupportedError, match=r"ai.onnx.Reshape \(its input 1 is computed from data; such as 'y'\)"):
         import_model(model)
 
 
@@ -207,10 +205,9 @@ def test_training_mode_is_unsupported() -> None:
         import_model(model)
 
 
-@pytest.mark.parametrize("code", [TensorProto.STRING, TensorProto.FLOAT8E4M3FN])
-def test_an_input_of_an_unsupported_element_type(code: int) -> None:
+def test_an_input_of_an_unsupported_element_type() -> None:
     with pytest.raises(UnsupportedError, match="input 'x0': element type"):
-        import_model(node_model("Identity", [(2,)], dtypes=[code]))
+        import_model(node_model("Identity", [(2,)], dtypes=[TensorProto.COMPLEX64]))
 
 
 def test_an_input_that_is_no_tensor() -> None:

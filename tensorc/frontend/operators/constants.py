@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.limits import check_computed, check_type
 from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
+from tensorc.frontend.scope import OnHost
 from tensorc.ir.graph import Constant, Value
 from tensorc.ir.types import TensorType
 
@@ -65,16 +67,6 @@ def _eye_like(call: Call) -> Value:
     return call.constant(np.eye(rows, columns, call.attr("k", 0)), dtype)
 
 
-@operator("NonZero")
-def _non_zero(call: Call) -> Value:
-    return call.constant(np.array(np.nonzero(call.array(0))), "int64")
-
-
-@operator("Identity")
-def _identity(call: Call) -> Value:
-    return call.input(0)
-
-
 @operator("Dropout")
 def _dropout(call: Call) -> tuple[Value, Value]:
     """Inference: nothing is dropped, and the mask keeps everything."""
@@ -86,8 +78,13 @@ def _dropout(call: Call) -> tuple[Value, Value]:
 
 
 @operator("Cast")
-def _cast(call: Call) -> Value:
-    return call.cast(call.input(0), element_type(call.required("to")))
+def _cast(call: Call) -> Value | OnHost:
+    x, to = call.input(0), call.required("to")
+    if to == onnx.TensorProto.STRING:
+        return OnHost("cast_to_string", [x])
+    if x.dtype == "string":
+        return OnHost("cast_from_string", [x], {"to": element_type(to)})
+    return call.cast(x, element_type(to))
 
 
 @operator("CastLike")

@@ -1,0 +1,83 @@
+"""Models of several stages or free shapes, as artifacts: the model itself, to be specialised where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorc.dynamic.executable import DynamicExecutable
+from tensorc.dynamic.kinds import Kind
+from tensorc.errors import UserError
+from tensorc.ir.graph import Graph
+from tensorc.options import CompileOptions
+from tensorc.target import Executable, find_target
+
+#: The manifest's key of what is needed to specialise the model, and the artifact's sections.
+KEY = "specialise"
+MODEL_SECTION, WEIGHTS_SECTION = "model", "initializers"
+
+
+def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why: str) -> dict[str, Any]:
+    """What the manifest says. `why` is the reason that it is not one program."""
+    return {
+        "why": why,
+        "needs": "tensorc with the target's compiler, on the machine that runs the model",
+        "shapes": {name: list(shape) for name, shape in options.shapes.items()},
+        "threads": options.threads,
+        "numerics": options.numerics,
+        "fallback": options.fallback,
+        "database": None if options.database is None else str(options.database),
+        "initializers": {name: list(extent) for name, extent in extents.items()},
+    }
+
+
+def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
+    """The executable of an artifact that `described` describes; 0 threads for those that it was compiled for."""
+    from tensorc.frontend.importer import reopen
+    from tensorc.frontend.reader import unpack
+    from tensorc.frontend.wire import Extent
+
+    how = manifest[KEY]
+    options = CompileOptions(
+        target=manifest["target"],
+        shapes={name: tuple(shape) for name, shape in how["shapes"].items()},
+        threads=threads or how["threads"],
+        numerics=how["numerics"],
+        fallback=how["fallback"],
+        database=None if how["database"] is None else Path(how["database"]),
+    )
+    extents = {name: Extent(*extent) for name, extent in how["initializers"].items()}
+    model = unpack(manifest["name"], bytes(sections[MODEL_SECTION]), sections[WEIGHTS_SECTION], extents)
+    opened = reopen(model, options.shapes, options.fallback == "onnxruntime")
+
+    def start(kinds: Sequence[Kind]) -> Any:
+        names = [declared.name for declared in opened.inputs]
+        return opened.start(dict(zip(names, kinds, strict=True)))
+
+    declared = [(row.name, row.dtype) for row in opened.inputs]
+    return DynamicExecutable(declared, start, lambda graph: build_executable(graph, options), options.threads)
+
+
+def build_executable(graph: Graph, options: CompileOptions) -> Executable:
+    """Compile a stage's graph and load it, in memory."""
+    from tensorc.driver import build_graph
+
+    target = find_target(options.target)
+    program = build_graph(graph, target, options)
+    sections = {name: memoryview(_joined(chunks)) for name, chunks in program.sections.items()}
+    try:
+        return target.load(program.manifest, sections, options.threads)
+    except MemoryError as error:
+        raise UserError(f"no memory for another specialisation: {error}") from error
+
+
+def _joined(chunks: Any) -> bytearray:
+    joined = bytearray()
+    for chunk in chunks:
+        joined += (
+            np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data if isinstance(chunk, np.ndarray) else chunk
+        )
+    return joined

@@ -1,0 +1,156 @@
+"""Runs a model stage by stage, and has those compiled that it has not met before."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from tensorc.dynamic.host import HOST
+from tensorc.dynamic.kinds import Binding, Datum, Kind, item_name, kind_of
+from tensorc.dynamic.stage import HostCall, Stage, StageSource
+from tensorc.errors import UserError
+from tensorc.ir.graph import Graph, clone
+from tensorc.ir.interpreter import evaluate
+from tensorc.target import Executable
+
+#: Programs that are kept at most; the one that was used longest ago goes, and is built again if it is met again.
+MOST_PROGRAMS = 64
+
+#: Gives the first stage for inputs of these kinds, in the model's order.
+Start = Callable[[Sequence[Kind]], StageSource]
+
+
+class DynamicExecutable(Executable):
+    """A model of several stages, or of free shapes. `declared` has each input's name and element type.
+
+    What is specialised is kept in memory, for this object's life; `programs` counts the programs that were built.
+    """
+
+    def __init__(self, declared: Sequence[tuple[str, str]], start: Start, build: Callable[[Graph], Executable],
+                 threads: int):  # fmt: skip
+        self.threads = threads
+        self.programs = 0
+        #: How the stages so far were done: "program", "numpy" or the names of calls.
+        self.ran: set[str] = set()
+        self._declared = list(declared)
+        self._start = start
+        self._build = build
+        self._first: dict[Hashable, _Node] = {}
+        self._built: OrderedDict[_Node, None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, inputs: Sequence[Datum]) -> list[Datum]:
+        data: dict[str, Datum] = {}
+        kinds = tuple(kind_of(datum, dtype) for datum, (_, dtype) in zip(inputs, self._declared, strict=True))
+        for (name, _), datum in zip(self._declared, inputs, strict=True):
+            _enter(data, name, datum)
+        given = set(data)
+        with self._lock:
+            node = self._first.get(kinds)
+            if node is None:
+                node = self._first[kinds] = _Node(self._start(kinds))
+        while True:
+            stage = node.stage
+            self._run_program(node, data)
+            for call in stage.calls:
+                self.ran.add(call.op)
+                _make(call, data)
+            if stage.results is not None:
+                return [_result(binding, data, given) for binding in stage.results]
+            node = self._next(node, data)
+
+    def _run_program(self, node: _Node, data: dict[str, Datum]) -> None:
+        stage = node.stage
+        if not stage.outputs:
+            return
+        arrays = [data[name] for name in stage.inputs]
+        if stage.by_numpy:
+            self.ran.update(["numpy"] if stage.graph.nodes else [])
+            names = [value.name for value in stage.graph.inputs]
+            outputs = evaluate(stage.graph, dict(zip(names, arrays, strict=True)))
+        else:
+            self.ran.add("program")
+            outputs = self._program(node).run([np.asarray(array, order="C") for array in arrays])
+        data.update(zip(stage.outputs, outputs, strict=True))
+
+    def _program(self, node: _Node) -> Executable:
+        with self._lock:
+            if self._closed:
+                raise UserError("the model is closed")
+            if node.executable is None:
+                node.executable = self._build(node.graph())
+                self.programs += 1
+                while len(self._built) >= MOST_PROGRAMS:
+                    oldest, _ = self._built.popitem(last=False)
+                    oldest.executable = None  # whoever runs it just now still holds it
+            self._built[node] = None
+            self._built.move_to_end(node)
+            return node.executable
+
+    def _next(self, node: _Node, data: dict[str, Datum]) -> _Node:
+        stage = node.stage
+        kinds = tuple(kind_of(data[name]) for call in stage.calls for name in call.outputs if name)
+        values = [np.asarray(data[name]) for name in stage.demands]
+        key = (kinds, tuple(_value_key(value) for value in values))
+        with self._lock:
+            found = node.children.get(key)
+            if found is None:
+                # Copies: these values become constants of programs, and the caller may change its arrays.
+                found = node.children[key] = _Node(node.source.next(kinds, [value.copy() for value in values]))
+            return found
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for node in self._built:
+                node.executable = None
+            self._built.clear()
+            self._first.clear()
+
+
+class _Node:
+    """A stage for data of certain kinds and values, the program if there is one now, and the stages behind it."""
+
+    def __init__(self, source: StageSource):
+        self.source = source
+        self.stage: Stage = source.stage
+        self.executable: Executable | None = None
+        self.children: dict[Hashable, _Node] = {}
+
+    def graph(self) -> Graph:
+        """To be compiled, which changes it."""
+        return clone(self.stage.graph)
+
+
+def _enter(data: dict[str, Datum], name: str, datum: Datum) -> None:
+    """Under the names that the frontend gives to the tensors of a datum."""
+    data[name] = datum
+    if isinstance(datum, (list, tuple)):
+        for number, item in enumerate(datum):
+            _enter(data, item_name(name, number), item)
+
+
+def _make(call: HostCall, data: dict[str, Datum]) -> None:
+    inputs = [binding.read(data) for binding in call.inputs]
+    try:
+        made = HOST[call.op](*inputs, **call.attrs)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{call.label}: {first}") from error
+    results = made if isinstance(made, tuple) else (made,)
+    for name, result in zip(call.outputs, results, strict=False):
+        if name:
+            _enter(data, name, result)
+
+
+def _result(binding: Binding, data: dict[str, Datum], given: set[str]) -> Datum:
+    datum = binding.read(data)
+    return np.array(datum) if binding.name in given and isinstance(datum, np.ndarray) else datum
+
+
+def _value_key(value: np.ndarray) -> Hashable:
+    return value.dtype.str, value.shape, value.tobytes()

@@ -6,6 +6,7 @@ computed when they are loaded, so that compiling a model does not copy it. One r
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -90,4 +91,11 @@ def _later(node: Node) -> Constant:
         (result,) = evaluate_node(node, [constant.numpy() for constant in constants])
         return result
 
-    return Constant(node.output.type, load, constants[0].label if constants else "")
+    label = constants[0].label if constants else ""
+    return Constant(node.output.type, load, label, origin=_origin(node, constants))
+
+
+def _origin(node: Node, constants: Sequence[Constant]) -> Hashable:
+    if any(constant.origin is None for constant in constants):
+        return None
+    return node.op, tuple(sorted(node.attrs.items())), tuple(constant.origin for constant in constants)

@@ -97,10 +97,12 @@ class _Blocking:
             block,
         )
 
+        how = ("conv", groups, merged, pack_groups, block, pad_inputs)
+
         def pack(data: np.ndarray) -> np.ndarray:
             return pack_conv_weight(_merge_groups(data, groups, merged), pack_groups, block, pad_inputs)
 
-        packed = build.constant(w.constant.derive(TensorType(w.dtype, shape), pack), name=w.name)
+        packed = build.constant(w.constant.derive(TensorType(w.dtype, shape), pack, how=how), name=w.name)
         in_groups = pack_groups if depthwise else self._groups(channels, groups)
         data = x if plain else build("block", x, block=block, groups=in_groups)
         attrs = {key: node.attrs[key] for key in ("strides", "pads", "dilations")}
@@ -182,7 +184,8 @@ class _Blocking:
             def change(data: np.ndarray) -> np.ndarray:
                 return OPS["block"].evaluate([data.reshape(shape)], {"block": block, "groups": groups})[0]
 
-            return build.constant(value.constant.derive(TensorType(value.dtype, blocked), change), name=value.name)
+            type, how = TensorType(value.dtype, blocked), ("block", shape, block, groups)
+            return build.constant(value.constant.derive(type, change, how=how), name=value.name)
         if len(value.shape) != 4:
             value = build("reshape", value, shape=shape)
         return build("block", value, block=self.block, groups=groups)
@@ -299,5 +302,5 @@ class PackMatmulWeights(Pass):
         def pack(data: np.ndarray) -> np.ndarray:
             return pack_matmul_weight(data.T if transposed else data, self.block)
 
-        packed = build.constant(b.constant.derive(type, pack), name=b.name)
+        packed = build.constant(b.constant.derive(type, pack, how=("matmul", transposed, self.block)), name=b.name)
         return build("matmul_packed", a, packed, columns=columns)

@@ -22,6 +22,7 @@ from tensorc.errors import TensorcWarning, UserError
 from tensorc.ir.graph import Graph, Value
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
+from tensorc.runtime import constants
 from tensorc.target import Program, Target, find_target
 
 if TYPE_CHECKING:
@@ -95,9 +96,11 @@ def compile_model(
         "inputs": lowered.inputs,
         "outputs": lowered.outputs,
         "program": program.manifest,
+        constants.SECTION: constants.table(program.constants),
         "summary": [list(row) for row in summary],
     }
-    return _write(out, manifest, program.sections, clock, lowered.passes)
+    sections = {**program.sections, constants.SECTION: constants.chunks(program.constants)}
+    return _write(out, manifest, sections, clock, lowered.passes)
 
 
 def _write(out: Path, manifest: dict[str, Any], sections: Mapping[str, Iterable[Any]], clock: _Clock,

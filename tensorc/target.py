@@ -8,7 +8,7 @@ somebody else adds one. A target string is `NAME` or `NAME:PART`, where the part
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -29,17 +29,29 @@ ENTRY_POINTS = "tensorc.targets"
 Progress = Callable[[int, int, str], None]
 
 
+@dataclass(frozen=True)
+class PackedConstant:
+    """A constant in the form in which a program reads it. `load` makes it, an array of `nbytes` bytes, so that
+    gigabytes of weights are never in memory at once. Those of one `origin` are the same; None where that is not known.
+    """
+
+    nbytes: int
+    load: Callable[[], np.ndarray]
+    origin: Hashable = None
+
+
 @dataclass
 class Program:
     """What a target builds of a graph: sections of bytes for the artifact, and the facts needed to run them.
 
-    A section is an iterable of chunks, so that gigabytes of weights are never in memory at once. `manifest` is
-    JSON and the target's own; `summary` rows are (label, value) pairs for a person.
+    A section is an iterable of chunks. `manifest` is JSON and the target's own; `summary` rows are (label, value) pairs
+    for a person.
     """
 
     sections: Mapping[str, Iterable[Any]]
     manifest: dict[str, Any]
     summary: list[tuple[str, str]] = field(default_factory=list)
+    constants: Sequence[PackedConstant] = ()
 
 
 class Executable(abc.ABC):
@@ -91,8 +103,10 @@ class Target(abc.ABC):
         """Native code for a graph that went through `passes`; `schedules` by workload key, rules pick the others."""
 
     @abc.abstractmethod
-    def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
-        """Make a built program runnable here; `manifest` is what `Program.manifest` was. threads 0: the default."""
+    def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
+             constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip
+        """Make a built program runnable here; `manifest` is what `Program.manifest` was, `constants` are the bytes of
+        `Program.constants`, each at a multiple of 64. threads 0: the default."""
 
     @classmethod
     @abc.abstractmethod

@@ -104,7 +104,7 @@ def negated(constant: Constant) -> Constant | None:
 def reshaped(constant: Constant, shape: tuple[int, ...]) -> Constant:
     type = constant.type.with_shape(shape)
     return Constant.full(type, constant.splat) if constant.splat is not None else constant.derive(
-        type, lambda data: data.reshape(shape)
+        type, lambda data: data.reshape(shape), how=("reshape", shape)
     )  # fmt: skip
 
 
@@ -112,4 +112,4 @@ def transposed(constant: Constant, perm: tuple[int, ...]) -> Constant:
     type = constant.type.with_shape(tuple(constant.type.shape[axis] for axis in perm))
     if constant.splat is not None:
         return Constant.full(type, constant.splat)
-    return constant.derive(type, lambda data: np.transpose(data, perm))
+    return constant.derive(type, lambda data: np.transpose(data, perm), how=("transpose", perm))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from passes.memory import ALIGNMENT, MemoryPlan, Place, Space, plan_memory
+from passes.memory import MemoryPlan, Place, Space, plan_memory
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
@@ -22,8 +22,6 @@ from targets.cpu.program import (
     CODE_SECTION,
     FIRST_INPUT,
     SCRATCH,
-    WEIGHTS,
-    WEIGHTS_SECTION,
     Argument,
     Branch,
     Carried,
@@ -42,7 +40,7 @@ from tensorc.ir.graph import nested
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.search.choice import Choice
-from tensorc.target import Program, Progress
+from tensorc.target import PackedConstant, Program, Progress
 from tensorc.workload import workload_key, workload_label
 
 #: Steps that touch fewer elements than this are done by the calling thread: waking others would take longer.
@@ -55,8 +53,8 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
     plan = plan_memory(graph)
     groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
-    weights = _Weights()
-    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, weights).steps
+    constants = _Constants()
+    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, constants).steps
     program = CpuProgram(
         steps=tuple(steps),
         inputs=tuple(value.type for value in graph.inputs),
@@ -66,6 +64,7 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
         features=tuple(sorted(machine.features)),
         threads=threads,
         pointers=plan.pointers,
+        constants=len(constants.packed),
     )
     functions = {name: kernel.function for name, kernel in kernels.values()}
     manifest = program.to_json() | {
@@ -75,10 +74,10 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
     summary = [
         ("kernels", f"{len(functions)} for {len(steps)} steps"),
         ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
-        ("weights", _mib(weights.nbytes)),
+        ("weights", _mib(sum(constant.nbytes for constant in constants.packed))),
     ]
     code = _code(functions, program, machine, progress)
-    return Program({CODE_SECTION: [code], WEIGHTS_SECTION: weights.chunks()}, manifest, summary)
+    return Program({CODE_SECTION: [code]}, manifest, summary, constants.packed)
 
 
 def _mib(nbytes: int) -> str:
@@ -137,46 +136,47 @@ def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]],
     return rows
 
 
-class _Weights:
-    """The weights section: every constant that is read, as its readers read it, loaded and written one at a time."""
+class _Constants:
+    """Every constant that is read, as its readers read it."""
 
     def __init__(self) -> None:
-        self._offsets: dict[tuple[Value, str], int] = {}
-        self._parts: list[tuple[Value, Packing | None]] = []
-        self.nbytes = 0
+        self._numbers: dict[tuple[Value, str], int] = {}
+        self.packed: list[PackedConstant] = []
 
-    def offset(self, value: Value, packing: Packing | None) -> int:
-        """Where the bytes of `value`, packed so, lie: at a multiple of `ALIGNMENT`."""
+    def number(self, value: Value, packing: Packing | None) -> int:
+        """Which of the constants `value`, packed so, is."""
         key = value, packing.name if packing else ""
-        if key not in self._offsets:
-            self._offsets[key] = self.nbytes
-            self._parts.append((value, packing))
-            elements = math.prod(packing.shape) if packing else value.type.size
-            nbytes = elements * numpy_dtype(value.dtype).itemsize
-            self.nbytes += -(-nbytes // ALIGNMENT) * ALIGNMENT
-        return self._offsets[key]
+        if key not in self._numbers:
+            self._numbers[key] = len(self.packed)
+            self.packed.append(_packed(value, packing))
+        return self._numbers[key]
 
-    def chunks(self) -> Iterator[Any]:
-        for value, packing in self._parts:
-            assert value.constant is not None
-            data = value.constant.numpy()
-            if packing is not None:
-                data = packing.apply(data)
-                assert data.shape == packing.shape, f"{packing.name} gave {data.shape}, not {packing.shape}"
-            rest = -data.nbytes % ALIGNMENT
-            yield np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            del data  # before the next is loaded
-            if rest:
-                yield bytes(rest)
+
+def _packed(value: Value, packing: Packing | None) -> PackedConstant:
+    constant = value.constant
+    assert constant is not None
+
+    def load() -> np.ndarray:
+        data = constant.numpy()
+        if packing is not None:
+            data = packing.apply(data)
+            assert data.shape == packing.shape, f"{packing.name} gave {data.shape}, not {packing.shape}"
+        return data
+
+    elements = math.prod(packing.shape) if packing else value.type.size
+    origin = None if constant.origin is None else (constant.origin, packing.name if packing else "")
+    return PackedConstant(elements * numpy_dtype(value.dtype).itemsize, load, origin)
 
 
 class _Steps:
     """The steps of a graph in order, those of regions where their node stands."""
 
-    def __init__(self, graph: Graph, kernels: Mapping[Node, tuple[str, Kernel]], plan: MemoryPlan, weights: _Weights):
+    def __init__(
+        self, graph: Graph, kernels: Mapping[Node, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
+    ):
         self.kernels = kernels
         self.plan = plan
-        self.weights = weights
+        self.constants = constants
         outputs = FIRST_INPUT + len(graph.inputs)
         self.first = {
             Space.ARENA: ARENA,
@@ -217,7 +217,8 @@ class _Steps:
 
     def _address(self, place: Place, packing: Packing | None = None) -> Argument:
         if place.space is Space.WEIGHTS:
-            return Argument(WEIGHTS, self.weights.offset(self.plan.constants[place.index], packing) + place.offset)
+            number = self.constants.number(self.plan.constants[place.index], packing)
+            return Argument(self.first[Space.POINTER] + self.plan.pointers + number, place.offset)
         return Argument(self.first[place.space] + place.index, place.offset)
 
     def _loop(self, node: Node, calls: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from targets.cpu.machine import available_cores, missing_features
-from targets.cpu.program import CODE_SECTION, WEIGHTS_SECTION, CpuProgram
+from targets.cpu.program import CODE_SECTION, CpuProgram
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
@@ -33,7 +33,8 @@ class CpuExecutable(Executable):
     for the next such run. After a fork the child's runs use one thread.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int = 0):
+    def __init__(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
+                 constants: Sequence[memoryview], threads: int = 0):  # fmt: skip
         """`threads` of 0 means as many as the model was compiled for, by default every core there is.
 
         Raises UserError if this machine's CPU lacks a feature that the code uses, MemoryError.
@@ -45,7 +46,7 @@ class CpuExecutable(Executable):
             raise UserError(f"the model was compiled for a CPU with {', '.join(missing)}, which this one lacks")
         self.threads = threads or self.program.threads or available_cores()
         self._outputs = [(static_shape(type.shape), numpy_dtype(type.dtype)) for type in self.program.outputs]
-        self._library: _Library | None = _Library(sections[CODE_SECTION], sections[WEIGHTS_SECTION], self.threads)
+        self._library: _Library | None = _Library(sections[CODE_SECTION], constants, self.threads)
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self._run(inputs, None)
@@ -83,8 +84,9 @@ def _pointers(arrays: Sequence[np.ndarray]) -> Any:
 class _Library:
     """The shared object and the model opened in it, closed when the last reference goes."""
 
-    def __init__(self, code: memoryview, weights: memoryview, threads: int):
-        self._weights = np.frombuffer(weights, np.uint8)  # keeps the mapping
+    def __init__(self, code: memoryview, constants: Sequence[memoryview], threads: int):
+        self._constants = [np.frombuffer(constant, np.uint8) for constant in constants]  # keeps the mapping
+        self._addresses = _pointers(self._constants)
         with contextlib.ExitStack() as stack:
             library = stack.enter_context(_loaded(code))
             library.tensorc_open.argtypes = [ctypes.c_int, ctypes.c_void_p]
@@ -94,7 +96,7 @@ class _Library:
             library.tensorc_run.argtypes = [ctypes.c_void_p] * 4
             library.tensorc_run.restype = ctypes.c_int
             self.run = library.tensorc_run
-            self.handle = library.tensorc_open(threads, self._weights.ctypes.data)
+            self.handle = library.tensorc_open(threads, self._addresses)
             if not self.handle:
                 raise MemoryError(f"no memory, or no {threads} threads, to be had for the model")
             stack.callback(library.tensorc_close, self.handle)

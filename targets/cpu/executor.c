@@ -123,19 +123,19 @@ static void context_destroy(context *c) {
     free(c);
 }
 
-static context *context_create(int threads, const char *weights) {
+static context *context_create(int threads, char *const *constants) {
     context *c = calloc(1, sizeof *c);
     if (!c) return NULL;
-    int32_t bases = BASE_INPUTS + tensorc_input_count + tensorc_output_count + tensorc_pointer_count;
-    c->base = calloc((size_t)bases, sizeof *c->base);
+    int32_t first_constant = BASE_INPUTS + tensorc_input_count + tensorc_output_count + tensorc_pointer_count;
+    c->base = calloc((size_t)(first_constant + tensorc_constant_count), sizeof *c->base);
     c->arena = allocate(tensorc_arena_bytes);
     c->scratch = allocate((size_t)threads * scratch_stride());
     if (!c->base || !c->arena || !c->scratch) {
         context_destroy(c);
         return NULL;
     }
-    c->base[BASE_WEIGHTS] = (char *)weights;
     c->base[BASE_ARENA] = c->arena;
+    for (int32_t i = 0; i < tensorc_constant_count; i++) c->base[first_constant + i] = constants[i];
     return c;
 }
 
@@ -159,7 +159,7 @@ struct tensorc_model {
     int threads;
     int started; /* workers that run, which are those to join */
     pid_t owner; /* the process that they run in */
-    const char *weights;
+    char *const *constants;
     context *shared; /* the pool's */
     atomic_flag busy; /* the pool is taken */
     pthread_mutex_t idle_mutex;
@@ -243,7 +243,7 @@ static context *take_idle(tensorc_model *m) {
     context *c = m->idle;
     if (c) m->idle = c->next;
     pthread_mutex_unlock(&m->idle_mutex);
-    return c ? c : context_create(1, m->weights);
+    return c ? c : context_create(1, m->constants);
 }
 
 static void give_idle(tensorc_model *m, context *c) {
@@ -266,15 +266,15 @@ int tensorc_run(tensorc_model *m, char *const *inputs, char *const *outputs, dou
     return 0;
 }
 
-tensorc_model *tensorc_open(int threads, const char *weights) {
+tensorc_model *tensorc_open(int threads, char *const *constants) {
     size_t size = sizeof(tensorc_model) + (size_t)threads * sizeof(worker);
     tensorc_model *m = aligned_alloc(LINE, round_up(size, LINE));
     if (!m) return NULL;
-    *m = (tensorc_model){.threads = threads, .owner = getpid(), .weights = weights, .busy = ATOMIC_FLAG_INIT};
+    *m = (tensorc_model){.threads = threads, .owner = getpid(), .constants = constants, .busy = ATOMIC_FLAG_INIT};
     signal_init(&m->ticket, ticket_of(tensorc_step_count)); /* the row of no tasks */
     signal_init(&m->done, 0);
     pthread_mutex_init(&m->idle_mutex, NULL);
-    m->shared = context_create(threads, weights);
+    m->shared = context_create(threads, constants);
     bool sound = m->shared != NULL;
     for (int i = 1; sound && i < threads; i++) {
         worker *w = &m->workers[m->started];

@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /* Indices into `base`. The scratch of the running thread is handed over apart: it is the one base that differs
- * between the threads of a run. Inputs, then outputs, then the pointers of loops follow. */
-enum { BASE_WEIGHTS = 0, BASE_ARENA = 1, BASE_INPUTS = 3 };
+ * between the threads of a run. Inputs, then outputs, the pointers of loops and the constants follow. */
+enum { BASE_ARENA = 0, BASE_INPUTS = 2 };
 
 /* Does tasks [begin, end) of a step. */
 typedef void step_function(char *const *base, char *scratch, int32_t begin, int32_t end);
@@ -25,6 +25,7 @@ typedef struct {
 /* Generated. `tensorc_steps` ends with a row of no tasks. */
 extern const step tensorc_steps[];
 extern const int32_t tensorc_step_count, tensorc_input_count, tensorc_output_count, tensorc_pointer_count;
+extern const int32_t tensorc_constant_count;
 extern const size_t tensorc_arena_bytes, tensorc_scratch_bytes;
 
 #define TENSORC_API __attribute__((visibility("default")))
@@ -32,8 +33,8 @@ extern const size_t tensorc_arena_bytes, tensorc_scratch_bytes;
 typedef struct tensorc_model tensorc_model;
 
 /* A model that runs on `threads` threads, the caller's among them; NULL if memory or threads are not to be had.
- * `weights` must outlive it. */
-TENSORC_API tensorc_model *tensorc_open(int threads, const char *weights);
+ * The array `constants` must outlive it, and what it points to. */
+TENSORC_API tensorc_model *tensorc_open(int threads, char *const *constants);
 
 /* One inference; any number may be under way at once. `step_seconds` is NULL or has room for every step, and gets the
  * sum over all times that the step was done. Returns 0, or ENOMEM. */

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from targets.cpu.program import FIRST_INPUT, SCRATCH, Argument, Control, CpuProgram, Loop, Repeat, Step
+from targets.cpu.program import ARENA, FIRST_INPUT, SCRATCH, Argument, Control, CpuProgram, Loop, Repeat, Step
 from tensorc.errors import UserError
 
 #: The environment variable that names the C compiler, with arguments if need be.
@@ -30,8 +30,6 @@ _LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 
 def print_steps(program: CpuProgram) -> str:
     """The C source of a program's steps, to be compiled beside the executor."""
-    outputs = FIRST_INPUT + len(program.inputs)
-    pointers = outputs + len(program.outputs)
     prototypes = {step.kernel: _prototype(step) for step in program.steps if isinstance(step, Step)}
     rows = [
         f"    {{step_{index}, 0, {step.tasks}, {int(step.serial)}}},"
@@ -39,8 +37,8 @@ def print_steps(program: CpuProgram) -> str:
         for index, step in enumerate(program.steps)
     ]  # fmt: skip
     parts = [
-        f"/* base: 0 weights, 1 arena, {FIRST_INPUT} to {outputs - 1} inputs, {outputs} to {pointers - 1} outputs, "
-        f"{pointers} to {pointers + program.pointers - 1} pointers of loops. */",
+        f"/* base: {ARENA} arena; from {FIRST_INPUT} inputs, from {program.first_output} outputs, from "
+        f"{program.first_pointer} pointers of loops, from {program.first_constant} constants. */",
         '#include <string.h>\n#include "executor.h"\n',
         "\n".join(prototypes.values()) + "\n",
         *(_commented(step.label, _function(index, step)) for index, step in enumerate(program.steps)),
@@ -49,6 +47,7 @@ def print_steps(program: CpuProgram) -> str:
         f"const int32_t tensorc_input_count = {len(program.inputs)};",
         f"const int32_t tensorc_output_count = {len(program.outputs)};",
         f"const int32_t tensorc_pointer_count = {program.pointers};",
+        f"const int32_t tensorc_constant_count = {program.constants};",
         f"const size_t tensorc_arena_bytes = {program.arena_bytes};",
         f"const size_t tensorc_scratch_bytes = {program.scratch_bytes};",
     ]

@@ -13,11 +13,11 @@ from typing import Any
 from tensorc.ir.types import TensorType
 
 #: The spaces that an argument may point into. Inputs are numbered from `FIRST_INPUT`, outputs follow them, then the
-#: pointers of loops.
-WEIGHTS, ARENA, SCRATCH, FIRST_INPUT = range(4)
+#: pointers of loops, then the constants.
+ARENA, SCRATCH, FIRST_INPUT = range(3)
 
-#: The artifact's sections.
-CODE_SECTION, WEIGHTS_SECTION = "code", "weights"
+#: The artifact's section.
+CODE_SECTION = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class CpuProgram:
     """The steps in order, and what they need: memory in bytes, CPU features by the names of /proc/cpuinfo.
 
     `scratch_bytes` is for each thread. `threads` is the number to run with by default; 0 stands for all cores.
-    `pointers` is the number of those of all loops.
+    `pointers` is the number of those of all loops, `constants` that of the constants.
     """
 
     steps: tuple[Step | Control, ...]
@@ -170,6 +170,20 @@ class CpuProgram:
     features: tuple[str, ...] = ()
     threads: int = 0
     pointers: int = 0
+    constants: int = 0
+
+    @property
+    def first_output(self) -> int:
+        """The number of its space."""
+        return FIRST_INPUT + len(self.inputs)
+
+    @property
+    def first_pointer(self) -> int:
+        return self.first_output + len(self.outputs)
+
+    @property
+    def first_constant(self) -> int:
+        return self.first_pointer + self.pointers
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -178,6 +192,7 @@ class CpuProgram:
             "arena_bytes": self.arena_bytes,
             "scratch_bytes": self.scratch_bytes,
             "pointers": self.pointers,
+            "constants": self.constants,
             "inputs": [_type_to_json(type) for type in self.inputs],
             "outputs": [_type_to_json(type) for type in self.outputs],
             "steps": [step.to_json() for step in self.steps],
@@ -194,6 +209,7 @@ class CpuProgram:
             features=tuple(manifest["features"]),
             threads=manifest["threads"],
             pointers=manifest["pointers"],
+            constants=manifest["constants"],
         )
 
 

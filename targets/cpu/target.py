@@ -70,8 +70,9 @@ class CpuTarget(Target):
 
         return build(graph, machines.find(self.part), options.threads, schedules, progress)
 
-    def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
-        return CpuExecutable(manifest, sections, threads)
+    def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
+             constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip
+        return CpuExecutable(manifest, sections, constants, threads)
 
     @classmethod
     def describe(cls) -> list[tuple[str, str]]:

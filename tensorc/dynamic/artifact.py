@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tensorc.dynamic.executable import DynamicExecutable
 from tensorc.dynamic.kinds import Kind
 from tensorc.errors import UserError
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
+from tensorc.runtime.constants import ConstantStore
 from tensorc.target import Executable, find_target
 
 #: The manifest's key of what is needed to specialise the model, and the artifact's sections.
@@ -58,26 +57,18 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
         return opened.start(dict(zip(names, kinds, strict=True)))
 
     declared = [(row.name, row.dtype) for row in opened.inputs]
-    return DynamicExecutable(declared, start, lambda graph: build_executable(graph, options), options.threads)
+    store = ConstantStore()
+    return DynamicExecutable(declared, start, lambda graph: build_executable(graph, options, store), options.threads)
 
 
-def build_executable(graph: Graph, options: CompileOptions) -> Executable:
-    """Compile a stage's graph and load it, in memory."""
+def build_executable(graph: Graph, options: CompileOptions, store: ConstantStore) -> Executable:
+    """Compile a stage's graph and load it, in memory. Its constants are those of `store` where it has them."""
     from tensorc.driver import build_graph
 
     target = find_target(options.target)
     program = build_graph(graph, target, options)
-    sections = {name: memoryview(_joined(chunks)) for name, chunks in program.sections.items()}
+    sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
     try:
-        return target.load(program.manifest, sections, options.threads)
+        return target.load(program.manifest, sections, store.get(program.constants), options.threads)
     except MemoryError as error:
         raise UserError(f"no memory for another specialisation: {error}") from error
-
-
-def _joined(chunks: Any) -> bytearray:
-    joined = bytearray()
-    for chunk in chunks:
-        joined += (
-            np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data if isinstance(chunk, np.ndarray) else chunk
-        )
-    return joined

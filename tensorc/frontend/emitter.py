@@ -116,7 +116,7 @@ def _fold(op: str, constants: Sequence[Constant], attrs: Attrs, type: TensorType
     if op in _DEFERRED:
         (constant,) = constants
         label = f"{constant.label}.{op}"  # its own: the constant may be read as it is, too
-        return constant.derive(type, functools.partial(_evaluate_one, op, attrs), label)
+        return constant.derive(type, functools.partial(_evaluate_one, op, attrs), label, (op, *sorted(attrs.items())))
     return None
 
 

@@ -53,7 +53,7 @@ class LoadedModel:
         type = self._type(tensor)
         self._check_length(tensor, type, extent.length)
         raw = self._data[extent.offset : extent.offset + extent.length]
-        return Constant(type, functools.partial(_view, raw, type), tensor.name)
+        return Constant(type, functools.partial(_view, raw, type), tensor.name, origin=("initializer", tensor.name))
 
     def constant(self, tensor: onnx.TensorProto, label: str = "") -> Constant:
         """The constant that any other tensor of the model is: an attribute, say."""

@@ -8,7 +8,7 @@ Passes mutate graphs through the few methods here, which keep users and producer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,16 @@ class Constant:
     """The data of a constant value, by reference.
 
     `load` gives the array when it is asked for and is not cached here: weights stay where they are (a mapped
-    file, a protobuf) until the moment they are packed into the artifact.
+    file, a protobuf) until the moment they are packed into the artifact. Constants of one `origin`, whenever they are
+    made of a model, hold the same; None says that nothing is known.
     """
 
-    __slots__ = ("label", "load", "splat", "type")
+    __slots__ = ("label", "load", "origin", "splat", "type")
 
-    def __init__(self, type: TensorType, load: Callable[[], np.ndarray], label: str = "", splat: Any = None):
+    def __init__(self, type: TensorType, load: Callable[[], np.ndarray], label: str = "", splat: Any = None,
+                 origin: Hashable = None):  # fmt: skip
         self.type = type
+        self.origin = origin
         self.load = load
         self.label = label
         self.splat = splat
@@ -51,9 +54,11 @@ class Constant:
         scalar = np.asarray(value, dtype=numpy_dtype(type.dtype))
         return Constant.of(np.broadcast_to(scalar, static_shape(type.shape)), label=label)
 
-    def derive(self, type: TensorType, change: Callable[[np.ndarray], np.ndarray], label: str = "") -> Constant:
-        """A constant computed from this one when it is loaded."""
-        return Constant(type, lambda: change(self.load()), label or self.label)
+    def derive(self, type: TensorType, change: Callable[[np.ndarray], np.ndarray], label: str = "",
+               how: Hashable = None) -> Constant:  # fmt: skip
+        """A constant computed from this one when it is loaded. `how`, if it is given, tells all that `change` does."""
+        origin = None if self.origin is None or how is None else (self.origin, how)
+        return Constant(type, lambda: change(self.load()), label or self.label, origin=origin)
 
     def numpy(self) -> np.ndarray:
         array = self.load()

@@ -17,6 +17,7 @@ import numpy as np
 from tensorc.errors import UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.runtime.artifact import Artifact, replaced_file
+from tensorc.runtime.constants import SECTION, views
 from tensorc.target import Executable, find_target
 
 #: ONNX spells these element types otherwise than numpy.
@@ -196,4 +197,5 @@ def load(path: str | Path, threads: int = 0) -> Model:
 
         return Model(artifact, load_dynamic(artifact.manifest, sections, threads))
     target = find_target(artifact.manifest["target"])
-    return Model(artifact, target.load(artifact.manifest["program"], sections, threads))
+    constants = views(sections.get(SECTION, memoryview(b"")), artifact.manifest.get(SECTION, []))
+    return Model(artifact, target.load(artifact.manifest["program"], sections, constants, threads))

@@ -61,7 +61,7 @@ class InterpreterTarget(Target):
             raise KeyboardInterrupt
         yield value.constant.numpy()
 
-    def load(self, manifest, sections, _threads):
+    def load(self, manifest, sections, _constants, _threads):
         data = {
             label: np.frombuffer(sections[label], numpy_dtype(dtype)).reshape(shape)
             for label, (dtype, shape) in manifest["weights"].items()

@@ -40,7 +40,7 @@ MASK = np.array(True)
 class FakeExecutable(Executable):
     """Multiplies the first input, and insists on what an executable is promised."""
 
-    def __init__(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int):
+    def __init__(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview], _: object, threads: int):
         self.scale, self.code, self.threads, self.closed = manifest["scale"], sections["code"], threads or 3, 0
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

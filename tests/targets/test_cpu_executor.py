@@ -22,7 +22,7 @@ import pytest
 
 from targets.cpu.executable import CpuExecutable
 from targets.cpu.link import find_compiler, link, print_steps
-from targets.cpu.program import ARENA, FIRST_INPUT, SCRATCH, WEIGHTS, Argument, CpuProgram, Step
+from targets.cpu.program import ARENA, FIRST_INPUT, SCRATCH, Argument, CpuProgram, Step
 from tensorc.errors import UserError
 from tensorc.ir.types import TensorType
 from tensorc.runtime.artifact import write_artifact
@@ -65,12 +65,12 @@ def starts(counts: tuple[int, ...]) -> list[int]:
 
 VECTOR = TensorType("int64", (N,))
 HITS = TensorType("int32", (2000,))
-Y, HIT = FIRST_INPUT + 1, FIRST_INPUT + 2
+Y, HIT, CONSTANT = FIRST_INPUT + 1, FIRST_INPUT + 2, FIRST_INPUT + 3
 
 PROGRAM = CpuProgram(
     steps=(
         Step("clear", (Argument(HIT),), 1, "hits: */ nonsense /*\n#error \\"),
-        Step("scale", (Argument(FIRST_INPUT), Argument(WEIGHTS, 64), Argument(SCRATCH), Argument(ARENA)), N, "scale"),
+        Step("scale", (Argument(FIRST_INPUT), Argument(CONSTANT, 64), Argument(SCRATCH), Argument(ARENA)), N, "scale"),
         Step("reversed", (Argument(ARENA), Argument(ARENA, 1024)), N, "turned"),
         Step("reversed", (Argument(ARENA, 1024), Argument(Y)), N, "turned back", serial=True),
         *(Step("count", (Argument(HIT, 4 * start),), tasks, "count")
@@ -80,6 +80,7 @@ PROGRAM = CpuProgram(
     outputs=(VECTOR, HITS),
     arena_bytes=2048,
     scratch_bytes=16,
+    constants=1,
 )  # fmt: skip
 OTHER = CpuProgram((Step("other", (Argument(FIRST_INPUT),), N, "42"),), (), (VECTOR,), 0, 0)
 
@@ -115,8 +116,8 @@ def opened(codes: dict[str, bytes]) -> Iterator[Opener]:
     executables = []
 
     def open_(threads: int = 2, program: CpuProgram = PROGRAM, code: str = "main") -> CpuExecutable:
-        sections = {"code": memoryview(codes[code]), "weights": WEIGHTS_BYTES}
-        executables.append(CpuExecutable(program.to_json(), sections, threads))
+        sections = {"code": memoryview(codes[code])}
+        executables.append(CpuExecutable(program.to_json(), sections, [WEIGHTS_BYTES], threads))
         return executables[-1]
 
     yield open_
@@ -263,7 +264,7 @@ def test_a_forked_child_can_run_and_close(opened: Opener) -> None:
 def test_missing_features_are_named_before_any_code_is_loaded() -> None:
     manifest = replace(PROGRAM, features=("avx9", "sse0")).to_json()
     with pytest.raises(UserError, match="compiled for a CPU with avx9, sse0, which this one lacks"):
-        CpuExecutable(manifest, {"code": memoryview(b"not code"), "weights": memoryview(b"")}, 1)
+        CpuExecutable(manifest, {"code": memoryview(b"not code")}, [], 1)
 
 
 def test_no_memory(opened: Opener) -> None:
@@ -299,7 +300,7 @@ def test_printed_steps() -> None:
     assert (
         "/* scale */\n"
         "static void step_1(char *const *base, char *scratch, int32_t begin, int32_t end) {\n"
-        "    scale(base[3], base[0] + 64, scratch, base[1], begin, end);\n"
+        "    scale(base[2], base[5] + 64, scratch, base[0], begin, end);\n"
         "}\n"
     ) in source
     assert "    {step_1, 0, 97, 0},\n    {step_2, 0, 97, 0},\n    {step_3, 0, 97, 1},\n" in source
@@ -317,7 +318,7 @@ def test_running_an_artifact_imports_no_compiler(codes: dict[str, bytes], tmp_pa
         "outputs": [{"name": "y", "dtype": "int64", "shape": [N]}],
         "program": OTHER.to_json(),
     }  # fmt: skip
-    write_artifact(tmp_path / "other.tcm", manifest, {"code": [codes["other"]], "weights": []})
+    write_artifact(tmp_path / "other.tcm", manifest, {"code": [codes["other"]]})
     program = f"""
 import sys
 from tensorc.runtime import model

@@ -73,6 +73,8 @@ def compile_model(
     if out is None:
         out = Path(re.sub(r"[^\w.-]", "_", opened.name) + ".tcm")
         _check_output(out, source)
+    if any(declared.spans for declared in opened.model.inputs):
+        return _write_ahead(opened, options, out, clock)
     with clock.phase("import"):
         why = opened.why_staged()
     if why:
@@ -112,6 +114,36 @@ def _write(out: Path, manifest: dict[str, Any], sections: Mapping[str, Iterable[
     return CompileReport(out, out.stat().st_size, manifest, clock.seconds, passes)
 
 
+def _write_ahead(opened: _Opened, options: CompileOptions, out: Path, clock: _Clock) -> CompileReport:
+    """A program for each choice of sizes, all in one artifact."""
+    from tensorc.dynamic.ahead import specialise
+    from tensorc.dynamic.artifact import AHEAD
+
+    if options.tune is not None:
+        raise UserError("--tune is for a model of one shape: its records serve the others")
+    with clock.phase("build"):
+        ahead = specialise(opened.model, lambda graph: build_graph(graph, opened.target, options), clock.steps("build"))
+    manifest = {
+        **_signature(opened, options),
+        AHEAD: ahead.programs,
+        constants.SECTION: constants.table(ahead.constants),
+        "summary": [["specialised", f"ahead, for {len(ahead.programs)} choices of shapes"]],
+    }
+    sections = {**ahead.sections, constants.SECTION: constants.chunks(ahead.constants)}
+    return _write(out, manifest, sections, clock, [])
+
+
+def _signature(opened: _Opened, options: CompileOptions) -> dict[str, Any]:
+    """What the manifest of a model says whose shapes are not all known."""
+    return {
+        "tensorc": opened.version,
+        "target": options.target,
+        "name": opened.name,
+        "inputs": [declared.to_json() for declared in opened.model.inputs],
+        "outputs": [declared.to_json() for declared in opened.model.outputs],
+    }
+
+
 def _write_staged(opened: _Opened, options: CompileOptions, out: Path, why: str, clock: _Clock) -> CompileReport:
     """A model that is specialised where it runs."""
     from tensorc.dynamic.artifact import KEY, MODEL_SECTION, WEIGHTS_SECTION, described
@@ -121,11 +153,7 @@ def _write_staged(opened: _Opened, options: CompileOptions, out: Path, why: str,
         raise UserError(f"{opened.name} is no single program, so there is nothing to tune before it runs: {why}")
     packed = pack(opened.model.model)
     manifest = {
-        "tensorc": opened.version,
-        "target": options.target,
-        "name": opened.name,
-        "inputs": [declared.to_json() for declared in opened.model.inputs],
-        "outputs": [declared.to_json() for declared in opened.model.outputs],
+        **_signature(opened, options),
         KEY: described(options, packed.extents, why),
         "summary": [["specialised", f"where it runs, because {why}"]],
     }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from tensorc.errors import UserError
 from tensorc.search.budget import Budget
+
+#: The size of an axis, or all of those that it may have.
+Size = int | range
+Sizes = tuple[Size, ...]
 
 #: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
 #: digits for time.
@@ -20,14 +24,15 @@ Fallback = Literal["error", "onnxruntime"]
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """`threads` of 0 means all cores of the machine; `shapes` gives input shapes by name, `None` for a free axis.
+    """`threads` of 0 means all cores of the machine; `shapes` gives input shapes by name: for an axis whose size is a
+    range, the model is compiled for each.
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
     search goes on for so long before the model is built.
     """
 
     target: str = "cpu"
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shapes: Mapping[str, Sizes] = field(default_factory=dict)
     threads: int = 0
     database: Path | None = None
     tune: Budget | None = None
@@ -42,8 +47,28 @@ class CompileOptions:
             raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
 
 
-def parse_shape(text: str) -> tuple[int, ...]:
-    """`1x3x224x224`. Raises UserError."""
-    if not re.fullmatch(r"[0-9]*[1-9][0-9]*(x[0-9]*[1-9][0-9]*)*", text):
-        raise UserError(f"{text!r} is not a shape of positive whole numbers, such as 1x3x224x224")
-    return tuple(int(dim) for dim in text.split("x"))
+def parse_shape(text: str) -> Sizes:
+    """`1x3x224x224` or `1..8x3x224x224`. Raises UserError."""
+    sizes = tuple(_parse_size(part) for part in text.split("x"))
+    if any(size is None for size in sizes):
+        raise UserError(f"{text!r} is not a shape of positive whole numbers, such as 1x3x224x224 or 1..8x3x224x224")
+    return tuple(size for size in sizes if size is not None)
+
+
+def _parse_size(text: str) -> Size | None:
+    found = re.fullmatch(r"([0-9]+)(?:\.\.([0-9]+))?", text)
+    if found is None:
+        return None
+    least, most = int(found[1]), int(found[2] or found[1])
+    if not 1 <= least <= most:
+        return None
+    return least if found[2] is None else range(least, most + 1)
+
+
+def format_size(size: Size) -> str:
+    """As it is written in a shape."""
+    return str(size) if isinstance(size, int) else f"{size.start}..{size.stop - 1}"
+
+
+def format_shape(sizes: Sequence[Size]) -> str:
+    return "x".join(map(format_size, sizes))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Numerics, parse_shape
+from tensorc.options import CompileOptions, Numerics, Sizes, parse_shape
 from tensorc.search.budget import Budget
 from tensorc.target import find_target
 
@@ -37,7 +37,7 @@ class Job:
 
     model: Path
     target: str = "cpu"
-    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    shape: Mapping[str, Sizes] = field(default_factory=dict)
     threads: int = 0
     numerics: Numerics = "strict"
     budget: Budget = _MINUTE
@@ -123,7 +123,7 @@ def _target(value: Any) -> str:
     return str(value)
 
 
-def _shape(value: Any) -> dict[str, tuple[int, ...]]:
+def _shape(value: Any) -> dict[str, Sizes]:
     if not isinstance(value, dict):
         raise UserError(f'{value!r} is not a table such as {{ x = "1x3x224x224" }}')
     return {name: parse_shape(_text(dims)) for name, dims in value.items()}

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, parse_shape
+from tensorc.options import CompileOptions, Sizes, parse_shape
 from tensorc.search.budget import Budget
 
-Shape = tuple[int, ...]
+Shape = Sizes
 Value = TypeVar("Value")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ def _parse_shapes(_: click.Context, param: click.Parameter, texts: tuple[str, ..
                 return name, parse_shape(dims)
         except UserError:
             pass
-        wanted = "NAME=SHAPE with a shape of positive whole numbers, such as 1x3x224x224"
+        wanted = "NAME=SHAPE with a shape of positive whole numbers, such as 1x3x224x224 or 1..8x3x224x224"
         raise click.BadParameter(f"{text!r} is not {wanted}", param=param)
 
     return _unique(param, map(parse, texts))
@@ -62,7 +62,7 @@ def model_argument(metavar: str) -> Callable[[Decorated], Decorated]:
 def shape_option(function: Decorated) -> Decorated:
     return click.option(
         "--shape", "shapes", multiple=True, callback=_parse_shapes, metavar="NAME=1x3x224x224",
-        help="Fix the shape of an input. Repeatable.",
+        help="Fix the shape of an input; 1..8 is every size from 1 to 8. Repeatable.",
     )(function)  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorc.dynamic.executable import DynamicExecutable
-from tensorc.dynamic.kinds import Kind
+from tensorc.dynamic.executable import AheadExecutable, DynamicExecutable
+from tensorc.dynamic.kinds import Kind, kind_from_json
 from tensorc.errors import UserError
 from tensorc.ir.graph import Graph
-from tensorc.options import CompileOptions
-from tensorc.runtime.constants import ConstantStore
+from tensorc.options import CompileOptions, format_shape, parse_shape
+from tensorc.runtime.constants import SECTION, ConstantStore, views
 from tensorc.target import Executable, find_target
 
+#: The manifest's key of programs for several shapes.
+AHEAD = "programs"
 #: The manifest's key of what is needed to specialise the model, and the artifact's sections.
 KEY = "specialise"
 MODEL_SECTION, WEIGHTS_SECTION = "model", "initializers"
@@ -24,13 +27,26 @@ def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why
     return {
         "why": why,
         "needs": "tensorc with the target's compiler, on the machine that runs the model",
-        "shapes": {name: list(shape) for name, shape in options.shapes.items()},
+        "shapes": {name: format_shape(shape) for name, shape in options.shapes.items()},
         "threads": options.threads,
         "numerics": options.numerics,
         "fallback": options.fallback,
         "database": None if options.database is None else str(options.database),
         "initializers": {name: list(extent) for name, extent in extents.items()},
     }
+
+
+def load_ahead(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
+    """The executable of an artifact whose manifest has programs for several shapes."""
+    constants = views(sections[SECTION], manifest[SECTION])
+    target = find_target(manifest["target"])
+    programs: dict[tuple[Kind, ...], Callable[[], Executable]] = {}
+    for row in manifest[AHEAD]:
+        kinds = tuple(kind_from_json(kind) for kind in row["kinds"])
+        own = {name: sections[section] for name, section in row["sections"].items()}
+        used = [constants[number] for number in row["constants"]]
+        programs[kinds] = functools.partial(target.load, row["program"], own, used, threads)
+    return AheadExecutable(programs, manifest["inputs"])
 
 
 def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
@@ -42,7 +58,7 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
     how = manifest[KEY]
     options = CompileOptions(
         target=manifest["target"],
-        shapes={name: tuple(shape) for name, shape in how["shapes"].items()},
+        shapes={name: parse_shape(shape) for name, shape in how["shapes"].items()},
         threads=threads or how["threads"],
         numerics=how["numerics"],
         fallback=how["fallback"],

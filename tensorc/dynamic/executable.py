@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -110,6 +111,40 @@ class DynamicExecutable(Executable):
                 node.executable = None
             self._built.clear()
             self._first.clear()
+
+
+class AheadExecutable(Executable):
+    """Programs that were made ahead, by the kinds of the inputs that each is for. One is loaded when it is needed."""
+
+    def __init__(self, programs: Mapping[tuple[Kind, ...], Callable[[], Executable]], inputs: Sequence[Any]):
+        self._programs = dict(programs)
+        self._inputs = inputs
+        self._loaded: dict[tuple[Kind, ...], Executable] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, inputs: Sequence[Datum]) -> list[Datum]:
+        return self._program(tuple(map(kind_of, inputs))).run(inputs)
+
+    def _program(self, kinds: tuple[Kind, ...]) -> Executable:
+        found = self._loaded.get(kinds)
+        if found is None:
+            with self._lock:
+                if self._closed:
+                    raise UserError("the model is closed")
+                if kinds not in self._programs:
+                    given = ", ".join(f"{row['name']} {kind}" for row, kind in zip(self._inputs, kinds, strict=True))
+                    legal = ", ".join(f"{row['name']} {row['shape']}" for row in self._inputs)
+                    raise UserError(f"the model was not compiled for {given}; it was for {legal}")
+                found = self._loaded.setdefault(kinds, self._programs[kinds]())
+        return found
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for executable in self._loaded.values():
+                executable.close()
+            self._loaded.clear()
 
 
 class _Node:

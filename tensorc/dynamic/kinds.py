@@ -52,10 +52,39 @@ class Binding:
     items: Sequence[Binding] | None = None
     literal: Datum = None
 
+    def to_json(self) -> Any:
+        """None, a name, a list, or the texts and the shape of a literal."""
+        if self.name:
+            return self.name
+        if self.items is not None:
+            return [item.to_json() for item in self.items]
+        return None if self.literal is None else {"texts": self.literal.reshape(-1).tolist(),
+                                                  "shape": list(self.literal.shape)}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, row: Any) -> Binding:
+        if isinstance(row, list):
+            return cls(items=[cls.from_json(item) for item in row])
+        if isinstance(row, dict):
+            return cls(literal=np.array(row["texts"], object).reshape(row["shape"]))
+        return cls(row or "")
+
     def read(self, data: dict[str, Datum]) -> Datum:
         if self.name:
             return data[self.name]
         return self.literal if self.items is None else [item.read(data) for item in self.items]
+
+
+def kind_to_json(kind: Kind) -> Any:
+    if isinstance(kind, SequenceKind):
+        return {"items": [kind_to_json(item) for item in kind.items], "dtype": kind.dtype}
+    return None if kind is None else [kind.dtype, list(kind.shape)]
+
+
+def kind_from_json(row: Any) -> Kind:
+    if isinstance(row, dict):
+        return SequenceKind(tuple(kind_from_json(item) for item in row["items"]), row["dtype"])
+    return None if row is None else TensorType(row[0], tuple(row[1]))
 
 
 def item_name(name: str, number: int) -> str:

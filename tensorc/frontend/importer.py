@@ -31,6 +31,7 @@ from tensorc.frontend.translator import Instead, Translator, Work, label_of, why
 from tensorc.frontend.unroll import expand
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.verifier import verify
+from tensorc.options import Sizes
 
 #: What a stage needs to be told, it works out by numpy when that takes so few operators and elements.
 _LIGHT_NODES, _LIGHT_ELEMENTS = 200, 1 << 16
@@ -46,7 +47,7 @@ class ImportedModel:
     source: str
 
 
-def import_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
+def import_model(source: Source, shapes: Mapping[str, Sizes] | None = None) -> ImportedModel:
     """Translate an ONNX model that is one stage. `shapes` gives the sizes of inputs with free axes, by ONNX name.
 
     Raises UserError for a model or a shape that is wrong, UnsupportedError for operators that have no rule and for
@@ -55,9 +56,7 @@ def import_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = 
     return open_model(source, shapes).static()
 
 
-def open_model(
-    source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None, fallback: bool = False
-) -> StagedModel:
+def open_model(source: Source, shapes: Mapping[str, Sizes] | None = None, fallback: bool = False) -> StagedModel:
     """Read a model and what it declares. With `fallback`, what has no rule is left to ONNX Runtime, between stages.
 
     Raises as `import_model` does.
@@ -65,7 +64,7 @@ def open_model(
     return reopen(_inlined(read_model(source)), shapes or {}, fallback)
 
 
-def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]], fallback: bool) -> StagedModel:
+def reopen(model: LoadedModel, shapes: Mapping[str, Sizes], fallback: bool) -> StagedModel:
     """As `open_model`, for one that was opened before and stored."""
     return StagedModel(model, _opset(model), declared_inputs(model, shapes), fallback)
 

@@ -47,6 +47,15 @@ def _bytes_of(constant: PackedConstant) -> np.ndarray:
     return data
 
 
+def content_key(constant: PackedConstant) -> Hashable:
+    """An origin for one that has none; it is loaded for that."""
+    return _content(_bytes_of(constant))
+
+
+def _content(data: np.ndarray) -> Hashable:
+    return data.size, hashlib.blake2b(data.data).digest()
+
+
 class ConstantStore:
     """Constants in memory, each once, for as long as a program holds it."""
 
@@ -69,7 +78,7 @@ class ConstantStore:
             return held
         data = _bytes_of(constant)
         if key is None:
-            key = (constant.nbytes, hashlib.blake2b(data.data).digest())
+            key = _content(data)
             held = self._known.get(key)
         if held is None:
             held = self._known[key] = _held(data)

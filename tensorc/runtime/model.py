@@ -28,8 +28,8 @@ _ONNX_NAMES = {"float32": "float", "float64": "double"}
 class TensorInfo:
     """An input or output: its name, numpy's name of its element type, its shape.
 
-    A free axis is its name, or None; so is the whole shape if its rank is free. `form` is "tensor", "sequence" (of such
-    tensors) or "optional".
+    A free axis is its name, or None, or the sizes that it may have, as "1..8"; None is a shape of free rank. `form` is
+    "tensor", "sequence" (of such tensors) or "optional".
     """
 
     name: str
@@ -52,9 +52,14 @@ class TensorInfo:
         """Whether a tensor may have this shape."""
         if self.shape is None:
             return True
-        return len(shape) == len(self.shape) and all(
-            dim == wanted or not isinstance(wanted, int) for dim, wanted in zip(shape, self.shape, strict=True)
-        )
+        return len(shape) == len(self.shape) and all(map(_is_size, shape, self.shape))
+
+
+def _is_size(size: int, wanted: int | str | None) -> bool:
+    if isinstance(wanted, int):
+        return size == wanted
+    least, dots, most = (wanted or "").partition("..")
+    return not dots or int(least) <= size <= int(most)
 
 
 class _Slot:
@@ -192,10 +197,11 @@ def load(path: str | Path, threads: int = 0) -> Model:
         raise UserError(f"threads is {threads}; it must be 0, for the default, or more")
     artifact = Artifact.open(path)
     sections = {name: artifact.section(name) for name in artifact.names}
-    if "specialise" in artifact.manifest:
-        from tensorc.dynamic.artifact import load_dynamic
+    if "specialise" in artifact.manifest or "programs" in artifact.manifest:
+        from tensorc.dynamic.artifact import load_ahead, load_dynamic
 
-        return Model(artifact, load_dynamic(artifact.manifest, sections, threads))
+        load_ = load_ahead if "programs" in artifact.manifest else load_dynamic
+        return Model(artifact, load_(artifact.manifest, sections, threads))
     target = find_target(artifact.manifest["target"])
     constants = views(sections.get(SECTION, memoryview(b"")), artifact.manifest.get(SECTION, []))
     return Model(artifact, target.load(artifact.manifest["program"], sections, constants, threads))

@@ -28,7 +28,7 @@ class Legalize(Pass):
     name: ClassVar[str] = "legalize"
 
     def run(self, graph: Graph) -> bool:
-        narrow = [node for node in graph.nodes if node.op not in WIDTH_FREE and _is_narrow(node)]
+        narrow = [node for node in graph.nodes if _is_narrow(node)]
         for node in narrow:
             _widen(graph, node)
         if narrow:
@@ -38,6 +38,8 @@ class Legalize(Pass):
 
 
 def _is_narrow(node: Node) -> bool:
+    if node.op in WIDTH_FREE or node.regions:
+        return False
     return any(value.dtype in STORED for value in (*node.inputs, *node.outputs))
 
 

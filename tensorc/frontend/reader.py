@@ -159,9 +159,9 @@ def pack(model: LoadedModel) -> PackedModel:
         tensor.ClearField("data_location")
         del tensor.external_data[:]
         constants.append(constant)
-        extents[tensor.name] = Extent(offset, constant.type.nbytes)
-        offset += constant.type.nbytes
-    return PackedModel(proto.SerializeToString(), (constant.numpy() for constant in constants), extents)
+        extents[tensor.name] = Extent(offset, _packed_bytes(constant.type))
+        offset += _packed_bytes(constant.type)
+    return PackedModel(proto.SerializeToString(), (_packed(constant) for constant in constants), extents)
 
 
 def unpack(name: str, message: bytes, data: memoryview, extents: Mapping[str, Extent]) -> LoadedModel:
@@ -265,6 +265,15 @@ def _map(path: Path, offset: int, length: int) -> np.ndarray:
 def _packed_bytes(type: TensorType) -> int:
     """Bytes of a tensor in a model: ONNX packs elements of less than 8 bits."""
     return -(-type.size * bits_of(type.dtype) // 8)
+
+
+def _packed(constant: Constant) -> np.ndarray:
+    """Its elements, or the bytes that hold several of them each."""
+    bits = bits_of(constant.type.dtype)
+    if bits >= 8:
+        return constant.numpy()
+    codes = constant.numpy().reshape(-1, 1).view(np.uint8)
+    return np.packbits(np.unpackbits(codes, axis=1, bitorder="little")[:, :bits], bitorder="little")
 
 
 def _unpacked(raw: np.ndarray, bits: int, count: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend import LoadedModel, read_model
+from tensorc.frontend.reader import pack, unpack
 
 WEIGHT = np.arange(300, dtype=np.float32).reshape(30, 10)
 
@@ -95,7 +96,11 @@ def test_packed_elements(tmp_path: Path, dtype: type, count: int) -> None:
     codes = helper.make_tensor("w", tensor.data_type, array.shape, array)
     for source in (model_with(tensor), save(tmp_path, model_with(tensor)), model_with(codes)):
         np.testing.assert_array_equal(weight_of(read_model(source)), array)
-    np.testing.assert_array_equal(weight_of(read_model(save(tmp_path, model_with(outside)))), array)
+    external_model = read_model(save(tmp_path, model_with(outside)))
+    np.testing.assert_array_equal(weight_of(external_model), array)
+    stored = pack(external_model)
+    data = b"".join(chunk.tobytes() for chunk in stored.chunks)
+    np.testing.assert_array_equal(weight_of(unpack("again", stored.message, memoryview(data), stored.extents)), array)
 
 
 def test_packed_data_of_the_wrong_length() -> None:

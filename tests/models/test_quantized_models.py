@@ -97,6 +97,21 @@ def test_bfloat16_network():
     np.testing.assert_allclose(got, want, atol=0.02)
 
 
+def test_loop_that_carries_bfloat16():
+    """Each trip rounds: of a hundred tenths the sum stands still."""
+    rows = [("i", TensorProto.INT64, []), ("c", TensorProto.BOOL, []), ("s", TensorProto.BFLOAT16, [3])]
+    given = [("again", TensorProto.BOOL, []), ("sum", TensorProto.BFLOAT16, [3])]
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["again"]), helper.make_node("Add", ["s", "x"], ["sum"])], "body",
+        [helper.make_tensor_value_info(*row) for row in rows], [helper.make_tensor_value_info(*row) for row in given],
+    )  # fmt: skip
+    zero = np.zeros(3, ml_dtypes.bfloat16)
+    nodes = [helper.make_node("Loop", ["n", "true", "zero"], ["y"], body=body)]
+    x = np.array([1, 2, 0.1], ml_dtypes.bfloat16)
+    got, want = _reference(nodes, {"x": x, "zero": zero}, {"n": np.array(100), "true": np.array(True)})
+    np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.float8_e4m3fn, ml_dtypes.float4_e2m1fn])
 def test_weights_dequantized_by_blocks(dtype):
     rng = np.random.default_rng(1)

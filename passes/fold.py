@@ -21,6 +21,9 @@ from tensorc.pipeline import Pass
 #: Operators that only move elements: of one repeated number they make the same number repeated.
 _MOVES = frozenset({"reshape", "transpose", "slice", "expand"})
 
+#: Bytes of a result that is folded although it is larger than all that it is computed from.
+_MOST_GROWN = 1 << 26
+
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
@@ -51,7 +54,10 @@ class RemoveDead(Pass):
 def _foldable(node: Node) -> bool:
     if node.body is not None or node.regions or len(node.outputs) != 1 or not is_static(node.output.shape):
         return False
-    return all(value.constant is not None for value in node.inputs)
+    if any(value.constant is None for value in node.inputs):
+        return False
+    # What is blown up to much more than it is made of is better made at run time than written into the artifact.
+    return node.output.type.nbytes <= max(_MOST_GROWN, sum(value.type.nbytes for value in node.inputs))
 
 
 def _inputs(node: Node) -> list[Constant]:

@@ -114,15 +114,17 @@ class InsertCopies(Pass):
         nodes = []
         for node in graph.nodes:
             if node.op == "concat" and is_view(node):
-                for number, value in enumerate(node.inputs):
+                parts = []
+                for value in node.inputs:
                     made = value.producer
                     computed = made is not None and (not is_view(made) or made.op == "concat")
                     if not computed or value in placed:
                         copied = copy_of(graph, value)
                         nodes.append(copied)
-                        node.set_input(number, copied.output)
                         value = copied.output
                     placed.add(value)
+                    parts.append(value)
+                node.inputs = tuple(parts)  # at once: there may be thousands
             nodes.append(node)
         graph.nodes = nodes
 

@@ -40,9 +40,12 @@ def scale_weights(anchor: Node, factor: np.ndarray, build: Builder) -> Value:
     x, weights = anchor.inputs
     assert weights.constant is not None
     along = factor.reshape(-1, *[1] * (weights.type.rank - 1)) if anchor.op == "conv" else factor
-    scaled = weights.constant.derive(
-        weights.type, lambda data: (data.astype(np.float64) * along).astype(data.dtype)
-    )  # fmt: skip
+
+    def times_factor(data: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):  # infinities and nan are results like others
+            return np.asarray((data.astype(np.float64) * along).astype(data.dtype))
+
+    scaled = weights.constant.derive(weights.type, times_factor)
     return build(anchor.op, x, build.constant(scaled, name=f"{weights.name}.scaled"), **anchor.attrs)
 
 

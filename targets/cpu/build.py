@@ -163,8 +163,10 @@ class _Weights:
             if packing is not None:
                 data = packing.apply(data)
                 assert data.shape == packing.shape, f"{packing.name} gave {data.shape}, not {packing.shape}"
+            rest = -data.nbytes % ALIGNMENT
             yield np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            if rest := -data.nbytes % ALIGNMENT:
+            del data  # before the next is loaded
+            if rest:
                 yield bytes(rest)
 
 

@@ -30,6 +30,8 @@ from tensorc.errors import IRError, TensorcWarning, UserError
 
 DONE, NO, WRONG, FAULT, INTERRUPTED = 0, 1, 2, 3, 130
 
+_LONGEST_WORD, _LONGEST_LINE = 500, 10_000
+
 
 class _Commands(click.Group):
     """A group whose complaints say which commands there are."""
@@ -102,8 +104,15 @@ def _warnings_as_lines() -> Iterator[None]:
 def _complain(kind: str, message: str, code: int) -> int:
     if environment.show_traceback():
         traceback.print_exc()
-    print(f"tensorc: {kind}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"tensorc: {kind}: {_one_line(message)}", file=sys.stderr)
     return code
+
+
+def _one_line(message: str) -> str:
+    """`message` as a terminal can take it: names in it come from files, and may be of any letters and length."""
+    words = (word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in message.split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(words))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def _message(error: click.ClickException) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorc.errors import IRError
+from tensorc.frontend.limits import MOST_REPEATED, check_computed, check_type
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
@@ -47,6 +48,7 @@ class Emitter:
         except IRError as error:
             raise AssertionError(f"a rule of the frontend emits {op} wrongly") from error
         (type,) = row.infer([value.type for value in inputs], complete)
+        check_type(type, "its result")
         if _changes_nothing(op, inputs, complete, type):
             return inputs[0]
         if type.size == 0:
@@ -70,6 +72,9 @@ class Emitter:
         return list(node.outputs)
 
     def constant(self, constant: Constant) -> Value:
+        check_type(constant.type, "its result")
+        if constant.splat is not None:  # made here, not read from the model, and as large as somebody wishes
+            check_computed(constant.type, MOST_REPEATED)
         return self.graph.add_constant(constant, self.name)
 
 

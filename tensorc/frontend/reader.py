@@ -15,13 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from tensorc.errors import UnsupportedError, UserError
+from tensorc.frontend.limits import check_type
 from tensorc.frontend.wire import Extent, WireError, cut_weights
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant
 from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, bits_of, numpy_dtype
+
+#: The bytes that protobuf takes for a message.
+_MOST_MESSAGE = 2**31 - 1
 
 #: A path, a serialized model, or a model in memory.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
@@ -79,7 +84,10 @@ class LoadedModel:
             raise UnsupportedError(f"{self.name}: tensor {tensor.name!r}: {error}") from error
         if any(dim < 0 for dim in tensor.dims):
             raise self._error(tensor, f"has the shape {list(tensor.dims)}")
-        return TensorType(dtype, tuple(tensor.dims))
+        try:
+            return check_type(TensorType(dtype, tuple(tensor.dims)), "the type")
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{self.name}: tensor {tensor.name!r}: {error}") from error
 
     def _check_length(self, tensor: onnx.TensorProto, type: TensorType, length: int) -> None:
         needed = _packed_bytes(type)
@@ -111,10 +119,14 @@ class LoadedModel:
         """The external file, which must lie in the model's folder: a model may not read what it likes."""
         assert self.folder is not None
         folder = self.folder.resolve()
-        path = (folder / location).resolve()
+        try:
+            path = (folder / location).resolve()
+            exists = path.is_file()
+        except (OSError, ValueError) as error:  # no file can have such a name
+            raise self._error(tensor, f"names the external file {location[:100]!r}: {_reason(error)}") from error
         if Path(location).is_absolute() or not path.is_relative_to(folder):
             raise self._error(tensor, f"names the external file {location!r}, which is outside the model's folder")
-        if not path.is_file():
+        if not exists:
             raise self._error(tensor, f"names the external file {location!r}, which does not exist")
         return path
 
@@ -188,7 +200,31 @@ def read_model(source: Source) -> LoadedModel:
         model = _parse(str(path), _map_model(path), path.absolute().parent)
     if not model.proto.HasField("graph") or not model.proto.opset_import:
         raise UserError(f"{model.name} is not an ONNX model: it holds no graph or no opset")
+    field = _no_text(model.proto)
+    if field:
+        raise UserError(f"{model.name} is damaged: a {field} in it is not UTF-8 text")
     return model
+
+
+def _no_text(message: Message) -> str:
+    """The name of a field whose value should be text and is not, "" if there is none. Descriptions may be anything."""
+    for row, value in message.ListFields():
+        if row.type == FieldDescriptor.TYPE_MESSAGE:
+            for inner in value if row.is_repeated else (value,):
+                if found := _no_text(inner):
+                    return found
+        elif (
+            row.type == FieldDescriptor.TYPE_STRING
+            and row.name != "doc_string"
+            # protobuf gives the bytes that it cannot decode.
+            and any(isinstance(text, bytes) for text in (value if row.is_repeated else (value,)))
+        ):
+            return str(row.full_name.removeprefix("onnx."))
+    return ""
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _map_model(path: Path) -> np.ndarray:
@@ -209,6 +245,11 @@ def _parse(name: str, data: np.ndarray, folder: Path | None) -> LoadedModel:
     proto = onnx.ModelProto()
     try:
         message, extents = cut_weights(data.data)
+        if len(message) > _MOST_MESSAGE:
+            raise UserError(
+                f"{name} is too large: protobuf allows 2 GiB, and it has {len(message)} bytes beside its weights' raw "
+                "data: save it with external data"
+            )
         proto.ParseFromString(message)
     except (WireError, DecodeError) as error:
         raise UserError(f"{name} is truncated or not an ONNX model: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import onnx
 
 from tensorc.dynamic.kinds import Kind
 from tensorc.errors import UnsupportedError, UserError
+from tensorc.frontend.limits import MOST_AXES, MOST_ELEMENTS
 from tensorc.frontend.reader import LoadedModel, element_type
 from tensorc.ir.types import TensorType
 
@@ -70,7 +72,15 @@ def declared_inputs(model: LoadedModel, given: Mapping[str, tuple[int, ...]]) ->
     sizes: dict[str, int] = {}
     for name, shape in given.items():
         _match(model.name, name, declared[name].axes, shape, sizes)
-    return [_settled(row, given.get(name), sizes) for name, row in declared.items()]
+    settled = [_settled(row, given.get(name), sizes) for name, row in declared.items()]
+    for row in settled:
+        axes = row.axes or ()
+        if math.prod(axis for axis in axes if isinstance(axis, int)) > MOST_ELEMENTS or len(axes) > MOST_AXES:
+            raise UserError(
+                f"{model.name}: input {row.name!r} {_written(axes)} is too large: it may have {MOST_ELEMENTS} elements "
+                f"and {MOST_AXES} axes"
+            )
+    return settled
 
 
 def _settled(row: Declared, shape: tuple[int, ...] | None, sizes: Mapping[str, int]) -> Declared:

@@ -20,7 +20,8 @@ from tensorc.frontend.inline import reads
 from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel
 from tensorc.frontend.regions import Region
-from tensorc.frontend.registry import Result, Rule, domain_of
+from tensorc.frontend.registry import STANDARD, Result, Rule, domain_of
+from tensorc.frontend.schema import check_node
 from tensorc.frontend.scope import Datum, OnHost
 from tensorc.frontend.upgrade import RAISED, raised
 from tensorc.ir.graph import Graph, Value
@@ -99,6 +100,8 @@ class Translator(abc.ABC):
         self.emitter.name = next((name for name in node.output if name), node.op_type)
         call = Call(node, work.opset, inputs, self.emitter, self.model, self)
         try:
+            if domain_of(node) == STANDARD:
+                check_node(node, work.opset)
             result = self.applied(work, rule, call)
         except UnsupportedError as error:
             self.skip(node, str(error))

@@ -61,13 +61,16 @@ def _verify_users(graph: Graph) -> None:
     reads: Counter[tuple[int, int]] = Counter()
     for node in graph.nodes:
         reads.update((id(value), id(node)) for value in node.inputs)
+    users: Counter[tuple[int, int]] = Counter()
     for value in (*graph.values(), *graph.constants()):
+        listed = Counter(map(id, value.users))
         for user in value.users:
-            if reads[id(value), id(user)] != value.users.count(user):
+            if reads[id(value), id(user)] != listed[id(user)]:
                 raise IRError(f"%{value.name} lists {user.op} as a user, which is not in the graph or reads it less")
+        users.update({(id(value), user): count for user, count in listed.items()})
     for node in graph.nodes:
         for value in node.inputs:
-            if node not in value.users:
+            if not users[id(value), id(node)]:
                 raise IRError(f"{node.op} reads %{value.name}, which does not list it as a user")
 
 

@@ -40,6 +40,18 @@ def test_range_needs_no_inputs(becomes):
     )
 
 
+def test_what_grows_beyond_measure_is_left_to_run_time():
+    graph = parse_graph(
+        """graph @main() {
+          %a = constant [1.0,2.0] : f32[2,1]
+          %0 = expand(%a) {shape=(2, 9000000)} : f32[2,9000000]
+          return %0
+        }"""
+    )
+    run_passes(graph, [FoldConstants()])
+    assert [node.op for node in graph.nodes] == ["expand"]
+
+
 def test_repeated_number_stays_one_number():
     graph = parse_graph(
         """graph @main() {

@@ -176,10 +176,16 @@ def pack_blocks(shape: tuple[int, ...], columns: int, width: int, together: int,
 
     def apply(data: np.ndarray) -> np.ndarray:
         plain = data.transpose(1, 0, 2).reshape(steps, panels * block)[:, :columns]
-        wide = np.pad(plain, [(0, 0), (0, groups * together * width - columns)])
-        wide = wide.reshape(steps, groups, together, width).transpose(1, 2, 0, 3)
-        parts = [wide[:, :, k : k + depth].reshape(groups, -1) for k in range(0, steps, depth)]
-        return np.concatenate(parts, axis=1)
+        if missing := groups * together * width - columns:
+            plain = np.pad(plain, [(0, 0), (0, missing)])
+        wide = plain.reshape(steps, groups, together, width).transpose(1, 2, 0, 3)
+        # Filled block by block: weights may be large, and each copy that lives at the same time counts.
+        packed = np.empty((groups, together * steps * width), data.dtype)
+        for k in range(0, steps, depth):
+            part = wide[:, :, k : k + depth]
+            start = together * width * k
+            packed[:, start : start + together * width * part.shape[2]].reshape(part.shape)[...] = part
+        return packed
 
     return Packing(f"{together} panels of {width} in {columns} by {depth}", (groups, together * steps * width), apply)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, shape_of
+from tensorc.frontend.limits import check_computed, check_type
 from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Constant, Value
@@ -28,12 +29,11 @@ def _constant(call: Call) -> Value:
 @operator("ConstantOfShape")
 def _constant_of_shape(call: Call) -> Value:
     shape = call.ints(0)
-    if any(dim < 0 for dim in shape):
-        raise ValueError(f"the shape {list(shape)} has a negative size")
     value = call.tensor("value") if call.has("value") else Constant.of(0, "float32")
     if value.type.size != 1:
         raise ValueError(f"the value must be one number, not {value.type}")
-    return call.constant(Constant.full(TensorType(value.type.dtype, shape), value.numpy().reshape(())))
+    type = check_type(TensorType(value.type.dtype, shape), "its result")
+    return call.constant(Constant.full(type, value.numpy().reshape(())))
 
 
 @operator("Shape")
@@ -63,4 +63,5 @@ def _eye_like(call: Call) -> Value:
     x = call.input(0)
     rows, columns = shape_of(x)
     dtype = element_type(call.attr("dtype")) if call.has("dtype") else x.dtype
+    check_computed(TensorType("float64", (rows, columns)))
     return call.constant(np.eye(rows, columns, call.attr("k", 0)), dtype)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tensorc.frontend.call import Call, axis_of, shape_of
+from tensorc.frontend.limits import check_computed
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
-from tensorc.ir.types import is_float
+from tensorc.ir.types import TensorType, is_float
 
 
 @operator("Gather")
@@ -32,6 +33,7 @@ def _trilu(call: Call) -> Value:
     x = call.input(0)
     diagonal = 0 if call.optional(1) is None else call.number(1)
     *_, rows, columns = shape_of(x)
+    check_computed(TensorType("bool", (rows, columns)))
     keep = np.triu if call.attr("upper", 1) else np.tril
     mask = keep(np.ones((rows, columns), dtype=bool), diagonal)
     return call("where", call.constant(mask), x, call.like(0, x))
@@ -45,6 +47,7 @@ def _one_hot(call: Call) -> Value:
         indices = call.cast(indices, "int64")  # which has room for the depth
     rank = len(indices.shape)
     axis = axis_of(call.attr("axis", -1), rank + 1)
+    check_computed(TensorType("int64", (depth,)))
     wanted = call.constant(np.arange(depth).reshape(-1, *(1,) * (rank - axis)), indices.dtype)
     # Negative indices count from the end; what is outside on either side matches nothing.
     wrapped = call("where", call("less", indices, call.like(0, indices)),

@@ -105,7 +105,8 @@ def _matmul_packed(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType
 def pack_matmul_weight(b: np.ndarray, width: int) -> np.ndarray:
     """[K, N] to panels [ceil(N/width), K, width], zero-filled."""
     k, n = b.shape
-    b = np.pad(b, [(0, 0), (0, -n % width)])
+    if n % width:
+        b = np.pad(b, [(0, 0), (0, -n % width)])
     return np.ascontiguousarray(b.reshape(k, -1, width).transpose(1, 0, 2))
 
 

@@ -1,0 +1,243 @@
+"""Random valid ONNX graphs: a graph under construction, and how its values are chosen.
+
+Which operators there are, and what each asks of its inputs, is in operators.py. Of every value it is known how far
+engines may differ in it (`loose`, see compare.py) and whether it is `tame`, finite and small. Operators that jump at
+certain arguments (comparisons, rounding, casts to integers) are given values that all engines have alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from benchmarks.fuzzing.case import Case
+from benchmarks.fuzzing.compare import EPSILONS
+
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+TYPES = (*FLOATS, *INTS, "bool")
+#: Odd sizes around the vectors of processors, and small ones; 0 comes by itself, see `Graph.dims`.
+_SIZES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65)
+_MOST_ELEMENTS = 4096
+
+
+class UnfitError(Exception):
+    """The operator cannot be placed here: another is tried."""
+
+
+@dataclass(frozen=True)
+class Value:
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    loose: float = 0.0
+    tame: bool = True
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+
+class Graph:
+    """A graph under construction, for one opset; every choice comes from `rng`."""
+
+    def __init__(self, rng: np.random.Generator, opset: int):
+        self.rng = rng
+        self.opset = opset
+        self.values: list[Value] = []
+        self.inputs: dict[str, np.ndarray] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        #: Whether there are infinities and nan in the data, and sizes of 0.
+        self.special = rng.random() < 0.15
+        self.empty = rng.random() < 0.07
+
+    # Choices --------------------------------------------------------------------------------------------
+
+    def chance(self, share: float) -> bool:
+        return bool(self.rng.random() < share)
+
+    def pick(self, items: Sequence[Any]) -> Any:
+        if not len(items):
+            raise UnfitError
+        return items[int(self.rng.integers(len(items)))]
+
+    def number(self, low: int, high: int) -> int:
+        """low <= number <= high."""
+        return int(self.rng.integers(low, high + 1))
+
+    def dims(self, low: int = 0, high: int = 4, most: int = _MOST_ELEMENTS) -> tuple[int, ...]:
+        """A shape of low to high axes."""
+        shape: list[int] = []
+        for _ in range(self.number(low, high)):
+            size = 0 if self.empty and self.chance(0.3) else self.pick(_SIZES)
+            shape.append(size if size * int(np.prod(shape)) <= most else 1)
+        return tuple(shape)
+
+    def partner(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """A shape that broadcasts with `shape`, often in one direction, sometimes in both."""
+        other = [size if self.chance(0.7) else 1 for size in shape]
+        if self.chance(0.15):
+            other = [self.pick(_SIZES[:9]) if size == 1 else now for size, now in zip(shape, other, strict=True)]
+        return tuple(other[self.number(0, len(other)) if self.chance(0.3) else 0 :])
+
+    def axis(self, rank: int) -> int:
+        """Any axis, from the front or from the back."""
+        if not rank:
+            raise UnfitError
+        return self.number(-rank, rank - 1)
+
+    def axes(self, rank: int, low: int = 0) -> list[int]:
+        """Different axes, each from the front or the back, in any order."""
+        chosen = self.rng.permutation(rank)[: self.number(min(low, rank), rank)]
+        return [int(a) - (rank if self.chance(0.3) else 0) for a in chosen]
+
+    # Values ---------------------------------------------------------------------------------------------
+
+    def data(self, dtype: str, shape: Sequence[int], low: float | None = None, high: float | None = None) -> np.ndarray:
+        """Random elements, between bounds if there are any."""
+        rng = self.rng
+        if dtype == "bool":
+            return np.asarray(rng.integers(0, 2, shape), bool)
+        if dtype in FLOATS:
+            if low is not None and high is not None:
+                array = rng.uniform(low, high, shape)
+            else:
+                array = rng.standard_normal(shape) * self.pick((1, 1, 1, 0.1, 8))
+            if self.chance(0.2):
+                array = np.rint(array)
+            result = np.asarray(array).astype(_numpy(dtype))
+            if self.special and low is None and result.size and self.chance(0.7):
+                places = rng.random(shape) < 0.1
+                words = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0]).astype(_numpy(dtype))
+                result = np.where(places, words[rng.integers(0, 5, shape)], result)
+            return np.asarray(result)
+        info = np.iinfo(dtype)
+        if low is None or high is None:
+            low, high = (info.min, info.max) if self.chance(0.1) else (max(info.min, -9), 9)
+        return np.asarray(rng.integers(int(low), int(high), shape, dtype=dtype, endpoint=True))
+
+    def new(self, dtype: str, shape: Sequence[int], low: float | None = None, high: float | None = None,
+            constant: bool | None = None) -> Value:  # fmt: skip
+        """A new input or initializer."""
+        return self.given(self.data(dtype, shape, low, high), self.chance(0.3) if constant is None else constant)
+
+    def given(self, array: np.ndarray | Sequence[int], constant: bool = True) -> Value:
+        """A value of these elements: an initializer, or an input."""
+        array = np.asarray(array, np.int64) if not isinstance(array, np.ndarray) else array
+        name = f"{'c' if constant else 'x'}{len(self.inputs) + len(self.constants)}"
+        (self.constants if constant else self.inputs)[name] = array
+        with np.errstate(all="ignore"):
+            tame = array.dtype == bool or not array.size or bool(np.all(np.abs(array.astype(np.float64)) < 100))
+        value = Value(name, array.dtype.name, array.shape, tame=tame)
+        if not constant or self.chance(0.3):
+            self.values.append(value)
+        return value
+
+    def any(self, dtypes: Sequence[str], low: int = 0, high: int = 4, exact: bool = False, tame: bool = False,
+            fits: Callable[[Value], bool] = lambda _: True) -> Value:  # fmt: skip
+        """A value there is already, or a new one, of one of the types and of low to high axes."""
+        known = [v for v in self.values if v.dtype in dtypes and low <= v.rank <= high and fits(v)
+                 and not (exact and v.loose) and not (tame and not v.tame)]  # fmt: skip
+        if known and self.chance(0.8):
+            return self.pick(known[-4:]) if self.chance(0.6) else self.pick(known)
+        for _ in range(20):
+            shape = self.dims(low, high)
+            dtype = self.dtype(dtypes)
+            if fits(Value("", dtype, shape)):
+                bounds = (0 if dtype in INTS and dtype[0] == "u" else -9, 9) if tame else (None, None)
+                return self.new(dtype, shape, *bounds)
+        raise UnfitError
+
+    def like(self, dtype: str, shape: Sequence[int], exact: bool = False, **more: Any) -> Value:
+        """A value of this very type."""
+        shape = tuple(shape)
+        known = [v for v in self.values if v.dtype == dtype and v.shape == shape and not (exact and v.loose)]
+        return self.pick(known) if known and self.chance(0.6) and not more else self.new(dtype, shape, **more)
+
+    def dtype(self, dtypes: Sequence[str]) -> str:
+        """One of the types, the common ones more often."""
+        weights = np.array([6.0 if t == "float32" else 2.0 if t in ("int64", "float64", "float16") else 1.0
+                            for t in dtypes])  # fmt: skip
+        if not len(dtypes):
+            raise UnfitError
+        return str(self.rng.choice(list(dtypes), p=weights / weights.sum()))
+
+    # Nodes ----------------------------------------------------------------------------------------------
+
+    def node(self, op: str, inputs: Sequence[Value | None], outputs: int = 1, exact: bool = False,
+             loose: float | None = None, **attributes: Any) -> None:  # fmt: skip
+        """Add a node. `exact`: its result is as exact as its inputs are; `loose` says it outright."""
+        names = [value.name if value is not None else "" for value in inputs]
+        while names and not names[-1]:
+            names.pop()
+        first = sum(len(node.output) for node in self.nodes)
+        made = [f"y{first + i}" for i in range(outputs)]
+        given = {key: value for key, value in attributes.items() if value is not None and value != []}
+        node = helper.make_node(op, names, made, **given)
+        types = self._inferred([*self.nodes, node], made)
+        self.nodes.append(node)
+        sources = [value for value in inputs if value is not None]
+        worst = max((value.loose for value in sources), default=0.0)
+        floats = [EPSILONS[v.dtype] for v in sources if v.dtype in EPSILONS]
+        for name, (dtype, shape) in zip(made, types, strict=True):
+            rounding = 0.0 if exact or dtype in INTS or dtype == "bool" else max([EPSILONS.get(dtype, 0.0), *floats])
+            off = max(worst, rounding) if loose is None else loose
+            self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
+
+    def _inferred(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
+        """Types and shapes by ONNX's own inference; UnfitError where it does not know, or finds a fault."""
+        try:
+            model = onnx.shape_inference.infer_shapes(self.model(nodes, []), strict_mode=True, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise UnfitError from error
+        found = {value.name: value.type.tensor_type for value in model.graph.value_info}
+        result = []
+        for name in names:
+            type = found.get(name)
+            if type is None or not type.HasField("shape") or type.elem_type not in _CODES:
+                raise UnfitError
+            if not all(dim.HasField("dim_value") for dim in type.shape.dim):
+                raise UnfitError
+            shape = tuple(dim.dim_value for dim in type.shape.dim)
+            if np.prod(shape, dtype=object) > 8 * _MOST_ELEMENTS or len(shape) > 6:
+                raise UnfitError
+            result.append((_CODES[type.elem_type], shape))
+        return result
+
+    def model(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[Value]) -> onnx.ModelProto:
+        used = {name for node in nodes for name in node.input} | {value.name for value in outputs}
+        graph = helper.make_graph(
+            nodes, "fuzz",
+            [_info(name, array.dtype.name, array.shape) for name, array in self.inputs.items() if name in used],
+            [_info(value.name, value.dtype, value.shape) for value in outputs],
+            [numpy_helper.from_array(array, name) for name, array in self.constants.items() if name in used],
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
+
+    def case(self) -> Case:
+        """The graph as a case: its outputs are what nobody reads, and now and then what is read, too."""
+        read = {name for node in self.nodes for name in node.input}
+        made = {name for node in self.nodes for name in node.output}
+        outputs = [v for v in self.values if v.name in made and (v.name not in read or self.chance(0.1))]
+        model = self.model(self.nodes, outputs)
+        used = {value.name for value in model.graph.input}
+        inputs = {name: array for name, array in self.inputs.items() if name in used}
+        return Case(model, inputs, {value.name: value.loose for value in outputs})
+
+
+def _numpy(dtype: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def _info(name: str, dtype: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(_numpy(dtype)), shape)
+
+
+_CODES = {helper.np_dtype_to_tensor_dtype(_numpy(dtype)): dtype for dtype in TYPES}

@@ -1,0 +1,179 @@
+"""Runs a case on tensorc and on engines that know better, each in a process of its own, and says how it ended.
+
+equal        tensorc agrees with ONNX Runtime, or else with the reference evaluator of the onnx package
+sensitive    it does not, but the engine's own result moves as far when its inputs move by a rounding
+unsupported  refused as that, in words
+unchecked    no other engine takes the case (tensorc may have refused it as wrong)
+wrong        another result than all engines have
+error        refused as a wrong model, or by a fault of tensorc, though another engine takes it
+crash, hang  the process died, or did not answer in time
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from onnx import helper
+
+from benchmarks.fuzzing.case import Case, load_arrays
+from benchmarks.fuzzing.compare import EPSILONS, differences
+from tensorc.search.worker import Worker, WorkerError
+
+STATUSES = ("equal", "sensitive", "unsupported", "unchecked", "wrong", "error", "crash", "hang")
+FINDINGS = ("wrong", "error", "crash", "hang")
+_WORKER = Path(__file__).with_name("worker.py")
+#: How many times further than by a perturbed engine a result may be off.
+_SENSITIVITY = 8.0
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`detail` is what was said, or what differs; `engine` whose answer counted."""
+
+    status: str
+    detail: str = ""
+    engine: str = ""
+
+    @property
+    def finding(self) -> bool:
+        return self.status in FINDINGS
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: str
+    detail: str
+    outputs: Arrays
+
+
+class Judge:
+    """`engines` are asked in order, until one agrees. Use it as a context manager: it has processes."""
+
+    def __init__(self, engines: Sequence[str], limit: float = 60.0):
+        self.engines = tuple(engines)
+        self.limit = limit
+        self._workers = {name: Worker([sys.executable, str(_WORKER), name]) for name in ("tensorc", *engines)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def judge(self, case: Case) -> Outcome:
+        with tempfile.TemporaryDirectory(prefix="tensorc-") as name:
+            folder = Path(name)
+            case.save(folder)
+            return self._judge(case, folder)
+
+    def values(self, case: Case) -> Arrays:
+        """The outputs by the first engine that takes the case; nothing if none does."""
+        with tempfile.TemporaryDirectory(prefix="tensorc-") as name:
+            case.save(Path(name))
+            answers = (self._ask(engine, Path(name)) for engine in self.engines)
+            return next((answer.outputs for answer in answers if answer.status == "ok"), {})
+
+    def _judge(self, case: Case, folder: Path) -> Outcome:
+        ours = self._ask("tensorc", folder)
+        if ours.status in ("unsupported", "crash", "hang"):
+            return Outcome(ours.status, ours.detail)
+        found = ""
+        taken = []
+        for engine in filter(functools.partial(_to_be_asked, case), self.engines):
+            theirs = self._ask(engine, folder)
+            if theirs.status != "ok" or not _as_declared(case, theirs.outputs):
+                continue
+            if ours.status == "error":
+                return Outcome("error", ours.detail, engine)
+            difference = differences(ours.outputs, theirs.outputs, _allowed(case, engine))
+            if not difference:
+                return Outcome("equal", "", engine)
+            taken.append((engine, theirs))
+            found = found or f"{difference} ({engine})"
+        if not taken:
+            return Outcome("unchecked", ours.detail)
+        if any(self._moves_as_far(case, ours.outputs, engine, theirs.outputs) for engine, theirs in taken):
+            return Outcome("sensitive", found)
+        return Outcome("wrong", found, taken[0][0])
+
+    def _moves_as_far(self, case: Case, got: Arrays, engine: str, want: Arrays) -> bool:
+        """Whether inputs that are off by a rounding move the engine's result about as far as `got` is from it."""
+        if not any(case.loose.values()):
+            return False
+        spread = {name: np.zeros(array.shape) for name, array in want.items()}
+        with np.errstate(all="ignore"), tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
+            for seed in range(3):
+                moved = {name: _moved(array, seed) for name, array in case.inputs.items()}
+                replace(case, inputs=moved).save(Path(folder))
+                answer = self._ask(engine, Path(folder))
+                if answer.status != "ok":
+                    return False
+                for name, array in answer.outputs.items():
+                    off = np.abs(array.astype(np.float64) - want[name].astype(np.float64))
+                    spread[name] = np.fmax(spread[name], off)
+            for name, array in want.items():
+                if got[name].shape != array.shape or got[name].dtype != array.dtype:
+                    return False
+                a, b = got[name].astype(np.float64), array.astype(np.float64)
+                # What is nan or infinite here and finite there has moved as far as can be.
+                allowed = _SENSITIVITY * np.where(np.isfinite(spread[name]), spread[name], np.inf)
+                loose = case.loose[name] * (np.abs(b) + np.max(np.abs(b), initial=0.0, where=np.isfinite(b)))
+                fine = (np.abs(a - b) <= allowed + loose) | (a == b) | (np.isnan(a) & np.isnan(b)) | np.isinf(allowed)
+                if not fine.all():
+                    return False
+        return True
+
+    def _ask(self, engine: str, folder: Path) -> _Answer:
+        out = folder / f"{engine}.npz"
+        out.unlink(missing_ok=True)
+        try:
+            row = self._workers[engine].call({"case": str(folder), "out": str(out)}, self.limit)
+        except WorkerError as error:
+            return _Answer("hang" if error.failure == "timeout" else "crash", error.detail, {})
+        return _Answer(row["status"], row["detail"], load_arrays(out) if row["status"] == "ok" else {})
+
+
+#: Operators that the reference evaluator computes in float32, whatever the type: by its own code, or as it reads
+#: attributes. OneHot gives sums instead of the values.
+_REFERENCE_ROUNDS = frozenset(
+    ("Celu", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LRN", "LeakyRelu", "OneHot", "Selu", "Shrink", "Swish",
+     "ThresholdedRelu")
+)  # fmt: skip
+
+
+def _allowed(case: Case, engine: str) -> Mapping[str, float]:
+    if engine != "reference" or not _REFERENCE_ROUNDS & {node.op_type for node in case.model.graph.node}:
+        return case.loose
+    return {name: max(loose, EPSILONS["float32"]) for name, loose in case.loose.items()}
+
+
+def _to_be_asked(case: Case, engine: str) -> bool:
+    """The reference evaluator's batch normalization of opsets before 14 updates its statistics."""
+    old = any(entry.version < 14 for entry in case.model.opset_import if entry.domain == "")
+    return engine != "reference" or not (old and any(n.op_type == "BatchNormalization" for n in case.model.graph.node))
+
+
+def _as_declared(case: Case, outputs: Arrays) -> bool:
+    """Whether an engine's results have the types of the model's outputs."""
+    return all(
+        helper.np_dtype_to_tensor_dtype(outputs[value.name].dtype) == value.type.tensor_type.elem_type
+        for value in case.model.graph.output
+    )
+
+
+def _moved(array: np.ndarray, seed: int) -> np.ndarray:
+    if array.dtype.name not in EPSILONS:
+        return array
+    step = {"float64": 2.0**-52, "float32": 2.0**-22, "float16": 2.0**-10, "bfloat16": 2.0**-7}[array.dtype.name]
+    noise = np.random.default_rng(seed).uniform(-1, 1, array.shape)
+    return np.asarray(array.astype(np.float64) * (1 + step * noise)).astype(array.dtype)

@@ -17,8 +17,8 @@ Rule = Callable[[Call], Result]
 
 #: ONNX's own domain, which models write as "" or as "ai.onnx".
 STANDARD = "ai.onnx"
-#: The oldest opset whose operators are known here.
-OLDEST_OPSET = 7
+#: The oldest opset whose operators are known here; `tensorc.frontend.upgrade` knows those before 7.
+OLDEST_OPSET = 1
 
 _RULES: dict[tuple[str, str], Rule] = {}
 

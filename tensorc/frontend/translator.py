@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -23,6 +23,7 @@ from tensorc.frontend.regions import Region
 from tensorc.frontend.registry import STANDARD, Result, Rule, domain_of
 from tensorc.frontend.schema import check_node
 from tensorc.frontend.scope import Datum, OnHost
+from tensorc.frontend.upgrade import RAISED, raised
 from tensorc.ir.graph import Graph, Value
 from tensorc.ir.types import TensorType
 
@@ -119,6 +120,9 @@ class Translator(abc.ABC):
 
     def by_rule(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead:
         """By the operator's rule, or by the function body that the standard has for it."""
+        if work.opset < RAISED:
+            nodes = raised(work.node, work.opset, call.data)
+            return Instead([replace(work, node=node, opset=RAISED) for node in nodes])
         if rule is not None:
             return rule(call)
         if not is_function(work.node, work.opset):

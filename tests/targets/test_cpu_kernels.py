@@ -403,6 +403,24 @@ def test_pools_of_integers(host):
         check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -128}, x="i8[1,1,9,8]")
 
 
+def test_functions_of_gathered_elements(host):
+    with host.batch() as check:
+        for op in ("abs", "ceil", "floor", "round", "sqrt"):
+            check(f"{op}(gather(x, i, axis=1))", {"x": np.arange(15).reshape(3, 5) * 0.7, "i": np.arange(70) % 5},
+                  x="f32[3,5]", i="i64[70]")  # fmt: skip
+
+
+def test_determinants(kernels):
+    first_pivot_zero = np.array([[0, 2, 1], [3, 0, 0], [1, 1, 5]])
+    with kernels.batch() as check:
+        for shape in ("1,1", "2,2", "3,5,5", "2,3,17,17"):
+            check("det(x)", x=f"f32[{shape}]")
+        check("det(x)", x="f64[6,6]", tolerance=1e-13)
+        check("det(x)", {"x": first_pivot_zero}, x="f32[3,3]")
+        check("det(x)", {"x": 0}, x="f32[3,3]")
+        check("relu(add(det(x), y))", x="f32[4,3,3]", y="f32[4]")
+
+
 # Products -------------------------------------------------------------------------------------------------
 
 

@@ -18,14 +18,14 @@ _COMMUTATIVE = frozenset({"add", "mul", "max", "min", "and", "or", "xor", "equal
 
 @dataclass(frozen=True)
 class EliminateCommonSubexpressions(Pass):
-    """Groups are left alone: whether two bodies are the same is not this pass's question."""
+    """Nodes that hold graphs are left alone: whether two of those are the same is not this pass's question."""
 
     name: ClassVar[str] = "eliminate-common-subexpressions"
 
     def run(self, graph: Graph) -> bool:
         first: dict[Hashable, Node] = {}
         for node in graph.nodes:
-            if node.body is not None:
+            if node.body is not None or node.regions:
                 continue
             same = first.setdefault(_key(node), node)
             if same is not node:

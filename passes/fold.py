@@ -49,7 +49,7 @@ class RemoveDead(Pass):
 
 
 def _foldable(node: Node) -> bool:
-    if node.body is not None or len(node.outputs) != 1 or not is_static(node.output.shape):
+    if node.body is not None or node.regions or len(node.outputs) != 1 or not is_static(node.output.shape):
         return False
     return all(value.constant is not None for value in node.inputs)
 

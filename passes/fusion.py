@@ -168,6 +168,8 @@ class _Fusion:
         frontier, seen = [group.tail], {group.tail}
         while frontier:
             for user in frontier.pop().output.users:
+                if user.regions:
+                    return None
                 if user not in seen:
                     seen.add(user)
                     other = self.group_of.get(user)
@@ -241,7 +243,7 @@ def _kind(node: Node) -> Kind:
 def _starts(node: Node) -> bool:
     if node.op == "concat" and is_free_concat(node):
         return False
-    return _kind(node) is not Kind.VIEW and node.op != "group"
+    return _kind(node) is not Kind.VIEW and node.op != "group" and not node.regions
 
 
 def is_free_concat(node: Node) -> bool:

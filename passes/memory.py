@@ -3,6 +3,10 @@
 Values that are computed share one arena; a value's place is free again after its last reader. Views and joins of
 neighbouring parts cost no memory and no copy: they are places inside another value's buffer. What may not alias
 (an input handed straight to an output, a part of two joins) is copied first, by `InsertCopies`.
+
+Regions share the arena of the graph around them, and nothing is copied in or out of them: what a region captures stays
+where it is, a branch writes the results of its node, and what a loop scans, stacks and carries from iteration to
+iteration is reached through pointers that move.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
-from tensorc.ir import Graph, Value
+from tensorc.ir import Constant, Graph, Node, Value
+from tensorc.ir.graph import nested
 from tensorc.pipeline import Pass
 
 #: Every buffer starts on a cache line, which is also the widest vector.
@@ -25,11 +30,12 @@ class Space(enum.Enum):
     ARENA = "arena"
     INPUT = "input"
     OUTPUT = "output"
+    POINTER = "pointer"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes `offset` on in a space; `index` numbers the weight, input or output and is 0 in the arena."""
+    """Bytes `offset` on in a space; `index` numbers the weight, input, output or pointer and is 0 in the arena."""
 
     space: Space
     index: int
@@ -46,12 +52,46 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class SlicePointer:
+    """Is at `start` in a loop's first iteration and moves on by `stride` bytes."""
+
+    pointer: int
+    start: Place
+    stride: int
+
+
+@dataclass(frozen=True)
+class CarriedPointers:
+    """Of a value of `nbytes` that a loop carries. An iteration finds it where `read` points, at `start` in the first,
+    and leaves the next where `write` points: at one of the two `slots`, in turn. One of them is `result`, where it is
+    to be after the loop: the last that is written, if the number of iterations is known."""
+
+    read: int
+    write: int
+    start: Place
+    slots: tuple[Place, Place]
+    result: Place
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """`counter` is the place of the iteration's number."""
+
+    counter: Place
+    carried: tuple[CarriedPointers, ...]
+    slices: tuple[SlicePointer, ...]
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
-    """`places` of all values; `constants` in the order of their index. `unplanned_bytes` is what the arena's values
-    would take if each had memory of its own."""
+    """`places` of all values, those of regions too; `constants` in the order of their index; `loops` by their nodes,
+    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own."""
 
     places: Mapping[Value, Place]
     constants: tuple[Value, ...]
+    loops: Mapping[Node, LoopPlan]
+    pointers: int
     arena_bytes: int
     unplanned_bytes: int
 
@@ -113,41 +153,130 @@ def _aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
         for part in node.inputs:
             parents[part] = (node.output, offset)
             offset += part.type.nbytes
-    resolved: dict[Value, tuple[Value, int]] = {}
-    for value in parents:
-        root, offset = value, 0
-        while root in parents:
-            root, step = parents[root]
-            offset += step
-        resolved[value] = (root, offset)
-    return resolved
+    return {value: _resolved(value, parents) for value in parents}
+
+
+def _resolved(value: Value, parents: Mapping[Value, tuple[Value, int]]) -> tuple[Value, int]:
+    offset = 0
+    while value in parents:
+        value, step = parents[value]
+        offset += step
+    return value, offset
 
 
 def plan_memory(graph: Graph) -> MemoryPlan:
     """Places for all values of a fused graph."""
-    aliases = _aliases(graph)
-    roots: dict[Value, Place] = {v: Place(Space.INPUT, i, 0) for i, v in enumerate(graph.inputs)}
-    constants = tuple(graph.constants())
-    roots.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants)})
-    for i, value in enumerate(graph.outputs):
-        roots[aliases.get(value, (value, 0))[0]] = Place(Space.OUTPUT, i, 0)
+    return _Planner(graph).plan()
 
-    lives: dict[Value, list[int]] = {}
-    for time, node in enumerate(graph.nodes):
-        for value in (*node.inputs, *node.outputs):
-            root = aliases.get(value, (value, 0))[0]
-            if root not in roots:
-                lives.setdefault(root, [time, time])[1] = time
-    buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in lives.items()]
-    offsets = place_greedily(buffers)
-    roots.update({v: Place(Space.ARENA, 0, offset) for v, offset in zip(lives, offsets, strict=True)})
 
-    places = dict(roots)
-    for value, (root, offset) in aliases.items():
-        base = roots[root]
-        places[value] = Place(base.space, base.index, base.offset + offset)
-    height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
-    return MemoryPlan(places, constants, height, sum(b.size for b in buffers))
+class _Planner:
+    """Time goes on by one with each node, in the order in which they stand, those of regions inside that of their
+    node: what lives at one time in different iterations, or in different branches, does not overlap."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.aliases: dict[Value, tuple[Value, int]] = {}
+        self.fixed: dict[Value, Place] = {}
+        self.lives: dict[Value, list[int]] = {}
+        self.spares: dict[Node, list[Value]] = {}
+        self.time = 0
+        self.pointers = 0
+
+    def plan(self) -> MemoryPlan:
+        graph = self.graph
+        constants: dict[Constant, Value] = {}
+        for part in nested(graph):
+            for value in part.constants():
+                assert value.constant is not None
+                first = constants.setdefault(value.constant, value)
+                if first is not value:
+                    self.aliases[value] = (first, 0)
+            self._alias(part)
+        self.fixed.update({v: Place(Space.INPUT, i, 0) for i, v in enumerate(graph.inputs)})
+        self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
+        self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
+        self._live(graph)
+
+        buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
+        offsets = place_greedily(buffers)
+        self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
+        places = self.fixed | {value: self._place(value) for value in self.aliases}
+        loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
+        height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
+        size = sum(b.size for b in buffers)
+        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size)
+
+    def _alias(self, graph: Graph) -> None:
+        """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
+        inside = _aliases(graph)
+        self.aliases.update(inside)
+        for node in graph.nodes:
+            if node.op == "loop":
+                (region,) = node.regions
+                carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
+                captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
+                self.aliases.update({inner: (outer, 0) for inner, outer in captured})
+                local = _aliases(region)
+                written = [local.get(value, (value, 0))[0] for value in region.outputs]
+                for value in (*region.inputs[1 : 1 + carried + scanned], *written):
+                    self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
+                    self.pointers += 1
+                # In the last iteration but one, where the result is not to be.
+                self.spares[node] = [Value(f"{value.name}.spare", value.type) for value in node.outputs[:carried]]
+            elif node.op == "if":
+                for region in node.regions:
+                    self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
+                    local = _aliases(region)
+                    roots = [local.get(value, (value, 0))[0] for value in region.outputs]
+                    self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
+
+    def _root(self, value: Value) -> Value:
+        return _resolved(value, self.aliases)[0]
+
+    def _place(self, value: Value) -> Place:
+        root, offset = _resolved(value, self.aliases)
+        base = self.fixed[root]
+        return Place(base.space, base.index, base.offset + offset)
+
+    def _live(self, graph: Graph) -> None:
+        for node in graph.nodes:
+            touched = [*node.inputs, *node.outputs]
+            if node.op == "loop":
+                touched += [node.regions[0].inputs[0], *self.spares[node]]
+            self._touch(touched)
+            for region in node.regions:
+                self._live(region)
+            if node.regions:
+                self._touch(touched)
+            self.time += 1
+
+    def _touch(self, values: Sequence[Value]) -> None:
+        for root in map(self._root, values):
+            if root not in self.fixed:
+                self.lives.setdefault(root, [self.time, self.time])[1] = self.time
+
+    def _loop(self, node: Node) -> LoopPlan:
+        (region,) = node.regions
+        count, trips = node.attrs["carried"], node.attrs["trips"]
+        local = _aliases(region)
+        written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
+        carried = []
+        for i in range(count):
+            result, spare = self._place(node.outputs[i]), self._place(self.spares[node][i])
+            slots = (result, spare) if trips % 2 or node.attrs["conditional"] else (spare, result)
+            read = self._place(region.inputs[1 + i]).index
+            nbytes = node.outputs[i].type.nbytes
+            carried.append(CarriedPointers(read, written[i], self._place(node.inputs[i]), slots, result, nbytes))
+        slices = []
+        inputs = zip(region.inputs[1 + count :], node.inputs[count:], node.attrs["scanned"], strict=False)
+        outputs = zip(written[count:], region.outputs[count:], node.outputs[count:], node.attrs["stacked"], strict=True)
+        rows = [(self._place(part).index, part, whole, backward) for part, whole, backward in inputs]
+        for pointer, part, whole, backward in (*rows, *outputs):
+            start, stride = self._place(whole), part.type.nbytes
+            if backward:
+                start, stride = Place(start.space, start.index, start.offset + (trips - 1) * stride), -stride
+            slices.append(SlicePointer(pointer, start, stride))
+        return LoopPlan(self._place(region.inputs[0]), tuple(carried), tuple(slices))
 
 
 def _aligned(size: int) -> int:

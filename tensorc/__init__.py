@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tensorc.frontend.reader import Source
-    from tensorc.options import CompileOptions, Numerics
+    from tensorc.options import CompileOptions, Fallback, Numerics
     from tensorc.runtime.model import Model
     from tensorc.search.tuner import TuningProgress, TuningResult
 
@@ -44,13 +44,15 @@ def compile(
     tune: str | int | None = None,
     database: str | os.PathLike[str] | None = None,
     numerics: Numerics = "strict",
+    fallback: Fallback = "error",
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
     `shapes` fixes the free axes of inputs, by name; `threads` of 0 means all cores. The artifact is kept in the file
     `out`, or else for as long as the model lives (`Model.save` writes it then). `tune` searches for better schedules
     first, for a time ("60s") or a number of trials; without it, those of earlier searches are used, from the records in
-    `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. Raises
+    `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. With
+    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     from dataclasses import replace
@@ -60,7 +62,7 @@ def compile(
     from tensorc.driver import compile_model
     from tensorc.search.budget import Budget
 
-    options = _options(target, shapes, threads, database, numerics)
+    options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
     if tune is not None:
         options = replace(options, tune=Budget.parse(str(tune)))
     if out is not None:

@@ -204,7 +204,7 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
         passes = target.passes(options)
     _check_pass_names(options.print_ir_after, [step.name for step in passes])
     with clock.phase("import"):
-        model = open_model(source, options.shapes)
+        model = open_model(source, options.shapes, options.fallback == "onnxruntime")
     proto = model.model.proto
     name = Path(source).stem if isinstance(source, (str, os.PathLike)) else proto.graph.name or "main"
     return _Opened(target, model, name, tensorc.__version__)

@@ -14,6 +14,8 @@ from tensorc.search.budget import Budget
 #: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
 #: digits for time.
 Numerics = Literal["strict", "fast"]
+#: What becomes of an operator that is not compiled: the model is refused, or it runs on ONNX Runtime, on the host.
+Fallback = Literal["error", "onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,14 @@ class CompileOptions:
     database: Path | None = None
     tune: Budget | None = None
     numerics: Numerics = "strict"
+    fallback: Fallback = "error"
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.numerics not in get_args(Numerics):
             raise UserError(f"no numerics {self.numerics!r}; legal: {', '.join(get_args(Numerics))}")
+        if self.fallback not in get_args(Fallback):
+            raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Passes, and how a list of them is run.
 
-A pass is a frozen dataclass whose fields are its options. It changes the graph in place and says whether it did.
+A pass is a frozen dataclass whose fields are its options. It changes the graph in place and says whether it did. It
+need not know of regions: it is run on a graph, then on the regions of its nodes as on other graphs.
 Verifying, timing and printing happen around it, never in it.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tensorc.errors import IRError
-from tensorc.ir.graph import Graph
+from tensorc.ir.graph import Graph, nested
 from tensorc.ir.verifier import verify
 
 
@@ -30,7 +31,7 @@ class Pass(abc.ABC):
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass did: its time in seconds and the number of nodes before and after."""
+    """What one pass did: its time in seconds and the number of nodes before and after, those of regions included."""
 
     name: str
     seconds: float
@@ -45,13 +46,18 @@ def run_passes(
     verify(graph)
     records = []
     for step in passes:
-        before, start = len(graph.nodes), time.perf_counter()
-        step.run(graph)
+        before, start = _node_count(graph), time.perf_counter()
+        for part in nested(graph):
+            step.run(part)
         try:
             verify(graph)
         except IRError as error:
             raise IRError(f"after pass {step.name}: {error}") from error
-        records.append(PassRecord(step.name, time.perf_counter() - start, before, len(graph.nodes)))
+        records.append(PassRecord(step.name, time.perf_counter() - start, before, _node_count(graph)))
         if after is not None:
             after(step.name, graph)
     return records
+
+
+def _node_count(graph: Graph) -> int:
+    return sum(len(part.nodes) for part in nested(graph))

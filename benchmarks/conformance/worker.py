@@ -129,10 +129,11 @@ class Tensorc:
         self.backend = Engine
 
     def ran(self) -> str:
-        return "native"
+        ran = getattr(self.rep.model.executable, "ran", set()) - {"program"}
+        return "fallback" if "onnx_runtime" in ran else "host" if ran else "native"
 
 
-def engine(name: str) -> tuple[type[Backend], Callable[[], str], tuple[type[Exception], ...]]:
+def engine(name: str, fallback: bool) -> tuple[type[Backend], Callable[[], str], tuple[type[Exception], ...]]:
     """The backend, how the last model ran on it, and the errors by which it refuses one."""
     if name == "onnxruntime":
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -141,7 +142,7 @@ def engine(name: str) -> tuple[type[Backend], Callable[[], str], tuple[type[Exce
         return OnnxRuntimeBackend, lambda: "native", refusals
     from tensorc.errors import UnsupportedError
 
-    tensorc = Tensorc()
+    tensorc = Tensorc(fallback="onnxruntime" if fallback else "error")
     return tensorc.backend, tensorc.ran, (UnsupportedError,)
 
 
@@ -159,14 +160,14 @@ def tests_of(backend: type[Backend]) -> dict[str, Callable[[], None]]:
     return found
 
 
-def main(name: str) -> None:
+def main(name: str, fallback: bool) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever an engine prints
 
     def answer(row: dict[str, Any]) -> None:
         answers.write(json.dumps(row) + "\n")
 
-    backend, ran, refusals = engine(name)
+    backend, ran, refusals = engine(name, fallback)
     with tempfile.TemporaryDirectory(prefix="tensorc-") as home:
         # ONNX's runner writes the data of whole models there.
         os.environ["ONNX_HOME"] = home
@@ -193,4 +194,4 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], "--fallback" in sys.argv)

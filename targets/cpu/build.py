@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from passes.memory import ALIGNMENT, MemoryPlan, Space, plan_memory
+from passes.memory import ALIGNMENT, MemoryPlan, Place, Space, plan_memory
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
@@ -25,13 +25,20 @@ from targets.cpu.program import (
     WEIGHTS,
     WEIGHTS_SECTION,
     Argument,
+    Branch,
+    Carried,
+    Control,
     CpuProgram,
+    Loop,
+    Repeat,
+    Slice,
     Step,
 )
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.cost import work
 from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import nested
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.search.choice import Choice
@@ -46,18 +53,19 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
     _check_supported(graph)
     plan = plan_memory(graph)
-    groups = [node for node in graph.nodes if node.body is not None]
+    groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
     weights = _Weights()
-    steps = tuple(_step(node, *kernels[_key(node)], plan, weights, len(graph.inputs)) for node in groups)
+    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, weights).steps
     program = CpuProgram(
-        steps=steps,
+        steps=tuple(steps),
         inputs=tuple(value.type for value in graph.inputs),
         outputs=tuple(value.type for value in graph.outputs),
         arena_bytes=plan.arena_bytes,
         scratch_bytes=max((kernel.scratch_bytes for _, kernel in kernels.values()), default=0),
         features=tuple(sorted(machine.features)),
         threads=threads,
+        pointers=plan.pointers,
     )
     functions = {name: kernel.function for name, kernel in kernels.values()}
     manifest = program.to_json() | {
@@ -78,9 +86,9 @@ def _mib(nbytes: int) -> str:
 
 
 def _check_supported(graph: Graph) -> None:
-    known = lowered_ops() | lowered_anchors() | {"group"}
+    known = lowered_ops() | lowered_anchors() | {"group", "if", "loop"}
     missing: Counter[str] = Counter()
-    for node in graph.nodes:
+    for node in (node for part in nested(graph) for node in part.nodes):
         for inner in node.body.nodes if node.body is not None else [node]:
             kind = OPS[inner.op].kind
             if inner.op not in known and kind is not Kind.REDUCTION and kind is not Kind.VIEW:
@@ -160,28 +168,87 @@ class _Weights:
                 yield bytes(rest)
 
 
-def _step(node: Node, name: str, kernel: Kernel, plan: MemoryPlan, weights: _Weights, inputs: int) -> Step:
-    assert node.body is not None
+class _Steps:
+    """The steps of a graph in order, those of regions where their node stands."""
 
-    def argument(value: Value, packing: Packing | None) -> Argument:
-        place = plan.places[value]
-        if place.space is Space.WEIGHTS:
-            if packing is not None and value.constant is None:
-                raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
-            return Argument(WEIGHTS, weights.offset(plan.constants[place.index], packing) + place.offset)
-        if packing is not None:
+    def __init__(self, graph: Graph, kernels: Mapping[Node, tuple[str, Kernel]], plan: MemoryPlan, weights: _Weights):
+        self.kernels = kernels
+        self.plan = plan
+        self.weights = weights
+        outputs = FIRST_INPUT + len(graph.inputs)
+        self.first = {
+            Space.ARENA: ARENA,
+            Space.INPUT: FIRST_INPUT,
+            Space.OUTPUT: outputs,
+            Space.POINTER: outputs + len(graph.outputs),
+        }
+        self.steps: list[Step | Control] = []
+        self._add(graph, 1)
+
+    def _add(self, graph: Graph, calls: int) -> None:
+        for node in graph.nodes:
+            if node.body is not None:
+                self.steps.append(self._step(node, *self.kernels[node], calls))
+            elif node.op == "loop":
+                self._loop(node, calls)
+            elif node.op == "if":
+                self._if(node, calls)
+
+    def _step(self, node: Node, name: str, kernel: Kernel, calls: int) -> Step:
+        assert node.body is not None
+        packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
+        values = (*node.inputs, *node.outputs)
+        arguments = [self._argument(value, packing) for value, packing in zip(values, packings, strict=True)]
+        if kernel.scratch_bytes:
+            arguments.append(Argument(SCRATCH))
+        serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
+        label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
+        return Step(name, tuple(arguments), kernel.tasks, label, serial, calls)
+
+    def _argument(self, value: Value, packing: Packing | None = None) -> Argument:
+        place = self.plan.places[value]
+        if place.space is Space.WEIGHTS and packing is not None and value.constant is None:
+            raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
+        if place.space is not Space.WEIGHTS and packing is not None:
             raise UnsupportedError(f"%{value.name} is computed, and a kernel wants it packed")
-        first = {Space.ARENA: ARENA, Space.INPUT: FIRST_INPUT, Space.OUTPUT: FIRST_INPUT + inputs}[place.space]
-        return Argument(first + place.index, place.offset)
+        return self._address(place, packing)
 
-    packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
-    values = (*node.inputs, *node.outputs)
-    arguments = [argument(value, packing) for value, packing in zip(values, packings, strict=True)]
-    if kernel.scratch_bytes:
-        arguments.append(Argument(SCRATCH))
-    serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
-    label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
-    return Step(name, tuple(arguments), kernel.tasks, label, serial)
+    def _address(self, place: Place, packing: Packing | None = None) -> Argument:
+        if place.space is Space.WEIGHTS:
+            return Argument(WEIGHTS, self.weights.offset(self.plan.constants[place.index], packing) + place.offset)
+        return Argument(self.first[place.space] + place.index, place.offset)
+
+    def _loop(self, node: Node, calls: int) -> None:
+        plan, address, pointers = self.plan.loops[node], self._address, self.first[Space.POINTER]
+        carried = tuple(
+            Carried(pointers + value.read, pointers + value.write, address(value.start),
+                    (address(value.slots[0]), address(value.slots[1])), address(value.result), value.nbytes)
+            for value in plan.carried
+        )  # fmt: skip
+        slices = tuple(Slice(pointers + part.pointer, address(part.start), part.stride) for part in plan.slices)
+        conditional, trips = node.attrs["conditional"], node.attrs["trips"]
+        begin, label = len(self.steps), _label(node)
+        self.steps.append(Branch(label, begin))  # until it is known where the loop ends
+        self._add(node.regions[0], calls if conditional else calls * trips)
+        self.steps[begin] = Loop(
+            label, trips, len(self.steps), address(plan.counter),
+            Argument(carried[0].read) if conditional else None, carried, slices,
+        )  # fmt: skip
+        self.steps.append(Repeat(f"end of {label}", begin))
+
+    def _if(self, node: Node, calls: int) -> None:
+        begin, label = len(self.steps), _label(node)
+        self.steps.append(Branch(label, begin))
+        self._add(node.regions[0], calls)
+        middle = len(self.steps)
+        self.steps.append(Branch(f"end of {label}", middle))
+        self._add(node.regions[1], calls)
+        self.steps[begin] = Branch(label, middle + 1, self._argument(node.inputs[0]))
+        self.steps[middle] = Branch(f"end of {label}", len(self.steps))
+
+
+def _label(node: Node) -> str:
+    return f"{node.op} -> {', '.join(value.name for value in node.outputs)}"
 
 
 def _work(body: Graph) -> int:

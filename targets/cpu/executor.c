@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,7 +126,8 @@ static void context_destroy(context *c) {
 static context *context_create(int threads, const char *weights) {
     context *c = calloc(1, sizeof *c);
     if (!c) return NULL;
-    c->base = calloc((size_t)(BASE_INPUTS + tensorc_input_count + tensorc_output_count), sizeof *c->base);
+    int32_t bases = BASE_INPUTS + tensorc_input_count + tensorc_output_count + tensorc_pointer_count;
+    c->base = calloc((size_t)bases, sizeof *c->base);
     c->arena = allocate(tensorc_arena_bytes);
     c->scratch = allocate((size_t)threads * scratch_stride());
     if (!c->base || !c->arena || !c->scratch) {
@@ -221,14 +223,18 @@ static void run_shared(tensorc_model *m, int32_t step) {
 }
 
 static void run_steps(tensorc_model *m, context *c, bool shared, double *seconds) {
-    for (int32_t i = 0; i < tensorc_step_count; i++) {
+    if (seconds) memset(seconds, 0, (size_t)tensorc_step_count * sizeof *seconds);
+    for (int32_t i = 0, next; i < tensorc_step_count; i = next) {
         const step *s = &tensorc_steps[i];
         double start = seconds ? now() : 0;
-        if (shared && s->tasks > 1 && !s->serial)
+        next = i + 1;
+        if (s->control)
+            next = s->control(c->base);
+        else if (shared && s->tasks > 1 && !s->serial)
             run_shared(m, i);
         else
             s->run(c->base, c->scratch, 0, s->tasks);
-        if (seconds) seconds[i] = now() - start;
+        if (seconds) seconds[i] += now() - start;
     }
 }
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from targets.cpu.program import FIRST_INPUT, SCRATCH, Argument, CpuProgram, Step
+from targets.cpu.program import FIRST_INPUT, SCRATCH, Argument, Control, CpuProgram, Loop, Repeat, Step
 from tensorc.errors import UserError
 
 #: The environment variable that names the C compiler, with arguments if need be.
@@ -31,18 +31,24 @@ _LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 def print_steps(program: CpuProgram) -> str:
     """The C source of a program's steps, to be compiled beside the executor."""
     outputs = FIRST_INPUT + len(program.inputs)
-    prototypes = {step.kernel: _prototype(step) for step in program.steps}
-    rows = [f"    {{step_{index}, {step.tasks}, {int(step.serial)}}}," for index, step in enumerate(program.steps)]
+    pointers = outputs + len(program.outputs)
+    prototypes = {step.kernel: _prototype(step) for step in program.steps if isinstance(step, Step)}
+    rows = [
+        f"    {{step_{index}, 0, {step.tasks}, {int(step.serial)}}},"
+        if isinstance(step, Step) else f"    {{0, step_{index}, 1, 1}},"
+        for index, step in enumerate(program.steps)
+    ]  # fmt: skip
     parts = [
-        f"/* base: 0 weights, 1 arena, {FIRST_INPUT} to {outputs - 1} inputs, "
-        f"{outputs} to {outputs + len(program.outputs) - 1} outputs. */",
-        '#include "executor.h"\n',
+        f"/* base: 0 weights, 1 arena, {FIRST_INPUT} to {outputs - 1} inputs, {outputs} to {pointers - 1} outputs, "
+        f"{pointers} to {pointers + program.pointers - 1} pointers of loops. */",
+        '#include <string.h>\n#include "executor.h"\n',
         "\n".join(prototypes.values()) + "\n",
-        *(_function(index, step) for index, step in enumerate(program.steps)),
-        "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0, 0, 0}, /* the end */"]) + "\n};\n",
+        *(_commented(step.label, _function(index, step)) for index, step in enumerate(program.steps)),
+        "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0, 0, 0, 0}, /* the end */"]) + "\n};\n",
         f"const int32_t tensorc_step_count = {len(program.steps)};",
         f"const int32_t tensorc_input_count = {len(program.inputs)};",
         f"const int32_t tensorc_output_count = {len(program.outputs)};",
+        f"const int32_t tensorc_pointer_count = {program.pointers};",
         f"const size_t tensorc_arena_bytes = {program.arena_bytes};",
         f"const size_t tensorc_scratch_bytes = {program.scratch_bytes};",
     ]
@@ -53,16 +59,60 @@ def _prototype(step: Step) -> str:
     return f"void {step.kernel}({'void *, ' * len(step.arguments)}int32_t begin, int32_t end);"
 
 
-def _function(index: int, step: Step) -> str:
+def _commented(label: str, text: str) -> str:
     # Labels are made of the model's own names, which may hold anything.
-    label = " ".join(step.label.split()).replace("*/", "* /")
-    arguments = "".join(_address(argument) + ", " for argument in step.arguments)
-    return (
-        f"/* {label} */\n"
-        f"static void step_{index}(char *const *base, char *scratch, int32_t begin, int32_t end) {{\n"
-        f"    {step.kernel}({arguments}begin, end);\n"
-        "}\n"
-    )
+    return "/* " + " ".join(label.split()).replace("*/", "* /") + f" */\n{text}"
+
+
+def _function(index: int, step: Step | Control) -> str:
+    if isinstance(step, Step):
+        arguments = "".join(_address(argument) + ", " for argument in step.arguments)
+        return (
+            f"static void step_{index}(char *const *base, char *scratch, int32_t begin, int32_t end) {{\n"
+            f"    {step.kernel}({arguments}begin, end);\n"
+            "}\n"
+        )
+    if isinstance(step, Loop):
+        return _loop(index, step)
+    if isinstance(step, Repeat):
+        return _control(f"step_{index}", [f"return repeat_{step.begin}(base);"])
+    next_step = str(step.target)
+    if step.unless is not None:
+        next_step = f"*({_address(step.unless)}) ? {index + 1} : {next_step}"
+    return _control(f"step_{index}", ["(void)base;", f"return {next_step};"])
+
+
+def _loop(begin: int, loop: Loop) -> str:
+    """Three functions: what opens an iteration or ends the loop, what leads to the first one, what to the next."""
+    counter = f"(*(int64_t *)({_address(loop.counter)}))"
+    test = f"{counter} < {loop.trips}"
+    if loop.condition is not None:
+        test += f" && *({_address(loop.condition)})"
+    last = [f"if ({test}) return {begin + 1};"]
+    for value in loop.carried if loop.condition is not None or not loop.trips else ():
+        source, target = f"base[{value.read}]", _address(value.result)
+        last.append(f"if ({source} != {target}) memcpy({target}, {source}, {value.nbytes});")
+    last.append(f"return {loop.end + 1};")
+    first = [f"{counter} = 0;"]
+    after = [f"{counter}++;"]
+    for value in loop.carried:
+        slots = [_address(slot) for slot in value.slots]
+        first += [f"base[{value.read}] = {_address(value.start)};", f"base[{value.write}] = {slots[0]};"]
+        after.append(f"base[{value.read}] = base[{value.write}];")
+        after.append(f"base[{value.write}] = {counter} & 1 ? {slots[1]} : {slots[0]};")
+    for part in loop.slices:
+        first.append(f"base[{part.pointer}] = {_address(part.start)};")
+        after.append(f"base[{part.pointer}] += {part.stride};")
+    open_next = f"return open_{begin}(base);"
+    return "".join([
+        _control(f"open_{begin}", last),
+        _control(f"repeat_{begin}", [*after, open_next]),
+        _control(f"step_{begin}", [*first, open_next]),
+    ])  # fmt: skip
+
+
+def _control(name: str, lines: Sequence[str]) -> str:
+    return f"static int32_t {name}(char **base) {{\n" + "".join(f"    {line}\n" for line in lines) + "}\n"
 
 
 def _address(argument: Argument) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from targets.cpu.ceilings import ceilings
+from targets.cpu.program import Step
 from tensorc.errors import UserError
 from tensorc.profiling import KernelFacts, Profile, StepTime
 from tensorc.target import Progress
@@ -38,18 +39,20 @@ def profile(
 
     Raises UserError where the table lacks what a profile needs, as that of an older artifact does.
     """
-    steps = executable.program.steps
+    kept = [(number, step) for number, step in enumerate(executable.program.steps) if isinstance(step, Step)]
+    steps = [step for _, step in kept]
     facts = {name: _facts(kernels, name) for name in dict.fromkeys(step.kernel for step in steps)}
     progress(0, 0, "ceilings")
     roofs = ceilings(executable.threads, again=measure_ceilings)
-    whole, outside, timed = _times(executable, inputs, seconds, progress)
+    numbers = [number for number, _ in kept]
+    whole, outside, timed = _times(executable, inputs, numbers, seconds, progress)
     return Profile(
         threads=executable.threads,
         runs=len(whole),
         whole_seconds=float(np.median(whole)),
         overhead_seconds=float(np.median(outside)),
         steps=[
-            StepTime(step.kernel, step.label, float(median))
+            StepTime(step.kernel, step.label, float(median), step.calls)
             for step, median in zip(steps, np.median(timed, axis=0), strict=True)
         ],
         kernels=facts,
@@ -70,9 +73,9 @@ def _facts(kernels: Mapping[str, Any], name: str) -> KernelFacts:
 
 
 def _times(
-    executable: CpuExecutable, inputs: Sequence[np.ndarray], seconds: float, progress: Progress
+    executable: CpuExecutable, inputs: Sequence[np.ndarray], numbers: Sequence[int], seconds: float, progress: Progress
 ) -> tuple[list[float], list[float], list[np.ndarray]]:
-    """Seconds of whole runs; of as many others, what they spent outside steps, and their steps."""
+    """Seconds of whole runs; of as many others, what they spent outside the steps of these numbers, and those steps."""
     start = time.perf_counter()
     executable.run_timed(inputs)  # pages weights in, and shows how long a run takes
     executable.run(inputs)
@@ -89,6 +92,7 @@ def _times(
         executable.run(inputs)
         middle = time.perf_counter()
         _, steps = executable.run_timed(inputs)
+        steps = steps[numbers]
         end = time.perf_counter()
         whole.append(middle - begin)
         outside.append(end - middle - float(steps.sum()))

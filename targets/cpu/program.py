@@ -7,12 +7,13 @@ the outputs to allocate and the CPU features to ask for; the rest is there for p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tensorc.ir.types import TensorType
 
-#: The spaces that an argument may point into. Inputs are numbered from `FIRST_INPUT`, outputs follow them.
+#: The spaces that an argument may point into. Inputs are numbered from `FIRST_INPUT`, outputs follow them, then the
+#: pointers of loops.
 WEIGHTS, ARENA, SCRATCH, FIRST_INPUT = range(4)
 
 #: The artifact's sections.
@@ -31,7 +32,8 @@ class Argument:
 class Step:
     """One call of a kernel, whose `tasks` are independent of each other and may be shared between threads.
 
-    `serial` says that sharing them would cost more than it gains. The label names the operators computed.
+    `serial` says that sharing them would cost more than it gains. The label names the operators computed. `calls` is
+    how often a run does the step, if all branches are taken and each loop whose end is not known runs once.
     """
 
     kernel: str
@@ -39,6 +41,7 @@ class Step:
     tasks: int
     label: str
     serial: bool = False
+    calls: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -47,12 +50,108 @@ class Step:
             "tasks": self.tasks,
             "label": self.label,
             "serial": self.serial,
+            "calls": self.calls,
         }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Step:
         arguments = tuple(Argument(space, offset) for space, offset in row["arguments"])
-        return cls(row["kernel"], arguments, row["tasks"], row["label"], row["serial"])
+        return cls(row["kernel"], arguments, row["tasks"], row["label"], row["serial"], row["calls"])
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """`pointer`, the number of a space, is at `start` in the first iteration and moves on by `stride` bytes."""
+
+    pointer: int
+    start: Argument
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The spaces that an iteration reads a value from and writes the next to: what was written is read by the next
+    iteration, and `slots` take turns to be written. The first reads from `start`. The last value's `nbytes` are copied
+    to `result`, unless that is where they are."""
+
+    read: int
+    write: int
+    start: Argument
+    slots: tuple[Argument, Argument]
+    result: Argument
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A step in front of a loop's steps; `end` is the number of the `Repeat` behind them.
+
+    The iteration's number is an int64 at `counter`. Where `condition` is not None no iteration begins while the byte
+    there is 0.
+    """
+
+    label: str
+    trips: int
+    end: int
+    counter: Argument
+    condition: Argument | None
+    carried: tuple[Carried, ...]
+    slices: tuple[Slice, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"control": "loop", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A step: on to the next iteration of the loop whose `Loop` is step `begin`."""
+
+    label: str
+    begin: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"control": "repeat", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A step: on to step `target`, but for the case that the byte at `unless` is not 0."""
+
+    label: str
+    target: int
+    unless: Argument | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"control": "branch", **asdict(self)}
+
+
+#: What runs no kernel but says which step is next.
+Control = Loop | Repeat | Branch
+
+
+def _step_from_json(row: Mapping[str, Any]) -> Step | Control:
+    match row.get("control"):
+        case None:
+            return Step.from_json(row)
+        case "loop":
+            return Loop(
+                row["label"], row["trips"], row["end"], _argument(row["counter"]),
+                _argument(row["condition"]) if row["condition"] else None,
+                tuple(
+                    Carried(c["read"], c["write"], _argument(c["start"]),
+                            (_argument(c["slots"][0]), _argument(c["slots"][1])), _argument(c["result"]), c["nbytes"])
+                    for c in row["carried"]
+                ),
+                tuple(Slice(s["pointer"], _argument(s["start"]), s["stride"]) for s in row["slices"]),
+            )  # fmt: skip
+        case "repeat":
+            return Repeat(row["label"], row["begin"])
+        case _:
+            return Branch(row["label"], row["target"], _argument(row["unless"]) if row["unless"] else None)
+
+
+def _argument(row: Mapping[str, int]) -> Argument:
+    return Argument(row["space"], row["offset"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +159,17 @@ class CpuProgram:
     """The steps in order, and what they need: memory in bytes, CPU features by the names of /proc/cpuinfo.
 
     `scratch_bytes` is for each thread. `threads` is the number to run with by default; 0 stands for all cores.
+    `pointers` is the number of those of all loops.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step | Control, ...]
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     arena_bytes: int
     scratch_bytes: int
     features: tuple[str, ...] = ()
     threads: int = 0
+    pointers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -76,6 +177,7 @@ class CpuProgram:
             "threads": self.threads,
             "arena_bytes": self.arena_bytes,
             "scratch_bytes": self.scratch_bytes,
+            "pointers": self.pointers,
             "inputs": [_type_to_json(type) for type in self.inputs],
             "outputs": [_type_to_json(type) for type in self.outputs],
             "steps": [step.to_json() for step in self.steps],
@@ -84,13 +186,14 @@ class CpuProgram:
     @classmethod
     def from_json(cls, manifest: Mapping[str, Any]) -> CpuProgram:
         return cls(
-            steps=tuple(Step.from_json(row) for row in manifest["steps"]),
+            steps=tuple(_step_from_json(row) for row in manifest["steps"]),
             inputs=tuple(_type_from_json(row) for row in manifest["inputs"]),
             outputs=tuple(_type_from_json(row) for row in manifest["outputs"]),
             arena_bytes=manifest["arena_bytes"],
             scratch_bytes=manifest["scratch_bytes"],
             features=tuple(manifest["features"]),
             threads=manifest["threads"],
+            pointers=manifest["pointers"],
         )
 
 

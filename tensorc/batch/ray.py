@@ -40,13 +40,13 @@ _SILENCE = 1.0
 
 @dataclass(frozen=True)
 class _Order:
-    """What a worker is sent. `bodies` has one text for each call of a kernel; `records` are JSON lines."""
+    """What a worker is sent. `bodies` has texts and how often each kernel is called; `records` are JSON lines."""
 
     job: Job
     machine: str
     compiler: str
     threads: int
-    bodies: Sequence[str]
+    bodies: Sequence[tuple[str, int]]
     records: Sequence[str]
     budget: Budget
 
@@ -102,7 +102,7 @@ class _TuningWorker:
         def watch(progress: TuningProgress) -> None:
             self._news.put(_News(outbox.taken(), progress, self._name))
 
-        tasks = tasks_of_bodies(map(parse_graph, order.bodies), context)
+        tasks = tasks_of_bodies(((parse_graph(text), calls) for text, calls in order.bodies), context)
         with claimed(context.cores(), order.threads):
             return JobResult.of(job, tune(tasks, context, outbox, order.budget, seed=job.seed, watch=watch))
 
@@ -127,7 +127,7 @@ class _Running:
     number: int
     job: Job
     context: TuningContext
-    bodies: Sequence[str]
+    bodies: Sequence[tuple[str, int]]
     actor: Any = None
     done: Any = None
     telling: Any = None
@@ -203,8 +203,7 @@ class _Cluster:
         tasks, context = tuning_tasks(job.model, job.options(None))
         if context.threads > self.most:
             raise UserError(f"no machine of the cluster has {context.threads} cores, the largest has {self.most}")
-        texts = ((print_graph(task.body), task.count) for task in tasks)
-        return _Running(number, job, context, [text for text, count in texts for _ in range(count)])
+        return _Running(number, job, context, [(print_graph(task.body), task.count) for task in tasks])
 
     def _start(self, running: _Running) -> None:
         context = running.context

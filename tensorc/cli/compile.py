@@ -12,6 +12,7 @@ from tensorc.cli.options import (
     Shape,
     compile_options,
     database_option,
+    fallback_option,
     json_option,
     model_argument,
     numerics_option,
@@ -22,7 +23,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
-from tensorc.options import Numerics
+from tensorc.options import Fallback, Numerics
 from tensorc.search.budget import Budget
 
 
@@ -37,6 +38,7 @@ from tensorc.search.budget import Budget
               help="Search for better schedules first, for so long or so many trials.")  # fmt: skip
 @database_option
 @numerics_option
+@fallback_option
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
 @json_option
@@ -49,6 +51,7 @@ def compile_command(
     tune: Budget | None,
     database: Path | None,
     numerics: Numerics,
+    fallback: Fallback,
     print_ir_after: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -59,6 +62,7 @@ def compile_command(
         tune=tune,
         database=database,
         numerics=numerics,
+        fallback=fallback,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

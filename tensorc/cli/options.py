@@ -109,6 +109,13 @@ def numerics_option(function: Decorated) -> Decorated:
     )(function)  # fmt: skip
 
 
+def fallback_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--fallback", type=click.Choice(["error", "onnxruntime"]), default="error", show_default=True,
+        help="What becomes of operators that are not compiled: the model is refused, or ONNX Runtime runs them.",
+    )(function)  # fmt: skip
+
+
 def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> Budget | None:
     try:
         return None if text is None else Budget.parse(text)

@@ -28,6 +28,7 @@ def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why
         "shapes": {name: list(shape) for name, shape in options.shapes.items()},
         "threads": options.threads,
         "numerics": options.numerics,
+        "fallback": options.fallback,
         "database": None if options.database is None else str(options.database),
         "initializers": {name: list(extent) for name, extent in extents.items()},
     }
@@ -45,11 +46,12 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
         shapes={name: tuple(shape) for name, shape in how["shapes"].items()},
         threads=threads or how["threads"],
         numerics=how["numerics"],
+        fallback=how["fallback"],
         database=None if how["database"] is None else Path(how["database"]),
     )
     extents = {name: Extent(*extent) for name, extent in how["initializers"].items()}
     model = unpack(manifest["name"], bytes(sections[MODEL_SECTION]), sections[WEIGHTS_SECTION], extents)
-    opened = reopen(model, options.shapes)
+    opened = reopen(model, options.shapes, options.fallback == "onnxruntime")
 
     def start(kinds: Sequence[Kind]) -> Any:
         names = [declared.name for declared in opened.inputs]

@@ -33,6 +33,8 @@ class DynamicExecutable(Executable):
                  threads: int):  # fmt: skip
         self.threads = threads
         self.programs = 0
+        #: How the stages so far were done: "program", "numpy" or the names of calls.
+        self.ran: set[str] = set()
         self._declared = list(declared)
         self._start = start
         self._build = build
@@ -55,6 +57,7 @@ class DynamicExecutable(Executable):
             stage = node.stage
             self._run_program(node, data)
             for call in stage.calls:
+                self.ran.add(call.op)
                 _make(call, data)
             if stage.results is not None:
                 return [_result(binding, data, given) for binding in stage.results]
@@ -66,9 +69,11 @@ class DynamicExecutable(Executable):
             return
         arrays = [data[name] for name in stage.inputs]
         if stage.by_numpy:
+            self.ran.update(["numpy"] if stage.graph.nodes else [])
             names = [value.name for value in stage.graph.inputs]
             outputs = evaluate(stage.graph, dict(zip(names, arrays, strict=True)))
         else:
+            self.ran.add("program")
             outputs = self._program(node).run([np.asarray(array, order="C") for array in arrays])
         data.update(zip(stage.outputs, outputs, strict=True))
 
@@ -133,8 +138,9 @@ def _make(call: HostCall, data: dict[str, Datum]) -> None:
     inputs = [binding.read(data) for binding in call.inputs]
     try:
         made = HOST[call.op](*inputs, **call.attrs)
-    except (ValueError, TypeError, IndexError) as error:
-        raise UserError(f"{call.label}: {error}") from error
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise UserError(f"{call.label}: {first}") from error
     results = made if isinstance(made, tuple) else (made,)
     for name, result in zip(call.outputs, results, strict=False):
         if name:

@@ -8,16 +8,26 @@ input that is computed, the rule just asks for its value: the node then waits fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
 
 from tensorc.frontend.emitter import Emitter
 from tensorc.frontend.reader import LoadedModel
+from tensorc.frontend.regions import Region
 from tensorc.frontend.scope import Absent, Datum, SequenceDatum
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Value
+from tensorc.ir.types import TensorType
+
+
+class SubGraphs(Protocol):
+    """Translates graphs that are attributes."""
+
+    def translate_body(self, proto: onnx.GraphProto, types: Sequence[TensorType], opset: int) -> Region: ...
+
+    def inline_body(self, proto: onnx.GraphProto, inputs: Sequence[Value], opset: int) -> list[Value]: ...
 
 
 class NeedsValueError(Exception):
@@ -32,13 +42,15 @@ class Call:
     """One ONNX node with its inputs resolved. Calling it emits an IR node and gives its value."""
 
     def __init__(
-        self, node: onnx.NodeProto, opset: int, inputs: Sequence[Datum | None], emitter: Emitter, model: LoadedModel
-    ):
+        self, node: onnx.NodeProto, opset: int, inputs: Sequence[Datum | None], emitter: Emitter, model: LoadedModel,
+        graphs: SubGraphs,
+    ):  # fmt: skip
         self.node = node
         self.opset = opset
         self.data = tuple(inputs)
         self._emitter = emitter
         self._model = model
+        self._graphs = graphs
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
 
     def __call__(self, op: str, *inputs: Value, **attrs: Any) -> Value:
@@ -127,6 +139,24 @@ class Call:
     def tensor(self, name: str) -> Constant:
         """A tensor attribute, by reference."""
         return self._model.constant(self.required(name), label=self.node.output[0])
+
+    # Sub-graphs -----------------------------------------------------------------------------------------
+
+    def wanted(self, index: int) -> bool:
+        """Whether the node has an output of that number."""
+        return index < len(self.node.output) and bool(self.node.output[index])
+
+    def region(self, name: str, types: Sequence[TensorType]) -> Region:
+        """The graph that is the attribute `name`, its inputs of these types. Raises as rules do."""
+        return self._graphs.translate_body(self.required(name), types, self.opset)
+
+    def inline(self, name: str, inputs: Sequence[Value]) -> list[Value]:
+        """The results of the graph that is the attribute `name`, its nodes put in front of this one's."""
+        return self._graphs.inline_body(self.required(name), inputs, self.opset)
+
+    def control(self, op: str, inputs: Sequence[Value], regions: Sequence[Region], **attrs: Any) -> list[Value]:
+        """A node of control flow and its results; what the regions capture follows `inputs`."""
+        return self._emitter.control(op, inputs, regions, attrs)
 
     # Helpers of many rules ------------------------------------------------------------------------------
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorc.errors import IRError
+from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.types import TensorType, numpy_dtype
+
+if TYPE_CHECKING:
+    from tensorc.frontend.regions import Region
 
 #: Results of up to this many elements are evaluated during import; larger ones stay as they are written.
 FOLD_ELEMENTS = 1 << 20
@@ -45,15 +49,37 @@ class Emitter:
         (type,) = row.infer([value.type for value in inputs], complete)
         if _changes_nothing(op, inputs, complete, type):
             return inputs[0]
-        constants = [value.constant for value in inputs if value.constant is not None]
+        if type.size == 0:
+            return self.constant(_nothing(type))
+        constants = [constant for constant in map(_known, inputs) if constant is not None]
         if len(constants) == len(inputs):
             folded = _fold(op, constants, complete, type)
             if folded is not None:
                 return self.constant(folded)
         return self.graph.add(op, inputs, complete, name=self.name)
 
+    def control(self, op: str, inputs: Sequence[Value], regions: Sequence[Region], attrs: Attrs) -> list[Value]:
+        """A node with regions, its inputs followed by what those capture, and its results."""
+        captured = list(dict.fromkeys(value for region in regions for value in region.captured))
+        for region in regions:
+            own = region.graph.inputs[: len(region.graph.inputs) - len(region.captured)]
+            region.graph.inputs = own + [region.capture(value) for value in captured]
+        graphs = [region.graph for region in regions]
+        node = self.graph.make(op, [*inputs, *captured], attrs, name=self.name, regions=graphs)
+        self.graph.nodes.append(node)
+        return list(node.outputs)
+
     def constant(self, constant: Constant) -> Value:
         return self.graph.add_constant(constant, self.name)
+
+
+def _nothing(type: TensorType) -> Constant:
+    return Constant.of(np.empty(static_shape(type.shape), numpy_dtype(type.dtype)))
+
+
+def _known(value: Value) -> Constant | None:
+    """Without any element a value is as good as constant: no kernel ever sees one."""
+    return _nothing(value.type) if value.constant is None and value.type.size == 0 else value.constant
 
 
 def _changes_nothing(op: str, inputs: Sequence[Value], attrs: Attrs, type: TensorType) -> bool:
@@ -80,7 +106,7 @@ def _fold(op: str, constants: Sequence[Constant], attrs: Attrs, type: TensorType
             return Constant.full(type, scalars[0])
         if row.kind is Kind.ELEMENTWISE and op != "batch_norm":  # whose parameters belong to an axis
             return Constant.full(type, row.evaluate(scalars, attrs)[0])
-    if type.size <= FOLD_ELEMENTS:
+    if type.size <= FOLD_ELEMENTS or any(constant.type.size == 0 for constant in constants):
         return Constant.of(row.evaluate([constant.numpy() for constant in constants], attrs)[0])
     if op in _DEFERRED:
         (constant,) = constants

@@ -1,9 +1,7 @@
-"""The walk over an ONNX graph: each node becomes IR nodes by its operator's rule.
+"""An ONNX model as graphs of the IR: one for each stage, most models have one stage only.
 
 All shapes of a stage's graph are static. A node that needs to know more than the types of its inputs (the value of one,
-or what an operator on the host makes of another) waits for the next stage, with all that depends on it; most models
-have one stage only. What cannot be translated is collected over the whole stage and reported at once; what is wrong
-with the model is reported where it is met, by ONNX node and operator.
+or what an operator on the host makes of another) waits for the next stage, with all that depends on it.
 """
 
 from __future__ import annotations
@@ -21,22 +19,21 @@ from tensorc.dynamic.kinds import Binding, Kind
 from tensorc.dynamic.stage import HostCall, Stage
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call, NeedsValueError
-from tensorc.frontend.emitter import Emitter
-from tensorc.frontend.inline import reads, subgraphs
-from tensorc.frontend.operators import find_rule, known_domains
+from tensorc.frontend.fallback import ONNX_RUNTIME, on_onnx_runtime
+from tensorc.frontend.functions import is_function
+from tensorc.frontend.inline import subgraphs
+from tensorc.frontend.operators import find_rule
 from tensorc.frontend.reader import LoadedModel, Source, read_model
-from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, domain_of
+from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, Result, Rule, domain_of
 from tensorc.frontend.scope import Absent, Bound, Datum, Exits, Leaf, OnHost, bound_of, entered
 from tensorc.frontend.shapes import Declared, declared_inputs, declared_type
-from tensorc.frontend.unroll import Work, expand
+from tensorc.frontend.translator import Instead, Translator, Work, label_of, why_unknown
+from tensorc.frontend.unroll import expand
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.verifier import verify
 
 #: What a stage needs to be told, it works out by numpy when that takes so few operators and elements.
 _LIGHT_NODES, _LIGHT_ELEMENTS = 200, 1 << 16
-
-#: Operators whose sub-graphs may be written out.
-_CONTROL = ("If", "Loop")
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,19 @@ def import_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = 
     return open_model(source, shapes).static()
 
 
-def open_model(source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None) -> StagedModel:
-    """Read a model and what it declares. Raises as `import_model` does."""
-    return reopen(_inlined(read_model(source)), shapes or {})
+def open_model(
+    source: Source, shapes: Mapping[str, tuple[int, ...]] | None = None, fallback: bool = False
+) -> StagedModel:
+    """Read a model and what it declares. With `fallback`, what has no rule is left to ONNX Runtime, between stages.
+
+    Raises as `import_model` does.
+    """
+    return reopen(_inlined(read_model(source)), shapes or {}, fallback)
 
 
-def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> StagedModel:
+def reopen(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]], fallback: bool) -> StagedModel:
     """As `open_model`, for one that was opened before and stored."""
-    return StagedModel(model, _opset(model), declared_inputs(model, shapes))
+    return StagedModel(model, _opset(model), declared_inputs(model, shapes), fallback)
 
 
 def _inlined(model: LoadedModel) -> LoadedModel:
@@ -97,6 +99,7 @@ class StagedModel:
     model: LoadedModel
     opset: int
     inputs: Sequence[Declared]
+    fallback: bool = False
 
     @property
     def outputs(self) -> list[Declared]:
@@ -112,7 +115,7 @@ class StagedModel:
         graph = self.model.proto.graph
         bound: dict[str, Bound] = {name: bound_of(name, kind) for name, kind in kinds.items()}
         work = tuple(Work(node, self.opset) for node in graph.node)
-        return _translated(self.model, _State(work, bound, {}))
+        return _Importer(self, _State(work, bound, {})).run()
 
     @cached_property
     def first(self) -> ImportedStage:
@@ -152,7 +155,7 @@ class ImportedStage:
     stage: Stage
     #: Whether the stage's graph is all of the model, from its inputs to its outputs, in order.
     is_whole: bool
-    _model: LoadedModel
+    _model: StagedModel
     _rest: _State
     #: What the demands are called in the model.
     _asked: Sequence[str]
@@ -164,15 +167,11 @@ class ImportedStage:
         bound = {**self._rest.bound, **{n: bound_of(n, kind) for n, kind in zip(names, kinds, strict=True) if n}}
         known = {**self._rest.known, **dict(zip(self._asked, values, strict=True))}
         given = self._rest.given.union(names)
-        return _translated(self._model, _State(self._rest.work, bound, known, given, False))
+        return _Importer(self._model, _State(self._rest.work, bound, known, given, False)).run()
 
     def why(self) -> str:
         """Why there is a next stage."""
         return "; ".join(self._reasons) or "its inputs or outputs are not all tensors"
-
-
-def _translated(model: LoadedModel, state: _State) -> ImportedStage:
-    return _Importer(model, state).run()
 
 
 @dataclass
@@ -184,41 +183,106 @@ class _Found:
     reasons: list[str] = field(default_factory=list)
 
 
-class _Importer:
+class _Importer(Translator):
     """Translates one stage."""
 
-    def __init__(self, model: LoadedModel, state: _State):
-        self.model = model
+    def __init__(self, staged: StagedModel, state: _State):
+        self.proto = staged.model.proto.graph
+        super().__init__(staged.model, Graph(self.proto.name or "main"), self.proto.initializer)
+        self.staged = staged
         self.state = state
-        self.proto = model.proto.graph
-        self.graph = Graph(self.proto.name or "main")
-        self.emitter = Emitter(self.graph)
-        self.scope: dict[str, Datum] = {}
         self.inputs: dict[str, Value] = {}
-        self.initializers = {tensor.name: tensor for tensor in self.proto.initializer}
-        #: Names of values that an untranslated node would have defined, and of those that the next stage will know.
-        self.absent: set[str] = set()
+        #: Names of what the next stage will know, and the nodes that read them.
         self.waiting: set[str] = set()
         self.pending: list[Work] = []
         self.found = _Found()
-        self.unsupported = _Unsupported()
 
     def run(self) -> ImportedStage:
         if self.state.first:
             for name in self.state.bound:
                 self.find(name)
             self.unsupported.note_sparse(self.proto)
-        wanted = {info.name for info in self.proto.output}
-        for work in self.state.work:
-            wanted |= reads(work.node)
-        left = list(reversed(self.state.work))
-        while left:
-            left += reversed(self.translate(left.pop(), wanted))
+        self.translate_all(self.state.work, [info.name for info in self.proto.output])
         self.unsupported.check(self.model.name)
-        early = self.early()
-        if early is not None:
-            return early
-        return self.stage()
+        return self.early() or self.stage()
+
+    # One node -------------------------------------------------------------------------------------------
+
+    def translate(self, work: Work) -> Instead:
+        if not self.state.given.isdisjoint(work.node.output):
+            return Instead(())
+        if not self.waiting.isdisjoint(work.reads()):
+            self.foresee(work.node, work.opset)
+            self.wait(work)
+            return Instead(())
+        return super().translate(work)
+
+    def has_place(self, _node: onnx.NodeProto) -> bool:
+        return self.staged.fallback
+
+    def applied(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead | None:
+        try:
+            if _is_control(work.node):
+                return self.control(work, rule, call)
+            return self.by_rule(work, rule, call)
+        except NeedsValueError as need:
+            name = work.node.input[need.index]
+            value = call.input(need.index)
+            self.found.demands[name] = value
+            self.found.reasons.append(f"{_operator(work.node)} ({need}; such as {label_of(work.node)!r})")
+            self.wait(work)
+            return None
+        except UnsupportedError:
+            if not self.staged.fallback:
+                raise
+            inputs = {name: self.value(name, work.node) for name in sorted(work.reads())}
+            return on_onnx_runtime(work.node, self.model, inputs)
+
+    def control(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead:
+        """As regions of one program, if all is known that this takes; else written out, as far as it is known."""
+        if rule is not None and not work.iteration and not _is_decided(call):
+            try:
+                return rule(call)
+            except (UserError, TypeError, ValueError, ArithmeticError, IndexError, IRError):
+                # Another branch, or a later iteration, may not even fit the shapes at hand.
+                pass
+        return Instead(expand(work, call.array))
+
+    def on_host(self, work: Work, call: OnHost) -> None:
+        self.found.calls.append((call, work))
+        where = "by ONNX Runtime" if call.op == ONNX_RUNTIME else "on the host"
+        self.found.reasons.append(f"{_operator(work.node)} (done {where}; such as {label_of(work.node)!r})")
+        self.waiting.update(name for name in work.node.output if name)
+
+    def foresee(self, node: onnx.NodeProto, opset: int) -> None:
+        """Say now what is unsupported in a later stage, lest it be found out when the model runs."""
+        if find_rule(node) is None and not is_function(node, opset) and not self.staged.fallback:
+            self.unsupported.note(node, why_unknown(node))
+
+    def wait(self, work: Work) -> None:
+        for inner in _inside(work.node):
+            self.foresee(inner, work.opset)
+        self.pending.append(work)
+        self.waiting.update(name for name in work.node.output if name)
+
+    # Names ----------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Datum | None:
+        if name not in self.scope:
+            if name in self.state.known:
+                constant = Constant.of(self.state.known[name], label=name)
+                self.scope[name] = self.graph.add_constant(constant, name)
+            elif name in self.state.bound:
+                self.scope[name] = entered(self.state.bound[name], self.graph, self.inputs)
+            elif name in self.initializers:
+                constant = self.model.initializer(self.initializers[name])
+                self.scope[name] = self.graph.add_constant(constant, name)
+        return self.scope.get(name)
+
+    def defined(self, name: str, datum: Datum) -> Datum:
+        if name not in self.state.known:
+            return datum
+        return self.emitter.constant(Constant.of(self.state.known[name], label=name))
 
     # The stage ------------------------------------------------------------------------------------------
 
@@ -243,8 +307,7 @@ class _Importer:
         exits, calls, demands = self.exits()
         needed = {info.name for info in self.proto.output}
         for work in self.pending:
-            needed |= reads(work.node)
-            needed.update(name for names in work.gathered for name in names)
+            needed |= work.reads()
         bound = {}
         for name in sorted(needed):
             datum = self.scope.get(name)
@@ -274,7 +337,7 @@ class _Importer:
         read_or_made = (value for node in self.graph.nodes for value in (*node.inputs, *node.outputs))
         by_numpy = by_numpy or any(value.dtype == "string" for value in read_or_made)
         stage = Stage(self.graph, tuple(inputs), tuple(outputs), by_numpy, calls, tuple(demands.values()), results)
-        return ImportedStage(stage, whole is not None, self.model, rest, tuple(demands), self.found.reasons)
+        return ImportedStage(stage, whole is not None, self.staged, rest, tuple(demands), self.found.reasons)
 
     def whole(self) -> list[Value] | None:
         """The model's outputs, if this one stage gives them all and there are but tensors."""
@@ -294,117 +357,23 @@ class _Importer:
     def host_calls(self, exits: Exits) -> tuple[HostCall, ...]:
         calls = []
         for call, work in self.found.calls:
-            names = [*work.node.input, *(f"{_label(work.node)}/{n}" for n in range(len(call.inputs)))]
-            inputs = tuple(exits.binding(name, datum) for name, datum in zip(names, call.inputs, strict=False))
-            calls.append(HostCall(call.op, inputs, tuple(work.node.output), call.attrs, _label(work.node)))
+            names = (f"{label_of(work.node)}/{number}" for number in range(len(call.inputs)))
+            inputs = tuple(exits.binding(name, datum) for name, datum in zip(names, call.inputs, strict=True))
+            calls.append(HostCall(call.op, inputs, tuple(work.node.output), call.attrs, label_of(work.node)))
         return tuple(calls)
-
-    # One node -------------------------------------------------------------------------------------------
-
-    def translate(self, work: Work, wanted: set[str]) -> list[Work]:
-        """Translate a node; gives those that stand in its place, if it is not that simple."""
-        node = work.node
-        if not self.state.given.isdisjoint(node.output):
-            return []
-        rule = find_rule(node)
-        if rule is None and not _is_control(node):
-            self.skip(node, _why_unknown(node))
-            return []
-        names = reads(node).union(*work.gathered)
-        if not self.waiting.isdisjoint(names):
-            return self.wait(work)
-        if not self.absent.isdisjoint(names):
-            self.absent.update(node.output)
-            return []
-        inputs = [self.value(name, node) if name else None for name in node.input]
-        self.emitter.name = next((name for name in node.output if name), node.op_type)
-        call = Call(node, work.opset, inputs, self.emitter, self.model)
-        try:
-            if rule is None:
-                return expand(work, call.array)
-            result = rule(call)
-        except NeedsValueError as need:
-            value = inputs[need.index]
-            assert isinstance(value, Value)
-            self.found.demands[node.input[need.index]] = value
-            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} ({need}; such as {_label(node)!r})")
-            return self.wait(work)
-        except UnsupportedError as error:
-            self.skip(node, str(error))
-            return []
-        except UserError:
-            raise
-        except (TypeError, ValueError, ArithmeticError, IndexError, IRError) as error:
-            raise self.error(node, str(error)) from error
-        if isinstance(result, OnHost):
-            self.found.calls.append((result, work))
-            self.found.reasons.append(f"{domain_of(node)}.{node.op_type} (done on the host; such as {_label(node)!r})")
-            self.waiting.update(name for name in node.output if name)
-            return []
-        self.define(node, result if isinstance(result, tuple | list) else (result,), wanted)
-        return []
-
-    def wait(self, work: Work) -> list[Work]:
-        for inner in _inside(work.node):  # now, lest it be found out when the model runs
-            if find_rule(inner) is None and not _is_control(inner):
-                self.unsupported.note(inner, _why_unknown(inner))
-        self.pending.append(work)
-        self.waiting.update(name for name in work.node.output if name)
-        return []
-
-    def define(self, node: onnx.NodeProto, results: Sequence[Datum], wanted: set[str]) -> None:
-        for index, name in enumerate(node.output):
-            if not name:
-                continue
-            if name in self.scope or name in self.initializers:
-                raise self.error(node, f"its output {name!r} is defined before")
-            if name in self.state.known:
-                self.scope[name] = self.emitter.constant(Constant.of(self.state.known[name], label=name))
-            elif index < len(results):
-                self.scope[name] = results[index]
-            elif name in wanted:
-                self.skip(node, f"its output {index} is used")
-
-    def skip(self, node: onnx.NodeProto, why: str) -> None:
-        self.absent.update(name for name in node.output if name and name not in self.scope)
-        self.unsupported.note(node, why)
-
-    # Names ----------------------------------------------------------------------------------------------
-
-    def value(self, name: str, node: onnx.NodeProto) -> Datum:
-        found = self.find(name)
-        if found is None:
-            raise self.error(node, f"reads {name!r}, which nothing before it defines")
-        return found
-
-    def find(self, name: str) -> Datum | None:
-        if name not in self.scope:
-            if name in self.state.known:
-                constant = Constant.of(self.state.known[name], label=name)
-                self.scope[name] = self.graph.add_constant(constant, name)
-            elif name in self.state.bound:
-                self.scope[name] = entered(self.state.bound[name], self.graph, self.inputs)
-            elif name in self.initializers:
-                constant = self.model.initializer(self.initializers[name])
-                self.scope[name] = self.graph.add_constant(constant, name)
-        return self.scope.get(name)
-
-    def output(self, name: str) -> Datum:
-        found = self.find(name)
-        if found is None:
-            raise UserError(f"{self.model.name}: nothing defines the output {name!r}")
-        return found
-
-    def error(self, node: onnx.NodeProto, what: str) -> UserError:
-        return UserError(f"{self.model.name}: node {_label(node)!r} ({node.op_type}): {what}")
 
 
 def _is_control(node: onnx.NodeProto) -> bool:
-    return domain_of(node) == STANDARD and node.op_type in _CONTROL
+    return domain_of(node) == STANDARD and node.op_type in ("If", "Loop")
 
 
-def _why_unknown(node: onnx.NodeProto) -> str:
-    return "" if domain_of(node) in known_domains() else "unknown domain"
+def _is_decided(call: Call) -> bool:
+    """Whether it is a branch that is known to be taken: that is better written out than translated apart."""
+    return call.node.op_type == "If" and call.input(0).constant is not None
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return f"{domain_of(node)}.{node.op_type}"
 
 
 def _inside(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
@@ -434,30 +403,3 @@ def _is_light(targets: Sequence[Value]) -> bool:
             return False
         stack += node.inputs
     return True
-
-
-class _Unsupported:
-    """What has no translation: an operator, with why, how often and an example."""
-
-    def __init__(self) -> None:
-        self.found: dict[tuple[str, str], list[str]] = {}
-
-    def note(self, node: onnx.NodeProto, why: str) -> None:
-        self.found.setdefault((f"{domain_of(node)}.{node.op_type}", why), []).append(_label(node))
-
-    def note_sparse(self, graph: onnx.GraphProto) -> None:
-        for tensor in graph.sparse_initializer:
-            self.found.setdefault(("sparse initializers", ""), []).append(tensor.values.name)
-
-    def check(self, model: str) -> None:
-        if not self.found:
-            return
-        listed = ", ".join(
-            f"{operator} ({why + '; ' if why else ''}{len(nodes)}x, such as {nodes[0]!r})"
-            for (operator, why), nodes in sorted(self.found.items())
-        )
-        raise UnsupportedError(f"{model} holds what is not supported: {listed}")
-
-
-def _label(node: onnx.NodeProto) -> str:
-    return node.name or next((name for name in node.output if name), node.op_type)

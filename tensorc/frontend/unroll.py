@@ -6,7 +6,7 @@ A loop becomes its first iteration and a loop of the rest; whether there is anot
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,13 @@ from onnx import helper, numpy_helper
 
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.inline import inline
+from tensorc.frontend.translator import Work
 
 #: Iterations that are written out at most, in all stages of a loop together.
 MOST_ITERATIONS = 4096
 
 #: Gives the value of an input; raises NeedsValueError where that is not known yet.
 Known = Callable[[int], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Work:
-    """A node that is to be translated, by the operators of an opset. `iteration` is the next one of a loop, `gathered`
-    has, for each output that a loop stacks, the names of its parts so far."""
-
-    node: onnx.NodeProto
-    opset: int
-    iteration: int = 0
-    gathered: tuple[tuple[str, ...], ...] = ()
 
 
 def expand(work: Work, known: Known) -> list[Work]:

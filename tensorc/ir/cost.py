@@ -143,5 +143,5 @@ _RULES: dict[str, Callable[[Node], int]] = {
     "log_softmax": _each(5),
     "layer_norm": _each(7),  # mean, subtract, square, its mean, normalise, scale, bias
     "rms_norm": _each(4),  # square, its mean, normalise, scale
-    "cumsum": _each(1),
+    "scatter": lambda node: int(node.inputs[2].type.size),
 }

@@ -1,7 +1,8 @@
 """The graph: typed values in static single assignment, nodes in topological order.
 
 A `Graph` owns its nodes; a `Value` is defined once, by a node, as a graph input or as a constant, and knows
-its users. A node may hold a body graph: a fused group is a node whose body computes what the group does.
+its users. A node may hold graphs: a fused group has a body, which computes what the group does, a node of control flow
+has regions, which are graphs to be compiled like the one around them.
 Passes mutate graphs through the few methods here, which keep users and producers in step.
 """
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from tensorc.errors import IRError
 from tensorc.ir.dims import static_shape
-from tensorc.ir.ops.table import OPS, Attrs
+from tensorc.ir.ops.table import OPS, Attrs, Signature
 from tensorc.ir.types import SHORT_NAMES, TensorType, numpy_dtype
 
 
@@ -88,12 +89,14 @@ class Value:
 class Node:
     """One operation. Inputs are changed through `set_input` and `Graph.replace`, which keep users in step."""
 
-    __slots__ = ("_inputs", "attrs", "body", "op", "outputs")
+    __slots__ = ("_inputs", "attrs", "body", "op", "outputs", "regions")
 
-    def __init__(self, op: str, inputs: Sequence[Value], attrs: Attrs, body: Graph | None = None):
+    def __init__(self, op: str, inputs: Sequence[Value], attrs: Attrs, body: Graph | None = None,
+                 regions: Sequence[Graph] = ()):  # fmt: skip
         self.op = op
         self.attrs = dict(attrs)
         self.body = body
+        self.regions = tuple(regions)
         self.outputs: tuple[Value, ...] = ()
         self._inputs: tuple[Value, ...] = ()
         self.inputs = tuple(inputs)
@@ -154,15 +157,14 @@ class Graph:
         return self.add_constant(Constant.of(array, dtype), name)
 
     def make(self, op: str, inputs: Sequence[Value], attrs: Attrs | None = None, body: Graph | None = None,
-             name: str = "v") -> Node:  # fmt: skip
+             name: str = "v", regions: Sequence[Graph] = ()) -> Node:  # fmt: skip
         """A node with its outputs typed by the op table, not yet placed in the graph."""
         row = OPS.get(op)
         if row is None:
             raise IRError(f"unknown op {op!r}")
         row.check_arity(len(inputs))
-        node = Node(op, inputs, row.complete(attrs or {}), body)
-        types = body_types(body) if body is not None else row.infer([v.type for v in inputs], node.attrs)
-        node.outputs = tuple(Value(self.unique_name(name), type, node) for type in types)
+        node = Node(op, inputs, row.complete(attrs or {}), body, regions)
+        node.outputs = tuple(Value(self.unique_name(name), type, node) for type in result_types(node))
         return node
 
     def add(self, op: str, inputs: Sequence[Value], attrs: Attrs | None = None, body: Graph | None = None,
@@ -248,8 +250,27 @@ class Graph:
         return print_graph(self)
 
 
-def body_types(body: Graph) -> list[TensorType]:
-    return [value.type for value in body.outputs]
+def result_types(node: Node) -> list[TensorType]:
+    """The types of a node's outputs, as its inputs, attributes and graphs make them. Raises as type rules do."""
+    row, types = OPS[node.op], [value.type for value in node.inputs]
+    if node.body is not None:
+        return [value.type for value in node.body.outputs]
+    if len(node.regions) != row.regions:
+        raise IRError(f"{node.op} has {row.regions} regions, not {len(node.regions)}")
+    return list(row.infer(types, node.attrs, signatures(node)) if row.regions else row.infer(types, node.attrs))
+
+
+def signatures(node: Node) -> list[Signature]:
+    """The types that each region takes and gives."""
+    return [([v.type for v in region.inputs], [v.type for v in region.outputs]) for region in node.regions]
+
+
+def nested(graph: Graph) -> Iterator[Graph]:
+    """`graph`, then the regions of its nodes as they are when it is their turn, and theirs."""
+    yield graph
+    for node in graph.nodes:
+        for region in node.regions:
+            yield from nested(region)
 
 
 def clone(graph: Graph, bindings: Mapping[Value, Value] | None = None) -> Graph:
@@ -268,7 +289,8 @@ def clone(graph: Graph, bindings: Mapping[Value, Value] | None = None) -> Graph:
 
     for node in graph.nodes:
         body = clone(node.body) if node.body is not None else None
-        new = Node(node.op, [mapped(v) for v in node.inputs], node.attrs, body)
+        regions = [clone(region) for region in node.regions]
+        new = Node(node.op, [mapped(v) for v in node.inputs], node.attrs, body, regions)
         new.outputs = tuple(Value(copy.unique_name(v.name), v.type, new) for v in node.outputs)
         known.update((id(old), out) for old, out in zip(node.outputs, new.outputs, strict=True))
         copy.nodes.append(new)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
-from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.graph import Graph, Node, Value, signatures
 from tensorc.ir.ops import OPS
 
 
 def evaluate_node(node: Node, inputs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """The outputs of one node, given its inputs' arrays."""
     if node.body is not None:
-        names = [value.name for value in node.body.inputs]
-        return tuple(evaluate(node.body, dict(zip(names, inputs, strict=True))))
+        return tuple(_call(node.body, *inputs))
+    if node.regions:
+        functions = [partial(_call, region) for region in node.regions]
+        return OPS[node.op].evaluate(inputs, node.attrs, regions=functions, signatures=signatures(node))
     return OPS[node.op].evaluate(inputs, node.attrs)
+
+
+def _call(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
+    return evaluate(graph, {value.name: array for value, array in zip(graph.inputs, inputs, strict=True)})
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

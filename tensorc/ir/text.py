@@ -13,8 +13,8 @@
       return %1
     }
 
-Constants of a few elements stand in the text, one repeated element as `splat`, large ones by reference (`@label`):
-to parse those back give their data.
+Regions stand where a group's body does, behind the attributes. Constants of a few elements stand in the text, one
+repeated element as `splat`, large ones by reference (`@label`): to parse those back give their data.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ import numpy as np
 
 from tensorc.errors import IRError
 from tensorc.ir.dims import Dim, static_shape
-from tensorc.ir.graph import Constant, Graph, Node, Value, body_types
+from tensorc.ir.graph import Constant, Graph, Node, Value, result_types
 from tensorc.ir.ops import OPS
-from tensorc.ir.types import DTYPES, TensorType, numpy_dtype
+from tensorc.ir.types import DTYPES, STORED, TensorType, is_integer, numpy_dtype
 
 #: Constants up to this many elements are written out.
 INLINE_ELEMENTS = 16
@@ -45,8 +45,9 @@ def print_graph(graph: Graph, indent: str = "") -> str:
         text = f"{inner}{names} = {node.op}({', '.join('%' + v.name for v in node.inputs)})"
         if node.attrs:
             text += " {" + ", ".join(f"{k}={node.attrs[k]!r}" for k in sorted(node.attrs)) + "}"
-        if node.body is not None:
-            text += " {\n" + print_graph(node.body, inner + "  ") + f"\n{inner}}}"
+        graphs = [node.body] if node.body is not None else node.regions
+        if graphs:
+            text += " {\n" + "\n".join(print_graph(held, inner + "  ") for held in graphs) + f"\n{inner}}}"
         lines.append(f"{text} : {', '.join(str(v.type) for v in node.outputs)}")
     returned = ", ".join(f"%{v.name}" for v in graph.outputs)
     lines.append(f"{inner}return {returned}".rstrip())
@@ -77,11 +78,10 @@ def _referenced(token: str) -> str:
 
 def _item(scalar: object) -> str:
     # repr of float(float32) has digits enough to come back as the same number, infinities and nan included.
-    return repr(np.asarray(scalar).astype(object).item()) if not _is_bf16(scalar) else repr(float(scalar))  # type: ignore[arg-type]
-
-
-def _is_bf16(scalar: object) -> bool:
-    return np.asarray(scalar).dtype.name == "bfloat16"
+    array = np.asarray(scalar)
+    if array.dtype.name not in STORED:
+        return repr(array.astype(object).item())
+    return repr(int(array) if is_integer(array.dtype.name) else float(array))
 
 
 #: White space and comments.
@@ -126,6 +126,9 @@ class _Parser:
 
     def peek(self, text: str) -> bool:
         return self.index < len(self.tokens) and self.tokens[self.index][1] == text
+
+    def peek_graph(self) -> bool:
+        return self.peek("{") and self.index + 1 < len(self.tokens) and self.tokens[self.index + 1][1] == "graph"
 
     def accept(self, text: str) -> bool:
         if self.peek(text):
@@ -198,23 +201,24 @@ class _Parser:
         while not self.accept(")"):
             inputs.append(self.use(scope))
             self.accept(",")
-        body = None
         attrs = {}
-        if self.peek("{") and self.index + 1 < len(self.tokens) and self.tokens[self.index + 1][1] == "graph":
-            self.expect("{")
-            body = self.graph()
-            self.expect("}")
-        elif self.accept("{"):
+        if not self.peek_graph() and self.accept("{"):
             while not self.accept("}"):
                 key = self.take("word")
                 self.expect("=")
                 attrs[key] = self.literal()
                 self.accept(",")
+        graphs = []
+        if self.peek_graph():
+            self.expect("{")
+            while not self.accept("}"):
+                graphs.append(self.graph())
         row = OPS[op]
         try:
-            node = Node(op, inputs, row.complete(attrs), body)
+            body = graphs.pop() if len(graphs) == 1 and not row.regions else None
+            node = Node(op, inputs, row.complete(attrs), body, graphs)
             row.check_arity(len(inputs))
-            inferred = body_types(body) if body is not None else list(row.infer([v.type for v in inputs], node.attrs))
+            inferred = result_types(node)
         except (TypeError, ValueError, IRError) as error:
             raise self.fail(str(error)) from error
         self.expect(":")

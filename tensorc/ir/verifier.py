@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from tensorc.errors import IRError
-from tensorc.ir.graph import Graph, Node, body_types
+from tensorc.ir.graph import Graph, Node, result_types
 from tensorc.ir.ops import OPS
-from tensorc.ir.types import TensorType
 
 
 def verify(graph: Graph) -> None:
@@ -42,15 +41,14 @@ def _verify_node(node: Node, defined: set[int]) -> None:
             raise IRError(f"{node.op} reads %{value.name} before it is defined")
     if (node.body is not None) != (node.op == "group"):
         raise IRError("a group, and only a group, has a body")
-    types: list[TensorType]
     if node.body is not None:
         verify(node.body)
         got, want = [v.type for v in node.inputs], [v.type for v in node.body.inputs]
         if got != want:
             raise IRError(f"the body takes {want}, the group is given {got}")
-        types = body_types(node.body)
-    else:
-        types = list(row.infer([value.type for value in node.inputs], node.attrs))
+    for region in node.regions:
+        verify(region)
+    types = result_types(node)
     if [value.type for value in node.outputs] != types:
         raise IRError(
             f"{node.op} gives {', '.join(map(str, types))}, but its outputs are {', '.join(map(repr, node.outputs))}"

@@ -28,11 +28,12 @@ class KernelFacts:
 
 @dataclass(frozen=True)
 class StepTime:
-    """One call of a kernel in a run: the median of its times."""
+    """One place in a run where a kernel is called, more than once in a loop: the median of its times in sum."""
 
     kernel: str
     label: str
     seconds: float
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,15 @@ class Profile:
         rows = []
         for kernel, steps in calls.items():
             facts = self.kernels[kernel]
-            seconds = sum(step.seconds for step in steps)
+            seconds, count = sum(step.seconds for step in steps), sum(step.calls for step in steps)
             rows.append(KernelRow(
                 kernel=kernel,
                 labels=tuple(step.label for step in steps),
-                calls=len(steps),
+                calls=count,
                 seconds=seconds,
                 share=_ratio(seconds, total),
                 facts=facts,
-                attainable_seconds=len(steps) * self.ceilings.attainable_seconds(facts.flops, facts.nbytes),
+                attainable_seconds=count * self.ceilings.attainable_seconds(facts.flops, facts.nbytes),
                 bound=self.ceilings.bound(facts.flops, facts.nbytes),
             ))  # fmt: skip
         return sorted(rows, key=lambda row: -row.seconds)

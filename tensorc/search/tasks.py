@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tensorc.ir.graph import Graph
@@ -47,16 +47,25 @@ class Task:
 
 def tasks_of(graph: Graph, context: TuningContext) -> list[Task]:
     """Of a graph of fused groups, in order of first use."""
-    return tasks_of_bodies((node.body for node in graph.nodes if node.body is not None), context)
+    return tasks_of_bodies(_bodies(graph, 1), context)
 
 
-def tasks_of_bodies(bodies: Iterable[Graph], context: TuningContext) -> list[Task]:
-    """Of fused groups' bodies, one for each call of a kernel."""
+def _bodies(graph: Graph, calls: int) -> Iterator[tuple[Graph, int]]:
+    for node in graph.nodes:
+        if node.body is not None:
+            yield node.body, calls
+        inside = calls if node.op != "loop" or node.attrs["conditional"] else calls * node.attrs["trips"]
+        for region in node.regions:
+            yield from _bodies(region, inside)
+
+
+def tasks_of_bodies(bodies: Iterable[tuple[Graph, int]], context: TuningContext) -> list[Task]:
+    """Of fused groups' bodies, each with the number of calls of its kernel."""
     tasks: dict[Key, Task] = {}
-    for body in bodies:
+    for body, calls in bodies:
         key = context.key(body)
         if key in tasks:
-            tasks[key].count += 1
+            tasks[key].count += calls
         elif (space := context.space(body)) is not None:
-            tasks[key] = Task(key, body, space, workload_label(body))
+            tasks[key] = Task(key, body, space, workload_label(body), calls)
     return list(tasks.values())

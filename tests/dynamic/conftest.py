@@ -32,8 +32,8 @@ class ByNumpy(Executable):
 class Staged:
     """`graphs` are those that a compiler would have got."""
 
-    def __init__(self, model: onnx.ModelProto):
-        opened = open_model(model)
+    def __init__(self, model: onnx.ModelProto, fallback: bool = False):
+        opened = open_model(model, fallback=fallback)
         self.names = [declared.name for declared in opened.inputs]
         self.graphs: list[Graph] = []
 

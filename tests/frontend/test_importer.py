@@ -198,12 +198,6 @@ def test_a_shape_computed_from_data_is_no_single_program() -> None:
         import_model(model)
 
 
-def test_training_mode_is_unsupported() -> None:
-    model = node_model("BatchNormalization", [(1, 2), (2,), (2,), (2,), (2,)], training_mode=1)
-    with pytest.raises(UnsupportedError, match=r"BatchNormalization .*training mode.*the_node"):
-        import_model(model)
-
-
 def test_an_input_of_an_unsupported_element_type() -> None:
     with pytest.raises(UnsupportedError, match="input 'x0': element type"):
         import_model(node_model("Identity", [(2,)], dtypes=[TensorProto.COMPLEX64]))

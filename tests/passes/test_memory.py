@@ -234,7 +234,7 @@ def test_a_wrong_place_is_found(crowded):
     found = 0
     for value in arena:
         for other in arena:
-            moved = MemoryPlan({**plan.places, value: plan.places[other]}, plan.constants, plan.arena_bytes, 0)
+            moved = replace(plan, places={**plan.places, value: plan.places[other]})
             if moved.places == plan.places:
                 continue
             found += 1

@@ -302,7 +302,7 @@ def test_printed_steps() -> None:
         "    scale(base[3], base[0] + 64, scratch, base[1], begin, end);\n"
         "}\n"
     ) in source
-    assert "    {step_1, 97, 0},\n    {step_2, 97, 0},\n    {step_3, 97, 1},\n" in source
+    assert "    {step_1, 0, 97, 0},\n    {step_2, 0, 97, 0},\n    {step_3, 0, 97, 1},\n" in source
     assert "const size_t tensorc_arena_bytes = 2048;" in source
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from tensorc.frontend.call import Call, axis_of, shape_of
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
+from tensorc.ir.types import is_float
 
 
 @operator("Gather")
@@ -39,7 +40,9 @@ def _trilu(call: Call) -> Value:
 @operator("OneHot")
 def _one_hot(call: Call) -> Value:
     indices, values = call.input(0), call.input(2)
-    depth = call.number(1)
+    depth = int(call.number(1))
+    if not is_float(indices.dtype):
+        indices = call.cast(indices, "int64")  # which has room for the depth
     rank = len(indices.shape)
     axis = axis_of(call.attr("axis", -1), rank + 1)
     wanted = call.constant(np.arange(depth).reshape(-1, *(1,) * (rank - axis)), indices.dtype)

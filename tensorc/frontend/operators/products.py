@@ -9,8 +9,11 @@ from tensorc.ir.graph import Value
 
 @operator("MatMul")
 def _matmul(call: Call) -> Value:
+    return matrix_product(call, call.input(0), call.input(1))
+
+
+def matrix_product(call: Call, a: Value, b: Value) -> Value:
     """A vector is a matrix of one row on the left and of one column on the right, and its axis goes again."""
-    a, b = call.input(0), call.input(1)
     if not a.shape or not b.shape:
         raise TypeError(f"cannot multiply {a.type} by {b.type}: a matrix product takes no scalars")
     left, right = len(a.shape) == 1, len(b.shape) == 1

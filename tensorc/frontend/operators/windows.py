@@ -83,7 +83,11 @@ def _same_pads(
 
 @operator("Conv")
 def _conv(call: Call) -> Value:
-    x, w, bias = call.input(0), call.input(1), call.optional(2)
+    return convolve(call, call.input(0), call.input(1), call.optional(2))
+
+
+def convolve(call: Call, x: Value, w: Value, bias: Value | None = None) -> Value:
+    """The convolution that the node's attributes describe, of `x` by the filters `w`, with a bias for each of them."""
     kernel = shape_of(w)[2:]
     if call.attr("kernel_shape", kernel) != kernel:
         raise ValueError(f"kernel_shape {list(call.attr('kernel_shape'))} is not that of the filter {w.type}")

@@ -18,7 +18,9 @@ from tensorc.errors import IRError
 from tensorc.ir.types import TensorType
 
 Attrs = Mapping[str, Any]
-TypeRule = Callable[[Sequence[TensorType], Attrs], Sequence[TensorType]]
+#: The types that a region takes and gives.
+Signature = tuple[Sequence[TensorType], Sequence[TensorType]]
+TypeRule = Callable[..., Sequence[TensorType]]
 Meaning = Callable[..., np.ndarray | tuple[np.ndarray, ...]]
 
 
@@ -43,7 +45,11 @@ REQUIRED: Final = _Required()
 
 @dataclass(frozen=True)
 class Op:
-    """One row. `numpy` gets the input arrays in order and the attributes by keyword."""
+    """One row. `infer` gets the input types and the attributes, `numpy` the input arrays and the attributes by keyword.
+
+    For an operator with `regions` those follow: `infer` gets their signatures, `numpy` the keywords `regions`, which
+    are functions from arrays to arrays, and `signatures`.
+    """
 
     name: str
     kind: Kind
@@ -52,6 +58,7 @@ class Op:
     numpy: Meaning
     attrs: Mapping[str, Any] = field(default_factory=dict)
     doc: str = ""
+    regions: int = 0
 
     def complete(self, given: Attrs) -> dict[str, Any]:
         """`given` with defaults filled in; raises on a missing or unknown attribute."""
@@ -73,9 +80,9 @@ class Op:
             legal = str(least) if most == least else f"{least} or more" if most is None else f"{least} to {most}"
             raise IRError(f"{self.name} takes {legal} inputs, not {count}")
 
-    def evaluate(self, inputs: Sequence[np.ndarray], attrs: Attrs) -> tuple[np.ndarray, ...]:
+    def evaluate(self, inputs: Sequence[np.ndarray], attrs: Attrs, **regions: Any) -> tuple[np.ndarray, ...]:
         with np.errstate(all="ignore"):  # infinities and nan are results like others
-            result = self.numpy(*inputs, **attrs)
+            result = self.numpy(*inputs, **attrs, **regions)
         return result if isinstance(result, tuple) else (np.asarray(result),)
 
 
@@ -89,10 +96,11 @@ def register(
     infer: TypeRule,
     numpy: Meaning,
     doc: str = "",
+    regions: int = 0,
     **attrs: Any,
 ) -> None:
     """Add a row. `arity` is a number, or (least, most) with None for no limit."""
     if name in OPS:
         raise IRError(f"op {name!r} is in the table already")
     bounds = (arity, arity) if isinstance(arity, int) else arity
-    OPS[name] = Op(name, kind, bounds, infer, numpy, attrs, doc)
+    OPS[name] = Op(name, kind, bounds, infer, numpy, attrs, doc, regions)

@@ -21,8 +21,8 @@ from tensorc.frontend.operators import control, host, random, recurrent, sequenc
 from tensorc.frontend.registry import find_rule, ruled_operators
 from tensorc.ir import evaluate, parse_graph
 
-#: ONNX Runtime's transforms are inaccurate, and wrong for odd lengths; it counts indices in the shape that is asked for,
-#: not as ONNX's own tests do. The reference evaluator says what is right.
+#: ONNX Runtime's transforms are inaccurate, and wrong for odd lengths; it counts indices in the shape that is asked
+#: for, not as ONNX's own tests do. The reference evaluator says what is right.
 _ORT_DIFFERS = frozenset({"DFT", "MaxUnpool"})
 _ORT_REFUSES = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
 

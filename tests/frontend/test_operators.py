@@ -432,6 +432,7 @@ RESIZING = [
     _resize(19, _ROW, (1.3, 0.7), axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
     _resize(13, _random(2, 3, 4, 5, 6), (1, 1, 2, 0.5, 1.5), mode="linear"),
     _resize(13, _ROW, (1, 1, 1, 1), mode="linear"),
+    _resize(13, _ROW, sizes=(1, 1, 1, 1), mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
     _resize(13, (_ROW * 50).astype(np.uint8), (1, 1, 2, 3)),
     _resize(13, _ROW.astype(np.float16), sizes=(1, 1, 7, 9), mode="linear"),
     case("CenterCropPad", 18, IMAGE, ints(3, 2, 9, 9), constants=(1,)),

@@ -392,6 +392,8 @@ def test_pools(kernels):
                 check(f"max_pool(x, {written(window)})", x=x)
                 for count_include_pad in (0, 1):
                     check(f"avg_pool(x, {written(window)}, count_include_pad={count_include_pad})", x=x)
+        outside = attrs(kernel=(2, 2), strides=(2, 1), pads=(1, 1, 1, 1), dilations=(2, 1))
+        check(f"avg_pool(x, {written(outside)})", x="f32[1,2,1,4]")
         check(f"relu(add(max_pool(x, {written(WINDOWS[1])}), y))", x="f32[2,3,9,8]", y="f32[3,1,1]")
         check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -np.inf}, x="f32[1,1,9,8]")
 

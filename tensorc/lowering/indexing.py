@@ -452,7 +452,8 @@ def _unary(e: Elements, node: Node, index: Index) -> Expr:
 
 @rule(*_INTRINSICS)
 def _intrinsic(e: Elements, node: Node, index: Index) -> Expr:
-    return tir.intrinsic(_INTRINSICS[node.op], e.at(node.inputs[0], index))
+    # Through a slot: TVM takes a vector of nearbyint apart into lanes, and loses what an index in it is bound to.
+    return tir.intrinsic(_INTRINSICS[node.op], e.builder.keep(e.at(node.inputs[0], index)))
 
 
 @rule("not")

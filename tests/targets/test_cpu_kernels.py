@@ -392,6 +392,8 @@ def test_pools(kernels):
                 check(f"max_pool(x, {written(window)})", x=x)
                 for count_include_pad in (0, 1):
                     check(f"avg_pool(x, {written(window)}, count_include_pad={count_include_pad})", x=x)
+        outside = attrs(kernel=(2, 2), strides=(2, 1), pads=(1, 1, 1, 1), dilations=(2, 1))
+        check(f"avg_pool(x, {written(outside)})", x="f32[1,2,1,4]")
         check(f"relu(add(max_pool(x, {written(WINDOWS[1])}), y))", x="f32[2,3,9,8]", y="f32[3,1,1]")
         check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -np.inf}, x="f32[1,1,9,8]")
 
@@ -401,6 +403,24 @@ def test_pools_of_integers(host):
         for type in ("i8", "u8", "i32", "i64"):
             check(f"max_pool(x, {written(WINDOWS[1])})", x=f"{type}[1,2,9,8]")
         check(f"max_pool(x, {written(WINDOWS[1])})", {"x": -128}, x="i8[1,1,9,8]")
+
+
+def test_functions_of_gathered_elements(host):
+    with host.batch() as check:
+        for op in ("abs", "ceil", "floor", "round", "sqrt"):
+            check(f"{op}(gather(x, i, axis=1))", {"x": np.arange(15).reshape(3, 5) * 0.7, "i": np.arange(70) % 5},
+                  x="f32[3,5]", i="i64[70]")  # fmt: skip
+
+
+def test_determinants(kernels):
+    first_pivot_zero = np.array([[0, 2, 1], [3, 0, 0], [1, 1, 5]])
+    with kernels.batch() as check:
+        for shape in ("1,1", "2,2", "3,5,5", "2,3,17,17"):
+            check("det(x)", x=f"f32[{shape}]")
+        check("det(x)", x="f64[6,6]", tolerance=1e-13)
+        check("det(x)", {"x": first_pivot_zero}, x="f32[3,3]")
+        check("det(x)", {"x": 0}, x="f32[3,3]")
+        check("relu(add(det(x), y))", x="f32[4,3,3]", y="f32[4]")
 
 
 # Products -------------------------------------------------------------------------------------------------

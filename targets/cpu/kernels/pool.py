@@ -129,4 +129,5 @@ def _inside(bind: Callable[[Expr], Expr], start: Expr, extent: int, taps: int, d
 
 
 def _reciprocal(bind: Callable[[Expr], Expr], count: Expr, dtype: str) -> Expr:
-    return bind(const(1, dtype) / tir.cast(count, dtype))
+    """One by `count`, which is none where a window lies in nothing but padding: its sum is zero."""
+    return bind(const(1, dtype) / tir.cast(tir.maximum(count, 1), dtype))

@@ -200,7 +200,7 @@ def _places(row: _Row, method: _Method, dtype: type[np.floating] = np.float64) -
     elif mode == "tf_crop_and_resize":
         places = number * dtype((row.end - row.start) * last) / dtype(length - 1) + dtype(row.start * last)
     elif mode == "pytorch_half_pixel" and length == 1:
-        places = np.full_like(number, -0.5)
+        places = np.zeros_like(number)
     elif mode in ("half_pixel", "pytorch_half_pixel"):
         places = halves
     elif mode == "half_pixel_symmetric":  # the middle of the row is the middle of the result

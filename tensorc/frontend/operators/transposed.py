@@ -11,7 +11,8 @@ from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.operators.windows import window_attributes
 from tensorc.frontend.registry import operator
 from tensorc.frontend.rows import sum_along
-from tensorc.ir.graph import Value
+from tensorc.ir.graph import Constant, Value
+from tensorc.ir.types import TensorType
 
 
 @operator("ConvTranspose")
@@ -163,3 +164,36 @@ def _folded(call: Call, x: Value, axis: int, meetings: list[list[int]]) -> Value
     last = tuple(int(i == axis) for i in range(len(x.shape)))
     filled = call("pad", x, before=(0,) * len(x.shape), after=last, mode="constant", value=0)
     return sum_along(call, filled, axis, index)
+
+
+@operator("MaxUnpool")
+def _max_unpool(call: Call) -> Value:
+    """Elements are put where the indices say; the rest is zeros. Indices count in the shape that the window gives, to
+    which a greater shape that is asked for adds zeros."""
+    x, indices = call.input(0), call.input(1)
+    batch, channels, *extents = shape_of(x)
+    kernel = call.required("kernel_shape")
+    strides, _ = window_attributes(call, kernel)
+    count = len(kernel)
+    pads = call.attr("pads", (0,) * 2 * count)
+    if count != len(extents) or len(pads) != 2 * count or shape_of(indices) != shape_of(x):
+        raise ValueError(
+            f"a kernel {list(kernel)} padded by {list(pads)} and indices {indices.type} do not fit {x.type}"
+        )
+    out = [
+        (extents[i] - 1) * strides[i] + kernel[i] - pads[i] - pads[count + i] for i in range(count)
+    ]  # fmt: skip
+    shape = (batch, channels, *out)
+    if min(out) < 0:
+        raise ValueError(f"the pads {list(pads)} leave nothing of {shape}")
+    nothing = call.constant(Constant.full(TensorType(x.dtype, (1, math.prod(shape), 1)), 0))
+    elements = x.type.size
+    result = call("scatter", nothing, call.reshape(indices, (1, elements)), call.reshape(x, (1, elements, 1)))
+    result = call.reshape(result, shape)
+    if call.optional(2) is None:
+        return result
+    wanted = call.ints(2)
+    if len(wanted) != len(shape):
+        raise ValueError(f"the shape {list(wanted)} does not fit {x.type}")
+    after = tuple(size - extent for size, extent in zip(wanted, shape, strict=True))
+    return call("pad", result, before=(0,) * len(shape), after=after, mode="constant", value=0)

@@ -136,7 +136,7 @@ def avg_pool_numpy(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int],
         functools.reduce(np.add, (part.astype(np.float64) for _, part in _windows(t, kernel, strides, dilations, out)))
         for t in (data, counted)
     )
-    return np.asarray((total / count).astype(x.dtype))
+    return np.asarray((total / np.maximum(count, 1)).astype(x.dtype))  # of nothing but padding: zero
 
 
 def _matmul(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:

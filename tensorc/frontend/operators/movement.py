@@ -117,6 +117,19 @@ def _split(call: Call) -> list[Value]:
     return [cut(call, x, axis, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
 
+def _picked(start: int, end: int, step: int, extent: int) -> range:
+    """The elements of an axis that a slice takes. Going back it starts at the first element at least, where Python
+    would start before it and take none."""
+    if step == 0:
+        raise ValueError("a slice takes steps of 0")
+    start, end = (place + extent if place < 0 else place for place in (start, end))
+    if step > 0:
+        return range(min(max(start, 0), extent), min(max(end, 0), extent), step)
+    if extent == 0:
+        return range(0)
+    return range(min(max(start, 0), extent - 1), min(max(end, -1), extent - 1), step)
+
+
 @operator("Slice")
 def _slice(call: Call) -> Value:
     x = call.input(0)
@@ -134,7 +147,7 @@ def _slice(call: Call) -> Value:
     whole = [(0, dim, 1) for dim in shape]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         index = axis_of(axis, len(shape))
-        picked = range(*slice(start, end, step).indices(shape[index]))  # numpy and ONNX clamp alike
+        picked = _picked(start, end, step, shape[index])
         whole[index] = (picked.start if len(picked) else 0, len(picked), step)
     first, sizes, strides = zip(*whole, strict=True) if whole else ((), (), ())
     return call("slice", x, starts=first, sizes=sizes, steps=strides)

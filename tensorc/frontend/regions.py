@@ -60,9 +60,6 @@ class RegionBuilder:
         """`number` as a scalar of `value`'s element type."""
         return self.constant(number, value.dtype)
 
-    def zeros(self, type: TensorType) -> Value:
-        return self._own(self._emitter.constant(Constant.full(type, 0)))
-
     def slice(self, value: Value, axis: int, start: int, size: int) -> Value:
         """`size` elements of an axis from `start` on."""
         shape = static_shape(value.shape)

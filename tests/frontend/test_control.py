@@ -175,6 +175,7 @@ def test_a_computed_number_of_trips_without_an_end_of_its_own() -> None:
         (WHILE.replace("(c2, s2)", "(c2, s2, s2)").replace("(y)", "(y, z)").replace("y = L", "y, z = L"),
          "its input 0 is computed from data"),
         (LOOP.replace("main (", "main (int64 n, ").replace("int64 n = {4}, ", ""), "input 0 is computed from data"),
+        (LOOP.replace("main (", "main (bool yes, ").replace(", bool yes = {1}", ""), "input 1 is computed from data"),
         (LOOP.replace("Loop(n", "Loop("), "it makes more than 10 iterations"),
     ],
 )  # fmt: skip

@@ -132,6 +132,15 @@ def test_outputs_that_nobody_wants_are_not_computed(outputs: tuple[int, ...]) ->
     assert len(loop.attrs["stacked"]) == (0 in outputs)
 
 
+def test_lengths_that_are_all_of_it_cost_nothing() -> None:
+    case = Layer("GRU", "B lengths", lengths=(TRIPS,) * BATCH)
+    model = case.model()
+    model.graph.initializer.append(onnx.numpy_helper.from_array(case.inputs()["lengths"], "lengths"))
+    del model.graph.input[[info.name for info in model.graph.input].index("lengths")]
+    (loop,) = [node for node in import_model(model).graph.nodes if node.op == "loop"]
+    assert "where" not in [node.op for node in loop.regions[0].nodes]
+
+
 def test_the_inputs_of_all_steps_are_multiplied_at_once() -> None:
     graph = import_model(layer("LSTM").model()).graph
     (product,) = [node for node in graph.nodes if node.op == "matmul"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tensorc.ir import Graph, clone, evaluate, parse_graph, print_graph
+from tensorc.ir.graph import nested
 from tensorc.ir.types import numpy_dtype
 from tensorc.pipeline import Pass, run_passes
 
@@ -18,8 +19,9 @@ def renamed(graph: Graph) -> str:
     """The text of `graph` with names that depend on its structure only."""
     copy = clone(graph)
     copy.name = "main"
-    for index, value in enumerate([*copy.values(), *copy.constants()]):
-        value.name = f"v{index}"
+    for part in nested(copy):
+        for index, value in enumerate([*part.values(), *part.constants()]):
+            value.name = f"v{index}"
     return print_graph(copy)
 
 

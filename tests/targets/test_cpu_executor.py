@@ -22,7 +22,19 @@ import pytest
 
 from targets.cpu.executable import CpuExecutable
 from targets.cpu.link import find_compiler, link, print_steps
-from targets.cpu.program import ARENA, FIRST_INPUT, SCRATCH, Argument, CpuProgram, Step
+from targets.cpu.program import (
+    ARENA,
+    FIRST_INPUT,
+    SCRATCH,
+    Argument,
+    Branch,
+    Carried,
+    CpuProgram,
+    Loop,
+    Repeat,
+    Slice,
+    Step,
+)
 from tensorc.errors import UserError
 from tensorc.ir.types import TensorType
 from tensorc.runtime.artifact import write_artifact
@@ -34,6 +46,7 @@ N = 97
 KERNELS = """
 #include <math.h>
 #include <stdint.h>
+#include <unistd.h>
 
 void clear(int32_t *hits, int32_t begin, int32_t end) {
     for (int i = 0; i < 2000; i++) hits[i] = 0;
@@ -52,6 +65,14 @@ void scale(const int64_t *x, const int64_t *weight, volatile int64_t *scratch, i
 }
 void reversed(const int64_t *x, int64_t *y, int32_t begin, int32_t end) {
     for (int i = begin; i < end; i++) y[i] = x[96 - i] + (int64_t)fabs(ceil(0.5));
+}
+void nap(int64_t *y, int32_t begin, int32_t end) {
+    usleep(2000);
+    *y += 1;
+}
+/* y = x + 1, from task to task. */
+void follow(const int64_t *x, int64_t *y, int32_t begin, int32_t end) {
+    for (int i = begin; i < end; i++) y[i] = x[i] + 1;
 }
 void other(int64_t *y, int32_t begin, int32_t end) {
     for (int i = begin; i < end; i++) y[i] = 42;
@@ -83,6 +104,45 @@ PROGRAM = CpuProgram(
     constants=1,
 )  # fmt: skip
 OTHER = CpuProgram((Step("other", (Argument(FIRST_INPUT),), N, "42"),), (), (VECTOR,), 0, 0)
+TRIPS = 101
+#: The first pointer of loops, behind one input and three outputs.
+P = FIRST_INPUT + 4
+#: The rows of the input plus TRIPS, carried through steps that threads share; hits of all tasks, once a trip; the rows
+#: of the input, last one first.
+LOOPED = CpuProgram(
+    steps=(
+        Step("clear", (Argument(HIT),), 1, "hits"),
+        Loop(
+            "rows", TRIPS, 5, Argument(ARENA), None,
+            (Carried(P, P + 1, Argument(FIRST_INPUT), (Argument(Y), Argument(ARENA, 64)), Argument(Y), 8 * N),),
+            (Slice(P + 2, Argument(Y + 2, 8 * (TRIPS - 1)), -8),),
+        ),
+        Step("follow", (Argument(P), Argument(P + 1)), N, "the next"),
+        Step("count", (Argument(HIT),), 1001, "count"),
+        Step("follow", (Argument(ARENA), Argument(P + 2)), 1, "the number of the trip, plus 1"),
+        Repeat("rows", 1),
+    ),
+    inputs=(VECTOR,),
+    outputs=(VECTOR, HITS, TensorType("int64", (TRIPS,))),
+    arena_bytes=2048,
+    scratch_bytes=0,
+    pointers=3,
+)  # fmt: skip
+#: Six naps, but five where the second element of the input is 0.
+NAPS = CpuProgram(
+    steps=(
+        Step("clear", (Argument(Y),), 1, "naps"),
+        Branch("if", 3, Argument(FIRST_INPUT, 8)),
+        Step("nap", (Argument(Y),), 1, "one"),
+        Loop("five", 5, 5, Argument(ARENA), None, (), ()),
+        Step("nap", (Argument(Y),), 1, "another"),
+        Repeat("five", 3),
+    ),
+    inputs=(VECTOR,),
+    outputs=(HITS,),
+    arena_bytes=64,
+    scratch_bytes=0,
+)
 
 WEIGHT = np.arange(N) % 7 - 3
 WEIGHTS_BYTES = memoryview(bytes(64) + WEIGHT.astype(np.int64).tobytes())
@@ -102,7 +162,13 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def codes(kernels: Path) -> dict[str, bytes]:
-    programs = {"main": PROGRAM, "other": OTHER, "greedy": replace(OTHER, arena_bytes=1 << 62)}
+    programs = {
+        "main": PROGRAM,
+        "other": OTHER,
+        "greedy": replace(OTHER, arena_bytes=1 << 62),
+        "looped": LOOPED,
+        "naps": NAPS,
+    }
     out = kernels.with_name("model.so")
     codes = {}
     for name, program in programs.items():
@@ -139,6 +205,29 @@ def test_every_task_is_done_once(opened: Opener, threads: int) -> None:
     assert executable.threads == threads
     for run in range(300):
         check(X + run, executable.run([X + run]))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_task_of_a_loop_is_done_once_a_trip(opened: Opener, threads: int) -> None:
+    executable = opened(threads, LOOPED, "looped")
+    for run in range(20):
+        last, hits, numbers = executable.run([X + run])
+        assert np.array_equal(last, X + run + TRIPS)
+        assert (hits[:1001] == TRIPS).all()
+        assert (hits[1001:] == 0).all()
+        assert np.array_equal(numbers, np.arange(TRIPS)[::-1] + 1)
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+def test_seconds_are_summed_over_trips(opened: Opener, taken: int) -> None:
+    executable = opened(1, NAPS, "naps")
+    x = np.zeros(N, np.int64)
+    x[1] = taken
+    for _ in range(2):
+        (naps,), seconds = executable.run_timed([x])
+        assert naps[0] == 5 + taken
+        assert seconds[4] >= 5 * 0.002
+        assert (seconds[2] >= 0.002) == bool(taken), "a step that is passed over takes no time"
 
 
 def test_runs_at_once_are_exact(opened: Opener) -> None:

@@ -58,6 +58,8 @@ def _loop(call: Call) -> Sequence[Value]:
     ends = body.graph.outputs[0] is not body.graph.inputs[1] and scalar_of(body.graph.outputs[0]) is not True
     stacked = len(body.types) - 1 - len(types)
     known = scalar_of(condition)
+    if known is None and stacked and not ends:
+        known = bool(call.number(1))
     if known is False or (known and not ends and (trips.constant is not None or stacked)):
         count = _trips(call, trips) if known else 0
         if count == ENDLESS:

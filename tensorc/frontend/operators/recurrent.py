@@ -200,18 +200,15 @@ def _layer(call: Call, gates: int, activations: Sequence[str], cell: Cell, state
             product = call("add", product, direction.input_bias)
         scanned = call.reshape(product, (trips, batch, gates * hidden))
         results.append(_direction_loop(call, direction, scanned, cell, hidden))
-    parts = [_joined(call, [call.reshape(r[i], (1, batch, hidden)) for r in results], 0) for i in range(states)]
+    last = [[call.reshape(result[i], (1, batch, hidden)) for result in results] for i in range(states)]
+    parts = [call("concat", *values, axis=0) for values in last]
     if turned:
         parts = [call("transpose", part, perm=(1, 0, 2)) for part in parts]
     if not call.wanted(0):
         return [parts[0], *parts]
     stacks = [call.reshape(result[states], (trips, 1, batch, hidden)) for result in results]
-    y = _joined(call, stacks, 1)
+    y = call("concat", *stacks, axis=1)
     return [call("transpose", y, perm=(2, 0, 1, 3)) if turned else y, *parts]
-
-
-def _joined(call: Call, values: Sequence[Value], axis: int) -> Value:
-    return call("concat", *values, axis=axis)
 
 
 def _directions(call: Call, width: int, state: tuple[int, int], activations: Sequence[str], states: int,
@@ -259,7 +256,7 @@ def _direction_loop(call: Call, direction: _Direction, gates: Value, cell: Cell,
     new = cell(_Step(body, direction, body.inputs[-1], hidden), state)
     given = new[0]
     lengths = call.optional(4)
-    if lengths is not None:
+    if lengths is not None and not (lengths.constant and (lengths.constant.numpy() >= trips).all()):
         # Both ways: a sequence begins where the time comes to lie inside it, or ends where it no longer does.
         time = body.inputs[0]
         if direction.backward:

@@ -195,7 +195,7 @@ class Graph:
 
     def end(self, op: str, inputs: Sequence[Value | None], results: Sequence[tuple[str, int]], loose: bool = False,
             **attributes: Any) -> None:  # fmt: skip
-        """Add a node whose results, of these types and numbers of axes, have shapes that are not known before it runs."""
+        """Add a node whose results, of these types and numbers of axes, have shapes that only its run settles."""
         names = [value.name if value is not None else "" for value in inputs]
         first = sum(len(node.output) for node in self.nodes)
         made = [f"y{first + i}" for i in range(len(results))]

@@ -1,4 +1,4 @@
-"""Differential fuzzing: graphs are valid, comparing tells right from wrong, shrinking keeps the fault; some graphs run."""
+"""Differential fuzzing: graphs are valid, comparing tells right from wrong, shrinking keeps the fault, graphs run."""
 
 from __future__ import annotations
 

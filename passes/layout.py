@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from passes.rules.shuffle import sink_below_depthwise, sink_below_elementwise
+from passes.rules.windows import conv_1d, conv_by_computed, conv_nd, pool_over_two_axes
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import blocks_of, pack_conv_weight, pack_matmul_weight
@@ -57,9 +58,9 @@ class _Blocking:
         }
         rules |= {op: [self._sink_reduction] for op in OPS if op.startswith("reduce_")}
         return rules | {
-            "conv": [_conv_1d, sink_below_depthwise, self._conv],
-            "max_pool": [self._sink_pool],
-            "avg_pool": [self._sink_pool],
+            "conv": [conv_by_computed, conv_1d, conv_nd, sink_below_depthwise, self._conv],
+            "max_pool": [pool_over_two_axes, self._sink_pool],
+            "avg_pool": [pool_over_two_axes, self._sink_pool],
             "concat": [self._sink_concat],
             "block": [_cancel, _reshape_block],
             "unblock": [_reshape_unblock],
@@ -240,24 +241,6 @@ def _merge_groups(w: np.ndarray, groups: int, merged: int) -> np.ndarray:
     for part in range(merged):
         wide[:, part, :, part] = parts[:, part]
     return wide.reshape(out, merged * inputs, *kernel)
-
-
-def _conv_1d(node: Node, build: Builder) -> Value | None:
-    """A convolution over one axis is one over two, the first of extent 1."""
-    x, w = node.inputs
-    if len(x.shape) != 3:
-        return None
-    image = build("reshape", x, shape=(*x.shape[:2], 1, x.shape[2]))
-    filters = build("reshape", w, shape=(*w.shape[:2], 1, w.shape[2]))
-    if w.constant is not None:
-        flat = static_shape(filters.shape)
-        filters = build.constant(w.constant.derive(filters.type, lambda data: data.reshape(flat)), name=w.name)
-    before, after = node.attrs["pads"]
-    result = build(
-        "conv", image, filters, strides=(1, *node.attrs["strides"]), pads=(0, before, 0, after),
-        dilations=(1, *node.attrs["dilations"]), groups=node.attrs["groups"],
-    )  # fmt: skip
-    return build("reshape", result, shape=node.output.shape)
 
 
 def _cancel(node: Node, _: Builder) -> Value | None:

@@ -44,8 +44,10 @@ def drop_neutral_operand(node: Node, _: Builder) -> Value | None:
 
 
 def multiply_by_reciprocal(node: Node, build: Builder) -> Value | None:
-    """x / c -> x * (1/c)."""
+    """x / c -> x * (1/c). Not where the quotient is rounded to a whole number, which a last place decides on."""
     x, divisor = node.inputs
+    if any(user.op == "round" for user in node.output.users):
+        return None
     inverse = reciprocal(divisor.constant) if divisor.constant is not None else None
     if inverse is None or x.constant is not None:
         return None

@@ -30,13 +30,15 @@ class Scores:
 
 
 def recognize_attention(node: Node, build: Builder) -> Value | None:
-    softmax = producer(node.inputs[0], "softmax")
+    weights, guard = _unguarded(node.inputs[0], build)
+    softmax = producer(_before_cast(weights, build), "softmax")
     rank = node.output.type.rank
     if softmax is None or rank not in (3, 4) or not is_float(node.output.dtype):
         return None
     if softmax.attrs["axis"] != rank - 1 or not private(softmax.output, build.graph):
         return None
-    scores = _scores(softmax.inputs[0], build)
+    exponents = _before_cast(softmax.inputs[0], build)
+    scores = _scores(exponents, build) if exponents.dtype == node.output.dtype else None
     if scores is None:
         return None
     values = _rows(node.inputs[1], not node.attrs["transpose_b"], build)
@@ -50,7 +52,35 @@ def recognize_attention(node: Node, build: Builder) -> Value | None:
     while len(masks) > 1:
         masks = [build("add", masks[0], masks[1]), *masks[2:]]
     result = build("attention", query, key, value, *masks, scale=scores.scale)
+    if guard is not None:
+        result = build("where", _by_query(guard[0], rank, build), guard[1], result)
     return view(build, transpose(build, result, _SWAP_HEADS), node.output.shape)
+
+
+def _unguarded(value: Value, build: Builder) -> tuple[Value, tuple[Value, Value] | None]:
+    """The weights without where(rows, 0, weights), and (rows, 0): rows of which nothing is left weigh nothing."""
+    node = producer(value, "where")
+    if node is None or not private(value, build.graph):
+        return value, None
+    rows, zero, weights = node.inputs
+    is_whole_rows = rows.shape[-1:] in ((), (1,)) and weights.type == value.type
+    return (weights, (rows, zero)) if is_whole_rows and scalar(zero) == 0 else (value, None)
+
+
+def _before_cast(value: Value, build: Builder) -> Value:
+    """Softmax of 16-bit floats may be taken in float32, as the operator does everything."""
+    node = producer(value, "cast")
+    if node is None or not private(value, build.graph):
+        return value
+    wide, narrow = sorted((value.dtype, node.inputs[0].dtype), key=lambda dtype: dtype != "float32")
+    return node.inputs[0] if wide == "float32" and narrow in ("float16", "bfloat16") else value
+
+
+def _by_query(rows: Value, rank: int, build: Builder) -> Value:
+    """What is said of rows of scores, [...,L,1], of the rows of the operator's result: [B,L,H,1]."""
+    shape = ((1,) * rank + rows.shape)[-rank:]
+    whole = shape if rank == 4 else (shape[0], 1, *shape[1:])
+    return transpose(build, view(build, rows, whole), _SWAP_HEADS)
 
 
 def _scores(value: Value, build: Builder) -> Scores | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cost_models
 from targets.cpu import machine as machines
 from targets.cpu.executable import CpuExecutable
-from tensorc.ir import OPS, Graph, Kind
+from tensorc.ir import OPS, Graph, Kind, Node
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
 from tensorc.search.choice import Choice
@@ -38,13 +38,17 @@ class CpuTarget(Target):
         from passes.fold import FoldConstants
         from passes.fusion import FuseGroups
         from passes.layout import BlockLayout, PackMatmulWeights
+        from passes.legalize import Legalize
         from passes.memory import InsertCopies
         from passes.simplify import Simplify
+        from passes.spell_out import SpellOut
 
         vector_bits = machines.find(self.part).vector_bits
         block = vector_bits // 32
         return [
             *canonical_passes(),
+            Legalize(),
+            SpellOut(_lacks_kernel),
             BlockLayout(block),
             PackMatmulWeights(block),
             Simplify(),
@@ -76,6 +80,14 @@ class CpuTarget(Target):
         return rows + [
             (f"cpu:{name}", f"{machine.vector_bits}-bit vectors") for name, machine in machines.NAMED.items()
         ]
+
+
+def _lacks_kernel(node: Node) -> bool:
+    """Composite operators have kernels in float32, along the last axes."""
+    if node.output.dtype == "float64":
+        return True
+    behind = node.output.shape[node.attrs["axis"] + 1 :] if node.op in ("softmax", "log_softmax") else ()
+    return any(extent != 1 for extent in behind)
 
 
 def _choose_kernels(vector_bits: int) -> Choose | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorc.errors import IRError
 from tensorc.frontend.limits import MOST_REPEATED, check_computed, check_type
+from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.table import Attrs
@@ -50,7 +51,9 @@ class Emitter:
         check_type(type, "its result")
         if _changes_nothing(op, inputs, complete, type):
             return inputs[0]
-        constants = [value.constant for value in inputs if value.constant is not None]
+        if type.size == 0:
+            return self.constant(_nothing(type))
+        constants = [constant for constant in map(_known, inputs) if constant is not None]
         if len(constants) == len(inputs):
             folded = _fold(op, constants, complete, type)
             if folded is not None:
@@ -73,6 +76,15 @@ class Emitter:
         if constant.splat is not None:  # made here, not read from the model, and as large as somebody wishes
             check_computed(constant.type, MOST_REPEATED)
         return self.graph.add_constant(constant, self.name)
+
+
+def _nothing(type: TensorType) -> Constant:
+    return Constant.of(np.empty(static_shape(type.shape), numpy_dtype(type.dtype)))
+
+
+def _known(value: Value) -> Constant | None:
+    """Without any element a value is as good as constant: no kernel ever sees one."""
+    return _nothing(value.type) if value.constant is None and value.type.size == 0 else value.constant
 
 
 def _changes_nothing(op: str, inputs: Sequence[Value], attrs: Attrs, type: TensorType) -> bool:
@@ -99,7 +111,7 @@ def _fold(op: str, constants: Sequence[Constant], attrs: Attrs, type: TensorType
             return Constant.full(type, scalars[0])
         if row.kind is Kind.ELEMENTWISE and op != "batch_norm":  # whose parameters belong to an axis
             return Constant.full(type, row.evaluate(scalars, attrs)[0])
-    if type.size <= FOLD_ELEMENTS:
+    if type.size <= FOLD_ELEMENTS or any(constant.type.size == 0 for constant in constants):
         return Constant.of(row.evaluate([constant.numpy() for constant in constants], attrs)[0])
     if op in _DEFERRED:
         (constant,) = constants

@@ -8,9 +8,8 @@ import onnx
 from onnx import helper
 
 from tensorc.errors import UnsupportedError
-from tensorc.frontend.reader import LoadedModel
+from tensorc.frontend.reader import LoadedModel, element_code
 from tensorc.frontend.scope import Absent, Datum, OnHost, SequenceDatum
-from tensorc.ir.types import numpy_dtype
 
 #: The operator of `tensorc.dynamic.host` that does it.
 ONNX_RUNTIME = "onnx_runtime"
@@ -45,9 +44,6 @@ def _type(datum: Datum) -> onnx.TypeProto:
     if isinstance(datum, Absent):
         raise UnsupportedError("an optional that holds nothing cannot be given to ONNX Runtime")
     if isinstance(datum, SequenceDatum):
-        return helper.make_sequence_type_proto(helper.make_tensor_type_proto(_code(datum.dtype or "float32"), None))
-    return helper.make_tensor_type_proto(_code(datum.dtype), None)
-
-
-def _code(dtype: str) -> int:
-    return onnx.TensorProto.STRING if dtype == "string" else helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
+        tensor = helper.make_tensor_type_proto(element_code(datum.dtype or "float32"), None)
+        return helper.make_sequence_type_proto(tensor)
+    return helper.make_tensor_type_proto(element_code(datum.dtype), None)

@@ -20,6 +20,7 @@ from tensorc.dynamic.stage import HostCall, Stage
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call, NeedsValueError
 from tensorc.frontend.fallback import ONNX_RUNTIME, on_onnx_runtime
+from tensorc.frontend.functions import is_function
 from tensorc.frontend.inline import subgraphs
 from tensorc.frontend.operators import find_rule
 from tensorc.frontend.reader import LoadedModel, Source, read_model
@@ -211,8 +212,7 @@ class _Importer(Translator):
         if not self.state.given.isdisjoint(work.node.output):
             return Instead(())
         if not self.waiting.isdisjoint(work.reads()):
-            if find_rule(work.node) is None and not self.has_place(work.node):
-                self.unsupported.note(work.node, why_unknown(work.node))
+            self.foresee(work.node, work.opset)
             self.wait(work)
             return Instead(())
         return super().translate(work)
@@ -224,9 +224,7 @@ class _Importer(Translator):
         try:
             if _is_control(work.node):
                 return self.control(work, rule, call)
-            if rule is None:
-                raise UnsupportedError(why_unknown(work.node))
-            return rule(call)
+            return self.by_rule(work, rule, call)
         except NeedsValueError as need:
             name = work.node.input[need.index]
             value = call.input(need.index)
@@ -256,10 +254,14 @@ class _Importer(Translator):
         self.found.reasons.append(f"{_operator(work.node)} (done {where}; such as {label_of(work.node)!r})")
         self.waiting.update(name for name in work.node.output if name)
 
+    def foresee(self, node: onnx.NodeProto, opset: int) -> None:
+        """Say now what is unsupported in a later stage, lest it be found out when the model runs."""
+        if find_rule(node) is None and not is_function(node, opset) and not self.staged.fallback:
+            self.unsupported.note(node, why_unknown(node))
+
     def wait(self, work: Work) -> None:
-        for inner in () if self.staged.fallback else _inside(work.node):  # now, lest it be found out at run time
-            if find_rule(inner) is None:
-                self.unsupported.note(inner, why_unknown(inner))
+        for inner in _inside(work.node):
+            self.foresee(inner, work.opset)
         self.pending.append(work)
         self.waiting.update(name for name in work.node.output if name)
 

@@ -23,7 +23,7 @@ from tensorc.frontend.limits import check_type
 from tensorc.frontend.wire import Extent, WireError, cut_weights
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant
-from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, numpy_dtype
+from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, bits_of, numpy_dtype
 
 #: The bytes that protobuf takes for a message.
 _MOST_MESSAGE = 2**31 - 1
@@ -90,8 +90,9 @@ class LoadedModel:
             raise UnsupportedError(f"{self.name}: tensor {tensor.name!r}: {error}") from error
 
     def _check_length(self, tensor: onnx.TensorProto, type: TensorType, length: int) -> None:
-        if length != type.nbytes:
-            raise self._error(tensor, f"holds {length} bytes, its type {type} needs {type.nbytes}")
+        needed = _packed_bytes(type)
+        if length != needed:
+            raise self._error(tensor, f"holds {length} bytes, its type {type} needs {needed}")
 
     def _external(self, tensor: onnx.TensorProto, type: TensorType) -> Callable[[], np.ndarray]:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -102,7 +103,7 @@ class LoadedModel:
             raise self._error(tensor, f"is in the external file {location!r}: give the model by its path")
         try:
             offset = int(entries.get("offset", 0))
-            length = int(entries.get("length", type.nbytes))
+            length = int(entries.get("length", _packed_bytes(type)))
         except ValueError as error:
             raise self._error(tensor, f"has no number as offset or length in {location!r}") from error
         self._check_length(tensor, type, length)
@@ -182,6 +183,12 @@ def element_type(code: int) -> str:
     return name
 
 
+def element_code(dtype: str) -> int:
+    """ONNX's number of an element type."""
+    text = dtype == "string"
+    return onnx.TensorProto.STRING if text else onnx.helper.np_dtype_to_tensor_dtype(numpy_dtype(dtype))
+
+
 def read_model(source: Source) -> LoadedModel:
     """Parse a model without its weights' data. UserError when it is none, or its file cannot be read."""
     if isinstance(source, onnx.ModelProto):
@@ -255,7 +262,23 @@ def _map(path: Path, offset: int, length: int) -> np.ndarray:
     return np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=(length,))
 
 
+def _packed_bytes(type: TensorType) -> int:
+    """Bytes of a tensor in a model: ONNX packs elements of less than 8 bits."""
+    return -(-type.size * bits_of(type.dtype) // 8)
+
+
+def _unpacked(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """`count` numbers of so many bits, the first in the lowest bits, a byte each."""
+    if 8 % bits:
+        each = np.unpackbits(raw, count=count * bits, bitorder="little").reshape(count, bits)
+        return np.packbits(each, axis=-1, bitorder="little")
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    return ((raw[:, None] >> shifts) & np.uint8((1 << bits) - 1)).reshape(-1)[:count]
+
+
 def _view(raw: np.ndarray, type: TensorType) -> np.ndarray:
-    """`raw` bytes as an array of `type`: a view, or a copy when they do not lie where the element type may."""
+    """`raw` bytes as an array of `type`: a view, or a copy when they do not lie as the element type must."""
+    if bits_of(type.dtype) < 8:
+        raw = _unpacked(raw, bits_of(type.dtype), type.size)
     array: np.ndarray = np.frombuffer(raw, dtype=numpy_dtype(type.dtype)).reshape(static_shape(type.shape))
     return array if array.flags.aligned else array.copy()

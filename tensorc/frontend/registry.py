@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import onnx
@@ -30,14 +31,14 @@ class SupportedOperator(NamedTuple):
     versions: tuple[int, ...]
 
 
-def operator(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ONNX's operators of these names."""
+def operator(*names: str, domain: str = STANDARD) -> Callable[[Rule], Rule]:
+    """Register a rule for the operators of these names."""
 
     def add(rule: Rule) -> Rule:
         for name in names:
-            if (STANDARD, name) in _RULES:
+            if (domain, name) in _RULES:
                 raise ValueError(f"{name} has a rule already")
-            _RULES[STANDARD, name] = rule
+            _RULES[domain, name] = rule
         return rule
 
     return add
@@ -55,15 +56,23 @@ def known_domains() -> set[str]:
     return {domain for domain, _ in _RULES}
 
 
-def supported_operators() -> list[SupportedOperator]:
-    """Every operator that has a rule, by name."""
-    history: dict[str, set[int]] = {}
+def ruled_operators() -> set[tuple[str, str]]:
+    """(domain, name) of every operator that has a rule."""
+    return set(_RULES)
+
+
+@cache
+def _history() -> dict[tuple[str, str], list[int]]:
+    history: dict[tuple[str, str], list[int]] = {}
     for schema in onnx.defs.get_all_schemas_with_history():
-        if schema.domain == "":
-            history.setdefault(schema.name, set()).add(schema.since_version)
-    found = []
-    for domain, name in sorted(_RULES):
-        versions = sorted(history[name])
-        in_force = [v for v in versions if v <= OLDEST_OPSET][-1:]
-        found.append(SupportedOperator(domain, name, (*in_force, *(v for v in versions if v > OLDEST_OPSET))))
-    return found
+        history.setdefault((schema.domain or STANDARD, schema.name), []).append(schema.since_version)
+    return history
+
+
+def versions_of(domain: str, name: str) -> tuple[int, ...]:
+    """The opsets that defined or changed an operator, from the one in force in the oldest opset on."""
+    found = sorted(_history()[domain, name])
+    if domain != STANDARD:
+        return tuple(found)
+    in_force = [version for version in found if version <= OLDEST_OPSET][-1:]
+    return (*in_force, *(version for version in found if version > OLDEST_OPSET))

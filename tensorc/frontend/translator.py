@@ -15,6 +15,7 @@ import onnx
 from tensorc.errors import IRError, UnsupportedError, UserError
 from tensorc.frontend.call import Call, NeedsValueError
 from tensorc.frontend.emitter import Emitter
+from tensorc.frontend.functions import body_of, is_function
 from tensorc.frontend.inline import reads
 from tensorc.frontend.operators import find_rule, known_domains
 from tensorc.frontend.reader import LoadedModel
@@ -30,12 +31,13 @@ from tensorc.ir.types import TensorType
 class Work:
     """A node that is to be translated, by the operators of an opset.
 
-    `iteration` is the next one of a loop that is written out, `gathered` has, for each output that it stacks, the names
-    of its parts so far.
+    `depth` counts the function bodies around it. `iteration` is the next one of a loop that is written out, `gathered`
+    has, for each output that it stacks, the names of its parts so far.
     """
 
     node: onnx.NodeProto
     opset: int
+    depth: int = 0
     iteration: int = 0
     gathered: tuple[tuple[str, ...], ...] = ()
 
@@ -84,7 +86,7 @@ class Translator(abc.ABC):
         """Translate a node; gives those that stand in its place, if there are such."""
         node = work.node
         rule = find_rule(node)
-        if rule is None and not self.has_place(node):
+        if rule is None and not is_function(node, work.opset) and not self.has_place(node):
             self.skip(node, why_unknown(node))
             return _NOTHING
         names = work.reads()
@@ -114,6 +116,15 @@ class Translator(abc.ABC):
         elif result is not None:
             self.define(node, result if isinstance(result, tuple | list) else (result,))
         return _NOTHING
+
+    def by_rule(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead:
+        """By the operator's rule, or by the function body that the standard has for it."""
+        if rule is not None:
+            return rule(call)
+        if not is_function(work.node, work.opset):
+            raise UnsupportedError(why_unknown(work.node))
+        body = body_of(work.node, work.opset, call.data, work.depth)
+        return Instead([Work(node, body.opset, work.depth + 1) for node in body.nodes])
 
     @abc.abstractmethod
     def applied(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead | None:
@@ -213,11 +224,9 @@ class _Body(Translator):
             raise UnsupportedError("its body handles a sequence or an optional")
         return datum
 
-    def applied(self, _work: Work, rule: Rule | None, call: Call) -> Result:
-        if rule is None:
-            raise UnsupportedError(why_unknown(call.node))
+    def applied(self, work: Work, rule: Rule | None, call: Call) -> Result | Instead:
         try:
-            return rule(call)
+            return self.by_rule(work, rule, call)
         except NeedsValueError as need:
             raise UnsupportedError(str(need)) from need
 

@@ -117,6 +117,12 @@ def _lrn(node: Node) -> int:
     return node.output.type.size * (2 * int(node.attrs["size"]) + 4)
 
 
+def _det(node: Node) -> int:
+    """Elimination, a multiply and a subtract for each element below each pivot."""
+    extent = _shape(node, 0)[-1]
+    return node.output.type.size * (2 * extent**3 // 3)
+
+
 def _each(count: int) -> Callable[[Node], int]:
     """`count` operations for each element of the result."""
     return lambda node: count * node.output.type.size
@@ -131,10 +137,11 @@ _RULES: dict[str, Callable[[Node], int]] = {
     "max_pool": _pool,
     "avg_pool": _pool,
     "lrn": _lrn,
+    "det": _det,
     "batch_norm": _each(2),  # a multiply and an add, once its constants are folded
     "softmax": _each(5),  # maximum, subtract, exponential, sum, divide
     "log_softmax": _each(5),
     "layer_norm": _each(7),  # mean, subtract, square, its mean, normalise, scale, bias
     "rms_norm": _each(4),  # square, its mean, normalise, scale
-    "cumsum": _each(1),
+    "scatter": lambda node: int(node.inputs[2].type.size),
 }

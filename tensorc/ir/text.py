@@ -30,7 +30,7 @@ from tensorc.errors import IRError
 from tensorc.ir.dims import Dim, static_shape
 from tensorc.ir.graph import Constant, Graph, Node, Value, result_types
 from tensorc.ir.ops import OPS
-from tensorc.ir.types import DTYPES, TensorType, numpy_dtype
+from tensorc.ir.types import DTYPES, STORED, TensorType, is_integer, numpy_dtype
 
 #: Constants up to this many elements are written out.
 INLINE_ELEMENTS = 16
@@ -78,11 +78,10 @@ def _referenced(token: str) -> str:
 
 def _item(scalar: object) -> str:
     # repr of float(float32) has digits enough to come back as the same number, infinities and nan included.
-    return repr(np.asarray(scalar).astype(object).item()) if not _is_bf16(scalar) else repr(float(scalar))  # type: ignore[arg-type]
-
-
-def _is_bf16(scalar: object) -> bool:
-    return np.asarray(scalar).dtype.name == "bfloat16"
+    array = np.asarray(scalar)
+    if array.dtype.name not in STORED:
+        return repr(array.astype(object).item())
+    return repr(int(array) if is_integer(array.dtype.name) else float(array))
 
 
 #: White space and comments.

@@ -15,10 +15,14 @@ from typing import Any
 from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
-from tensorc.ir.types import is_float
+from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
+from tensorc.ir.types import STORED, bits_of, is_float, is_integer
 from tensorc.lowering import tir
+from tensorc.lowering.conversion import convert
 from tensorc.lowering.math import Math
+from tensorc.lowering.math64 import Math64
 from tensorc.lowering.tir import Expr, KernelBuilder, const
+from tensorc.lowering.trigonometry import Trigonometry
 
 Index = Sequence[Expr]
 Source = Callable[[Index], Expr]
@@ -98,6 +102,7 @@ class Elements:
         self.builder = builder
         self.sources = dict(sources)
         self.math = Math(self._bind)
+        self.math64 = Math64(self._bind)
         self._known: dict[tuple[int, ...], tuple[Expr, Any]] = {}
 
     def define(self, value: Value, element: Expr) -> None:
@@ -133,6 +138,12 @@ class Elements:
         tail = index[len(index) - len(shape) :]
         return self.at(value, [0 if extent == 1 else i for i, extent in zip(tail, shape, strict=True)])
 
+    def function(self, name: str, *arguments: Expr) -> Expr:
+        """A transcendental function by name: in float64 for float64, else in float32; of the arguments' type."""
+        if tir.dtype_of(arguments[0]) == "float64":
+            return self.math64.apply(name, *arguments)
+        return self.math.in_float32(name, *arguments)
+
     def _bind(self, expression: Expr) -> Expr:
         return self.builder.keep(expression)
 
@@ -151,15 +162,18 @@ def buffer_source(builder: KernelBuilder, buffer: Any, value: Value) -> Source:
 # Elementwise ----------------------------------------------------------------------------------------------
 
 
-def _needs_float32(node: Node) -> None:
-    if node.inputs[0].dtype == "float64":
-        raise UnsupportedError(f"{node.op} of float64 is not lowered; cast to float32")
-
-
 @rule("exp", "log", "tanh", "erf", "sigmoid", "sin", "cos")
 def _transcendental(e: Elements, node: Node, index: Index) -> Expr:
-    _needs_float32(node)
-    return e.math.in_float32(node.op, e.at(node.inputs[0], index))
+    return e.function(node.op, e.at(node.inputs[0], index))
+
+
+@rule(*TRIGONOMETRIC)
+def _trigonometric(e: Elements, node: Node, index: Index) -> Expr:
+    x = e.at(node.inputs[0], index)
+    if node.output.dtype == "float64":
+        return tir.library(node.op, x)
+    result = getattr(Trigonometry(e.builder.keep), node.op)(tir.cast(x, "float32"))
+    return tir.cast(result, node.output.dtype)
 
 
 _INFIX: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -169,7 +183,43 @@ _INFIX: dict[str, Callable[[Expr, Expr], Expr]] = {
     "and": partial(tir.logical, "and"),
     "or": partial(tir.logical, "or"),
     "xor": partial(tir.compare, "not_equal"),
+    "bit_and": partial(tir.bitwise, "and"),
+    "bit_or": partial(tir.bitwise, "or"),
+    "bit_xor": partial(tir.bitwise, "xor"),
 }
+#: Those whose results may be too large for an integer type, and wrap.
+_WRAPPING = frozenset({"add", "sub", "mul"})
+
+
+def _wrapped(e: Elements, op: str, a: Expr, b: Expr, dtype: str) -> Expr:
+    """Integer arithmetic modulo the type's range. TVM tells LLVM that 32 bits or more do not overflow, which LLVM uses:
+    in more bits they do not, and LLVM takes the wider arithmetic back. 64 bits go by halves."""
+    if bits_of(dtype) < 64:
+        wide = "uint64" if op == "mul" and dtype == "uint32" else "int64"
+        return tir.cast(_INFIX[op](tir.cast(a, wide), tir.cast(b, wide)), dtype)
+    keep = e.builder.keep
+    a, b = (keep(tir.cast(keep(x), "uint64")) for x in (a, b))
+    if op == "mul":
+        (low_a, high_a), (low_b, high_b) = _halves(a), _halves(b)
+        crossed = keep(_halves(low_a * high_b)[0] + _halves(high_a * low_b)[0])
+        result = _added(e, keep(low_a * low_b), tir.shift_left(crossed, 32))
+    elif op == "sub":
+        result = _added(e, a, tir.bitwise_not(b), carry=1)
+    else:
+        result = _added(e, a, b)
+    return tir.cast(result, dtype)
+
+
+def _halves(x: Expr) -> tuple[Expr, Expr]:
+    return tir.bitwise_and(x, (1 << 32) - 1), tir.shift_right(x, 32)
+
+
+def _added(e: Elements, a: Expr, b: Expr, carry: int = 0) -> Expr:
+    """a + b + carry of unsigned 64 bits, modulo 2^64."""
+    (low_a, high_a), (low_b, high_b) = _halves(a), _halves(b)
+    low = e.builder.keep(low_a + low_b + const(carry, "uint64"))
+    high = e.builder.keep(high_a + high_b + tir.shift_right(low, 32))
+    return e.builder.keep(tir.bitwise_or(tir.shift_left(high, 32), _halves(low)[0]))
 
 
 def _operands(e: Elements, node: Node, index: Index) -> list[Expr]:
@@ -184,7 +234,32 @@ def _operands(e: Elements, node: Node, index: Index) -> list[Expr]:
 @rule(*_INFIX)
 def _infix(e: Elements, node: Node, index: Index) -> Expr:
     a, b = _operands(e, node, index)
+    if node.op in _WRAPPING and is_integer(node.output.dtype):
+        return _wrapped(e, node.op, a, b, node.output.dtype)
     return _INFIX[node.op](a, b)
+
+
+@rule("bit_not")
+def _bit_not(e: Elements, node: Node, index: Index) -> Expr:
+    return tir.bitwise_not(e.builder.keep(e.at(node.inputs[0], index)))
+
+
+@rule("bit_shift")
+def _bit_shift(e: Elements, node: Node, index: Index) -> Expr:
+    dtype = node.output.dtype
+    x, count = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
+    # Counts are kept inside the type, beyond which machines disagree; in 32 bits at least, as C has it.
+    wide = dtype if bits_of(dtype) >= 32 else "int32"
+    last = const(bits_of(dtype) - 1, dtype)
+    inside = tir.compare("less_equal", count, last)
+    if not dtype.startswith("uint"):
+        inside = tir.logical("and", inside, tir.compare("greater_equal", count, const(0, dtype)))
+    kept = e.builder.keep(tir.select(inside, count, const(0, dtype)))
+    shifted = tir.shift(tir.cast(x, wide), tir.cast(kept, wide), bool(node.attrs["left"]))
+    outside: Expr = const(0, dtype)
+    if not dtype.startswith("uint") and not node.attrs["left"]:
+        outside = tir.select(tir.compare("less", x, outside), const(-1, dtype), outside)
+    return tir.select(inside, e.builder.keep(tir.cast(shifted, dtype)), outside)
 
 
 @rule("max", "min")
@@ -208,8 +283,7 @@ def _pow(e: Elements, node: Node, index: Index) -> Expr:
     a, b = (e.broadcast(v, index) for v in node.inputs)
     if not is_float(x.dtype):
         return _integer_power(e, a, b, node.output.dtype)
-    _needs_float32(node)
-    return e.math.in_float32("pow", a, b)
+    return e.function("pow", a, b)
 
 
 def _power_of(e: Elements, x: Expr, exponent: float, dtype: str) -> Expr | None:
@@ -231,13 +305,14 @@ def _integer_power(e: Elements, a: Expr, b: Expr, dtype: str) -> Expr:
     zero, one = const(0, dtype), const(1, dtype)
     power, b = e.builder.keep(a), e.builder.keep(b)
     # Beyond 63 only the bases -1, 0 and 1 do not overflow: the exponent's parity is all that matters.
-    odd = tir.compare("not_equal", tir.bitwise_and(b, 1), zero)
-    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), tir.bitwise_and(b, 1) + 62, b))
+    parity = tir.bitwise_and(b, 1)
+    odd = tir.compare("not_equal", parity, zero)
+    left = e.builder.keep(tir.select(tir.compare("greater", b, const(63, dtype)), parity + const(62, dtype), b))
     result: Expr = one
     for bit in range(6):
         taken = tir.compare("not_equal", tir.bitwise_and(left, 1 << bit), zero)
-        result = e.builder.keep(result * tir.select(taken, power, one))
-        power = e.builder.keep(power * power)
+        result = e.builder.keep(_wrapped(e, "mul", result, tir.select(taken, power, one), dtype))
+        power = e.builder.keep(_wrapped(e, "mul", power, power, dtype))
     if dtype.startswith("uint"):
         return result
     a = e.builder.keep(a)
@@ -259,7 +334,7 @@ def _divisor(e: Elements, a: Expr, b: Expr, dtype: str) -> tuple[Expr, Expr, Exp
     if not dtype.startswith("uint"):
         negated = tir.compare("equal", b, const(-1, dtype))
         a = e.builder.keep(a)
-        a, safe = tir.select(negated, zero - a, a), tir.select(negated, one, safe)
+        a, safe = tir.select(negated, _wrapped(e, "sub", zero, a, dtype), a), tir.select(negated, one, safe)
     return e.builder.keep(a), e.builder.keep(safe), nothing
 
 
@@ -278,12 +353,7 @@ def _mod(e: Elements, node: Node, index: Index) -> Expr:
     a, b = (e.builder.keep(e.broadcast(v, index)) for v in node.inputs)
     dtype, truncate = node.output.dtype, bool(node.attrs["fmod"])
     if is_float(dtype):
-        # In float64, where the quotient of two float32 is exact enough to be cut.
-        wide_a, wide_b = (e.builder.keep(tir.cast(v, "float64")) for v in (a, b))
-        quotient = e.builder.keep(tir.intrinsic("trunc" if truncate else "floor", wide_a / wide_b))
-        zero = const(0, "float64")
-        multiple = tir.select(tir.compare("equal", quotient, zero), zero, quotient * wide_b)  # an infinite b leaves a
-        return tir.cast(wide_a - multiple, dtype)
+        return tir.cast(_float_mod(e, a, b, truncate), dtype)
     dividend, divisor, _ = _divisor(e, a, b, dtype)  # whatever is divided by 1 or -1 leaves nothing
     rest = e.builder.keep(tir.truncated_mod(dividend, divisor))
     if truncate or dtype.startswith("uint"):
@@ -292,6 +362,19 @@ def _mod(e: Elements, node: Node, index: Index) -> Expr:
     differs = tir.compare("not_equal", tir.compare("less", rest, zero), tir.compare("less", divisor, zero))
     corrected = tir.logical("and", tir.compare("not_equal", rest, zero), differs)
     return tir.select(corrected, rest + divisor, rest)
+
+
+def _float_mod(e: Elements, a: Expr, b: Expr, truncate: bool) -> Expr:
+    """In float64 by the C library, whose remainder is exact, however large the quotient."""
+    a, b = (e.builder.keep(tir.cast(v, "float64")) for v in (a, b))
+    rest = e.math64.apply("fmod", a, b)
+    if truncate:
+        return rest
+    zero = const(0, "float64")
+    differs = tir.compare("not_equal", tir.compare("less", rest, zero), tir.compare("less", b, zero))
+    remains = tir.select(differs, e.builder.keep(rest + b), rest)
+    # The sign of zero is the divisor's too.
+    return tir.select(tir.compare("equal", rest, zero), e.math64.apply("copysign", zero, b), remains)
 
 
 @rule("equal", "less", "less_equal", "greater", "greater_equal")
@@ -330,15 +413,25 @@ def _neg(node: Node, x: Expr) -> Expr:
     dtype = node.output.dtype
     if is_float(dtype):
         return x * _number(node, -1)  # the sign of zero counts
-    signed = dtype.removeprefix("u")  # TVM takes it that unsigned differences do not wrap
-    return tir.cast(const(0, signed) - tir.cast(x, signed), dtype)
+    return tir.cast(const(0, "int64") - tir.cast(x, "int64"), dtype)  # in more bits, as `_wrapped`
 
 
 def _leaky_relu(node: Node, x: Expr) -> Expr:
     return tir.select(tir.compare("less", x, _number(node, 0)), x * _number(node, node.attrs["alpha"]), x)
 
 
-_INTRINSICS = {"abs": "abs", "ceil": "ceil", "floor": "floor", "round": "nearbyint", "sqrt": "sqrt"}
+@rule("abs")
+def _abs(e: Elements, node: Node, index: Index) -> Expr:
+    x, dtype = e.at(node.inputs[0], index), node.output.dtype
+    if is_float(dtype):
+        return tir.intrinsic("abs", x)
+    if dtype.startswith("uint"):
+        return x
+    x = e.builder.keep(x)
+    return tir.select(tir.compare("less", x, const(0, dtype)), _wrapped(e, "sub", const(0, dtype), x, dtype), x)
+
+
+_INTRINSICS = {"ceil": "ceil", "floor": "floor", "round": "nearbyint", "sqrt": "sqrt"}
 _UNARY: dict[str, Callable[[Node, Expr], Expr]] = {
     "neg": _neg,
     "reciprocal": lambda n, x: _number(n, 1) / x,
@@ -370,37 +463,51 @@ def _not(e: Elements, node: Node, index: Index) -> Expr:
 
 @rule("gelu", "silu", "elu", "softplus")
 def _activation(e: Elements, node: Node, index: Index) -> Expr:
-    _needs_float32(node)
     dtype = node.output.dtype
-    x = e.builder.keep(tir.cast(e.at(node.inputs[0], index), "float32"))
+    wide = "float64" if dtype == "float64" else "float32"
+    x = e.builder.keep(tir.cast(e.at(node.inputs[0], index), wide))
 
     def f(value: float) -> Expr:
-        return const(value, "float32")
+        return const(value, wide)
 
     if node.op == "silu":
-        result = x * e.math.sigmoid(x)
+        result = x * e.function("sigmoid", x)
     elif node.op == "elu":
         above = tir.compare("greater", x, f(0))
-        below = f(node.attrs["alpha"]) * e.math.expm1(tir.select(above, f(0), x))
+        below = f(node.attrs["alpha"]) * e.function("expm1", tir.select(above, f(0), x))
         result = tir.select(above, x, below)
     elif node.op == "softplus":  # log(1 + e^x) without overflow: max(x, 0) + log(1 + e^-|x|)
-        result = tir.maximum(x, f(0)) + e.math.log1p(e.math.exp(f(0) - tir.intrinsic("abs", x)))
+        small = e.function("log1p", e.function("exp", f(0) - tir.intrinsic("abs", x)))
+        result = tir.maximum(x, f(0)) + small
     elif node.attrs["approximate"] == "tanh":
         inner = f(0.7978845608028654) * (x + f(0.044715) * x * x * x)
-        result = f(0.5) * x * (f(1) + e.math.tanh(inner))
+        result = f(0.5) * x * (f(1) + e.function("tanh", inner))
     else:
-        result = f(0.5) * x * (f(1) + e.math.erf(x * f(0.7071067811865476)))
+        result = f(0.5) * x * (f(1) + e.function("erf", x * f(0.7071067811865476)))
     return tir.cast(result, dtype)
 
 
 @rule("cast")
 def _cast(e: Elements, node: Node, index: Index) -> Expr:
-    x = e.at(node.inputs[0], index)
-    if node.attrs["to"] == "bool":
-        x = e.builder.keep(x)
-        held = tir.compare("not_equal", x, const(0, node.inputs[0].dtype))
-        return tir.logical("or", held, tir.is_nan(x)) if is_float(node.inputs[0].dtype) else held
-    return tir.cast(x, node.attrs["to"])
+    return convert(e.builder.keep, e.at(node.inputs[0], index), node.inputs[0].dtype, node.attrs["to"])
+
+
+@rule("cast_float8")
+def _cast_float8(e: Elements, node: Node, index: Index) -> Expr:
+    x = node.inputs[0]
+    saturate, round_mode = bool(node.attrs["saturate"]), node.attrs["round_mode"]
+    return convert(e.builder.keep, e.at(x, index), x.dtype, node.attrs["to"], saturate, round_mode)
+
+
+@rule("bitcast")
+def _bitcast(e: Elements, node: Node, index: Index) -> Expr:
+    x, target = e.at(node.inputs[0], index), node.attrs["to"]
+    if node.inputs[0].dtype == "bool":
+        x = tir.cast(x, "uint8")
+    if target == "bool":
+        return tir.compare("not_equal", e.builder.keep(tir.cast(x, "uint8")), const(0, "uint8"))
+    held = STORED.get(target, target)
+    return x if tir.dtype_of(x) == held else tir.reinterpret(x, held)
 
 
 # Moving elements ------------------------------------------------------------------------------------------
@@ -485,7 +592,9 @@ def _pad(e: Elements, node: Node, index: Index) -> Expr:
 @rule("range")
 def _range(_: Elements, node: Node, index: Index) -> Expr:
     dtype = node.attrs["dtype"]
-    return const(node.attrs["start"], dtype) + tir.cast(index[0], dtype) * const(node.attrs["step"], dtype)
+    wide = "float32" if dtype == "float16" else dtype
+    start, step = const(node.attrs["start"], wide), const(node.attrs["step"], wide)
+    return tir.cast(start + tir.cast(index[0], wide) * step, dtype)
 
 
 def _row(e: Elements, position: Expr, extent: int) -> Expr:
@@ -557,16 +666,16 @@ def _unblock(e: Elements, node: Node, index: Index) -> Expr:
 
 @rule("lrn")
 def _lrn(e: Elements, node: Node, index: Index) -> Expr:
-    _needs_float32(node)
     (x,) = node.inputs
     channels, size = static_shape(x.shape)[1], node.attrs["size"]
     before = (size - 1) // 2
-    squares: Expr = const(0, "float32")
+    dtype = "float64" if x.dtype == "float64" else "float32"
+    squares: Expr = const(0, dtype)
     for offset in range(-before, size - before):
         channel = index[1] + offset
-        element = e.builder.keep(e.at(x, [index[0], _clamp(channel, channels), *index[2:]]))
+        element = e.builder.keep(tir.cast(e.at(x, [index[0], _clamp(channel, channels), *index[2:]]), dtype))
         inside = tir.logical("and", channel >= 0, channel < channels)
-        squares = squares + tir.select(inside, element * element, const(0, "float32"))
-    base = const(node.attrs["bias"], "float32") + const(node.attrs["alpha"] / size, "float32") * squares
-    factor = e.math.exp(const(-node.attrs["beta"], "float32") * e.math.log(base))
-    return e.at(x, index) * factor
+        squares = squares + tir.select(inside, element * element, const(0, dtype))
+    base = const(node.attrs["bias"], dtype) + const(node.attrs["alpha"] / size, dtype) * squares
+    factor = e.function("exp", const(-node.attrs["beta"], dtype) * e.function("log", base))
+    return tir.cast(tir.cast(e.at(x, index), dtype) * factor, x.dtype)

@@ -128,10 +128,10 @@ class Math:
         """-t / (t + 2) with t = e^(-2|x|) - 1, and the sign of x."""
         x = self._keep(x)
         t = self._keep(self.expm1(_f(-2.0) * intrinsic("abs", x)))
-        return self._with_sign_of(x, t / (t + _f(2.0)))
+        return self.with_sign_of(x, t / (t + _f(2.0)))
 
     @staticmethod
-    def _with_sign_of(x: Expr, value: Expr) -> Expr:
+    def with_sign_of(x: Expr, value: Expr) -> Expr:
         sign = bitwise_and(reinterpret(x, "int32"), -0x80000000)
         return reinterpret(bitwise_or(bitwise_and(reinterpret(value, "int32"), 0x7FFFFFFF), sign), "float32")
 
@@ -179,21 +179,22 @@ class Math:
         """As C has it. In float64 inside: an error of the logarithm counts y log x times in the result."""
         x, y = self._keep(x), self._keep(y)
         size = self._keep(intrinsic("abs", x))
-        power = self._keep(self._exp64(cast(y, "float64") * self._log64(size)))
+        power = self._keep(cast(self.exp64(cast(y, "float64") * self.log64(cast(size, "float64"))), "float32"))
         magnitude = select(compare("equal", size, _f(1.0)), _f(1.0), power)
         whole = compare("equal", intrinsic("floor", y), y)
         half = self._keep(y * _f(0.5))
         odd = logical("and", whole, compare("less", intrinsic("floor", half), half))
-        value = self._keep(select(odd, self._with_sign_of(x, magnitude), magnitude))
+        value = self._keep(select(odd, self.with_sign_of(x, magnitude), magnitude))
         # Only finite negative bases need a whole exponent.
         rooted = logical("and", compare("less", x, _f(0.0)), compare("less", size, _f(math.inf)))
         impossible = logical("and", rooted, compare("less", intrinsic("floor", y), y))
         value = select(logical("or", impossible, logical("or", is_nan(x), is_nan(y))), _f(math.nan), value)
         return select(logical("or", compare("equal", y, _f(0.0)), compare("equal", x, _f(1.0))), _f(1.0), value)
 
-    def _log64(self, x: Expr) -> Expr:
-        """The logarithm of a float32 >= 0 to some 40 bits, in float64: 2 artanh((m - 1) / (m + 1)) + e ln2."""
-        bits = self._keep(reinterpret(cast(x, "float64"), "int64"))
+    def log64(self, x: Expr) -> Expr:
+        """The logarithm of a float64, 0 or normal, to some 40 bits: 2 artanh((m - 1) / (m + 1)) + e ln2."""
+        x = self._keep(x)
+        bits = self._keep(reinterpret(x, "int64"))
         raw = self._keep(reinterpret(bitwise_or(bitwise_and(bits, (1 << 52) - 1), 1023 << 52), "float64"))
         large = compare("greater", raw, _d(math.sqrt(2)))
         m = self._keep(select(large, raw * _d(0.5), raw))
@@ -202,17 +203,17 @@ class Math:
         square = self._keep(s * s)
         series = _polynomial(square, [2 / k for k in (13, 11, 9, 7, 5, 3, 1)], "float64")
         value = s * series + cast(cast(exponent, "int32"), "float64") * _d(math.log(2))
-        value = select(compare("equal", x, _f(0.0)), _d(-math.inf), value)
-        return select(compare("equal", x, _f(math.inf)), _d(math.inf), value)
+        value = select(compare("equal", x, _d(0.0)), _d(-math.inf), value)
+        return select(compare("equal", x, _d(math.inf)), _d(math.inf), value)
 
-    def _exp64(self, x: Expr) -> Expr:
-        """e^x to some 40 bits, rounded to float32."""
+    def exp64(self, x: Expr) -> Expr:
+        """e^x of a float64 to some 40 bits; that of 200 or -200 beyond them, where float32 has infinity or 0."""
         x = self._keep(maximum(minimum(x, _d(200.0)), _d(-200.0)))
         n = self._keep(intrinsic("floor", x * _d(math.log2(math.e)) + _d(0.5)))
         r = self._keep(x - n * _d(math.log(2)))
         series = _polynomial(r, [1 / math.factorial(k) for k in range(10, -1, -1)], "float64")
         power = shift_left(cast(cast(n, "int32"), "int64") + const(1023, "int64"), 52)
-        return cast(series * reinterpret(power, "float64"), "float32")
+        return series * reinterpret(power, "float64")
 
     def in_float32(self, function: str, *arguments: Expr) -> Expr:
         """Apply by name, computing in float32 and giving back the argument's type."""

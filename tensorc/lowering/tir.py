@@ -16,10 +16,12 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from tvm import ir
 from tvm import tirx as T  # noqa: N812  (as TVM's own scripts call it)
 
 from tensorc.errors import UnsupportedError
+from tensorc.ir.types import STORED, numpy_dtype
 
 #: An expression, a variable or a plain number. TVM's classes carry no types that a checker could use.
 Expr = Any
@@ -27,7 +29,10 @@ Buffer = Any
 
 
 def const(value: float | bool, dtype: str) -> Expr:
-    """A literal. Infinities and nan are legal for floats."""
+    """A literal. Infinities and nan are legal for floats; what is held as its bytes is the integer of them."""
+    if dtype in STORED:
+        stored = np.asarray(value, numpy_dtype(dtype)).view(STORED[dtype])
+        return T.IntImm(STORED[dtype], int(stored))
     if dtype == "bool":
         return T.IntImm("bool", int(bool(value)))
     if dtype.startswith(("int", "uint")):
@@ -114,6 +119,20 @@ def bitwise_and(a: Expr, mask: int) -> Expr:
     return T.bitwise_and(a, T.IntImm(dtype_of(a), mask))
 
 
+def bitwise(op: str, a: Expr, b: Expr) -> Expr:
+    """`and`, `or` or `xor` of two integers' bits."""
+    return {"and": T.bitwise_and, "or": T.bitwise_or, "xor": T.bitwise_xor}[op](a, b)
+
+
+def bitwise_not(a: Expr) -> Expr:
+    return T.bitwise_not(a)
+
+
+def shift(a: Expr, bits: Expr, left: bool) -> Expr:
+    """By a number from 0 to one less than the type's bits; to the right, a signed type's sign is kept."""
+    return T.shift_left(a, bits) if left else T.shift_right(a, bits)
+
+
 def bitwise_or(a: Expr, bits: Expr) -> Expr:
     return T.bitwise_or(a, T.IntImm(dtype_of(a), bits) if isinstance(bits, int) else bits)
 
@@ -122,6 +141,11 @@ def intrinsic(name: str, *arguments: Expr) -> Expr:
     """An intrinsic that LLVM has an instruction for on vectors: sqrt, floor, ceil, nearbyint, fabs, trunc."""
     return {"sqrt": T.sqrt, "floor": T.floor, "ceil": T.ceil, "nearbyint": T.nearbyint, "abs": T.abs,
             "trunc": T.trunc}[name](*arguments)  # fmt: skip
+
+
+def library(name: str, *arguments: Expr) -> Expr:
+    """A function of C's mathematical library on float64, called for one element at a time."""
+    return T.call_pure_extern("float64", name, *arguments)
 
 
 def truncated_div(a: Expr, b: Expr) -> Expr:
@@ -159,8 +183,8 @@ class KernelBuilder:
     # Buffers --------------------------------------------------------------------------------------------
 
     def parameter(self, name: str, dtype: str, elements: int) -> Buffer:
-        """The next pointer parameter. Booleans are bytes in memory."""
-        stored = "int8" if dtype == "bool" else dtype
+        """The next pointer parameter. Booleans are bytes in memory, and so is what no instruction computes with."""
+        stored = "int8" if dtype == "bool" else STORED.get(dtype, dtype)
         if elements >= 2**31:
             raise UnsupportedError(f"a tensor of {elements} elements: kernels count in 32 bits")
         pointer = T.Var(name, ir.PointerType(ir.PrimType(stored)))
@@ -172,7 +196,7 @@ class KernelBuilder:
 
     def registers(self, dtype: str, elements: int, name: str = "acc") -> Buffer:
         """An array that the compiler keeps in registers when every index is a constant after unrolling."""
-        buffer = T.decl_buffer((elements,), dtype, self._name(name), scope="local")
+        buffer = T.decl_buffer((elements,), STORED.get(dtype, dtype), self._name(name), scope="local")
         self._blocks[-1].append(T.AllocBuffer(buffer))
         return buffer
 

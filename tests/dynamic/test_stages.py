@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend.inline import subgraphs
 from tensorc.frontend.operators import host, sequences
-from tensorc.frontend.registry import find_rule, supported_operators
+from tensorc.frontend.registry import find_rule, ruled_operators
 
 X = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
 TEXT = np.array(["a", "Bb", "x", "c d", "ccc"], object)
@@ -192,9 +192,9 @@ def _operators(nodes: Sequence[onnx.NodeProto]) -> set[str]:
 def test_every_operator_of_stages_has_a_case() -> None:
     modules = (host.__name__, sequences.__name__)
     names = {
-        op.name
-        for op in supported_operators()
-        if find_rule(helper.make_node(op.name, [], [], domain=op.domain)).__module__ in modules
+        name
+        for domain, name in ruled_operators()
+        if find_rule(helper.make_node(name, [], [], domain=domain)).__module__ in modules
     }
     optionals = {"Optional", "OptionalHasElement", "OptionalGetElement"}
     assert names - optionals <= set().union(*(_operators(case.model().graph.node) for case in CASES))

@@ -77,6 +77,33 @@ def test_every_element_type_raw_and_typed(tmp_path: Path, array: np.ndarray, typ
     np.testing.assert_array_equal(got, array)
 
 
+PACKED = [ml_dtypes.int4, ml_dtypes.uint4, ml_dtypes.int2, ml_dtypes.uint2, ml_dtypes.float4_e2m1fn,
+          ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", PACKED)
+@pytest.mark.parametrize("count", [0, 1, 7, 4001])
+def test_packed_elements(tmp_path: Path, dtype: type, count: int) -> None:
+    """In the message, cut from it, and in an external file at an offset."""
+    array = np.random.default_rng(0).integers(0, 4, count).astype(dtype)
+    tensor = numpy_helper.from_array(array, "w")
+    outside = TensorProto(name="w", data_type=tensor.data_type, dims=array.shape)
+    outside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "w.bin"), ("offset", "3")):
+        outside.external_data.add(key=key, value=value)
+    (tmp_path / "w.bin").write_bytes(b"abc" + tensor.raw_data)
+    codes = helper.make_tensor("w", tensor.data_type, array.shape, array)
+    for source in (model_with(tensor), save(tmp_path, model_with(tensor)), model_with(codes)):
+        np.testing.assert_array_equal(weight_of(read_model(source)), array)
+    np.testing.assert_array_equal(weight_of(read_model(save(tmp_path, model_with(outside)))), array)
+
+
+def test_packed_data_of_the_wrong_length() -> None:
+    tensor = TensorProto(name="w", data_type=TensorProto.INT4, dims=[5], raw_data=b"12345")
+    with pytest.raises(UserError, match=r"'w' holds 5 bytes, its type i4\[5\] needs 3"):
+        weight_of(read_model(model_with(tensor)))
+
+
 def test_raw_data_is_neither_parsed_nor_copied(tmp_path: Path) -> None:
     big = np.zeros((4 << 20,), dtype=np.float32)
     path = save(tmp_path, model_with(numpy_helper.from_array(big, "w")))
@@ -203,7 +230,7 @@ def test_negative_dimension() -> None:
         weight_of(read_model(model_with(tensor)))
 
 
-@pytest.mark.parametrize("code", [TensorProto.COMPLEX64, TensorProto.INT4, TensorProto.FLOAT8E5M2, 0, 99])
+@pytest.mark.parametrize("code", [TensorProto.COMPLEX64, 0, 99])
 def test_element_type_without_a_place_in_the_ir(code: int) -> None:
     tensor = TensorProto(name="w", data_type=code, dims=[4])
     with pytest.raises(UnsupportedError, match=r"tensor 'w': element type .* is not supported; supported: float64"):

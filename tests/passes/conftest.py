@@ -51,12 +51,13 @@ def becomes() -> Check:
         after: str,
         data: Mapping[str, np.ndarray] | None = None,
         positive: bool = False,
+        tolerance: float = 2e-5,
     ) -> Graph:
         graph = parse_graph(before, data)
         original = clone(graph)
         run_passes(graph, passes)
         assert renamed(graph) == renamed(parse_graph(after, data))
-        assert_same_meaning(original, graph, positive)
+        assert_same_meaning(original, graph, positive, tolerance)
         return graph
 
     return check

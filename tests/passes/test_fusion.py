@@ -267,7 +267,9 @@ CASES = {
         XY, f"%0 = exp(%x) : {T} %1 = concat(%0, %y) {{axis=0}} : f32[8,8] %2 = neg(%1) : f32[8,8] return %2",
         "exp concat neg",
     ),
-    "no kernel": (X, f"%0 = cumsum(%x) {{axis=1}} : {T} %1 = exp(%0) : {T} return %1", "cumsum exp"),
+    "a running sum": (
+        X, f"%0 = neg(%x) : {T} %1 = cumsum(%0) {{axis=1}} : {T} %2 = exp(%1) : {T} return %2", "neg+cumsum+exp",
+    ),
 }  # fmt: skip
 
 

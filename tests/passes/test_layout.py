@@ -129,10 +129,6 @@ CASES = {
         f'%0 = {blocked("v", "w", "1,2,1,3,4", strides=(1, 2), pads=(0, 1, 0, 0))} '
         "%u = unblock(%0) {channels=8} : f32[1,8,1,3] %r = reshape(%u) {shape=(1, 8, 3)} : f32[1,8,3] return %r",
     ),
-    "a filter known at run time stays": (
-        f"{X8}, %w: f32[8,8,1,1]", f"%0 = {conv('x', 'w', '1,8,3,3')} return %0",
-        f"%0 = {conv('x', 'w', '1,8,3,3')} return %0",
-    ),
     "through one operand": (
         X8, f"{C6} %1 = relu(%0) : {T6} return %1", f"{B6} %1 = relu(%0) : {TB} {unblock('1', '1,6,3,3', 6)}",
     ),

@@ -282,6 +282,39 @@ def test_selected_scores_are_masked_scores(operands, becomes):
     becomes(canonical_passes(), f"{head} {HEADS} {PRODUCT} {scaled} {REST}", f"{head} {after}")
 
 
+@pytest.mark.parametrize(
+    ("rows", "turned"),
+    [
+        ("bool[3,1]", "reshape(%none) {shape=(1, 3, 1, 1)} : bool[1,3,1,1]"),
+        ("bool[2,1,3,1]", "reshape(%none) {shape=(2, 3, 1, 1)} : bool[2,3,1,1]"),
+        ("bool[2,4,3,1]", "transpose(%none) {perm=(0, 2, 1, 3)} : bool[2,3,4,1]"),
+        ("bool[]", "reshape(%none) {shape=(1, 1, 1, 1)} : bool[1,1,1,1]"),
+    ],
+)
+def test_rows_without_weights(rows, turned, becomes):
+    """Where all keys of a query are masked ONNX's attention gives zeros, which a softmax does not."""
+    guard = f"%pg = where(%none, %z, %p) : {SCORES} %o = matmul(%pg"
+    head = f"graph @main({Q}, %none: {rows}) {{ %z = constant 0.0 : f32[]"
+    becomes(
+        canonical_passes(),
+        f"{head} {HEADS} {PRODUCT} {SCALED} {REST.replace('%o = matmul(%p', guard)}",
+        f"{head} %a = attention(%q, %k, %v) {{scale=0.25}} : f32[2,3,4,6] %n = {turned} "
+        "%r = where(%n, %z, %a) : f32[2,3,4,6] return %r }",
+    )
+
+
+def test_softmax_of_short_floats_in_float32(becomes):
+    def short(text):
+        return text.replace("f32", "f16")
+
+    rest = short(REST).replace("%p = softmax(%sc) {axis=3} : f16", "%w = cast(%sc) {to='float32'} : f32").replace(
+        " %o =", " %pw = softmax(%w) {axis=3} : f32[2,4,3,5] %p = cast(%pw) {to='float16'} : f16[2,4,3,5] %o ="
+    )  # fmt: skip
+    head = f"graph @main({short(Q)}) {{"
+    before = f"{head} {short(HEADS + PRODUCT + SCALED)} {rest}"
+    becomes(canonical_passes(), before, f"{head} {short(ATTENTION)}", tolerance=2e-3)
+
+
 SHARED = "%q: f32[2,3,4,6], %k: f32[2,5,2,6], %v: f32[2,5,2,6]"
 
 
@@ -392,6 +425,18 @@ NO_ATTENTION = {
     ),
     "a scale for each head": (
         HEADS + PRODUCT + f"%c = constant [1.0, 2.0, 3.0, 4.0] : f32[4,1,1] %sc = mul(%s, %c) : {SCORES} " + REST
+    ),
+    "no zeros where rows are left out": (
+        HEADS + PRODUCT + SCALED + REST.replace(
+            "%o = matmul(%p", "%n = constant [True, False, True] : bool[3,1] %one = constant 1.0 : f32[] "
+            f"%pg = where(%n, %one, %p) : {SCORES} %o = matmul(%pg",
+        )
+    ),
+    "single weights left out": (
+        HEADS + PRODUCT + SCALED + REST.replace(
+            "%o = matmul(%p", "%n = constant [True, False, True, False, False] : bool[5] %z = constant 0.0 : f32[] "
+            f"%pg = where(%n, %z, %p) : {SCORES} %o = matmul(%pg",
+        )
     ),
     "a curve between": HEADS + PRODUCT + f"%sc = tanh(%s) : {SCORES} " + REST,
     "a choice among ordinary numbers": (

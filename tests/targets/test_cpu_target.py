@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import tensorc
+from targets.cpu import kernels
 from targets.cpu.target import CpuTarget
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, evaluate, parse_graph
@@ -98,24 +99,26 @@ def test_a_kernel_that_cannot_be_compiled_ends_the_build(monkeypatch):
         built(CpuTarget(), network())
 
 
-def test_operators_without_a_kernel_are_named_in_one_line():
+def test_operators_without_a_kernel_are_named_in_one_line(monkeypatch):
+    monkeypatch.delitem(kernels._FIXED, "scatter")
     graph = parse_graph(
-        "graph @main(%x: f32[4,8], %v: f32[8]) { %0 = exp(%x) : f32[4,8] %1 = cumsum(%0) {axis=1} : f32[4,8] "
-        "%2 = cumsum(%1) {axis=0} : f32[4,8] return %2 }"
+        "graph @main(%x: f32[1,4,8], %i: i64[1,2], %u: f32[1,2,8]) { %0 = exp(%x) : f32[1,4,8] "
+        "%1 = scatter(%0, %i, %u) : f32[1,4,8] %2 = scatter(%1, %i, %u) : f32[1,4,8] return %2 }"
     )
     with pytest.raises(UnsupportedError) as caught:
         built(CpuTarget(), graph)
-    assert str(caught.value) == "the cpu target has no kernel for: cumsum (2)"
+    assert str(caught.value) == "the cpu target has no kernel for: scatter (2)"
 
 
-def test_a_model_with_an_operator_without_a_kernel():
-    nodes = [helper.make_node("Exp", ["x"], ["h"]), helper.make_node("CumSum", ["h", "axis"], ["y"])]
-    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"]
-    axis = helper.make_tensor("axis", TensorProto.INT64, [], [1])
-    graph = helper.make_graph(nodes, "sums", rows[:1], rows[1:], [axis])
+def test_a_model_with_an_operator_without_a_kernel(monkeypatch):
+    monkeypatch.delitem(kernels._FIXED, "scatter")
+    nodes = [helper.make_node("Exp", ["x"], ["h"]), helper.make_node("ScatterND", ["h", "i", "u"], ["y"])]
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xuy"]
+    rows.insert(1, helper.make_tensor_value_info("i", TensorProto.INT64, [2, 1]))
+    graph = helper.make_graph(nodes, "scattered", rows[:3], rows[3:])
     with pytest.raises(UnsupportedError) as caught:
         tensorc.compile(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
-    assert "cumsum" in str(caught.value)
+    assert "scatter" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

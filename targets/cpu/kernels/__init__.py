@@ -1,7 +1,7 @@
 """The CPU's kernels: for each kind of fused group, the loops around its expressions.
 
-`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool` and `attention` each write one
-kind; `group` has what they share.
+`lower` is the door. `elementwise`, `reduction`, `matmul`, `conv`, `depthwise`, `pool`, `attention`, `det`, `selection`,
+`scan` and `scatter` each write one kind; `group` has what they share.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ from typing import Any
 
 from targets.cpu.kernels.attention import lower_attention
 from targets.cpu.kernels.conv import lower_conv
+from targets.cpu.kernels.det import lower_det
 from targets.cpu.kernels.elementwise import lower_elementwise
 from targets.cpu.kernels.group import Kernel, Packing
 from targets.cpu.kernels.matmul import lower_matmul, lower_matmul_packed
 from targets.cpu.kernels.pool import lower_pool
 from targets.cpu.kernels.reduction import lower_reduction
+from targets.cpu.kernels.scan import lower_scan
+from targets.cpu.kernels.scatter import lower_scatter
+from targets.cpu.kernels.selection import lower_arg, lower_top_k
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import parse_schedule
 from tensorc.ir import OPS, Graph, Kind, Node
 
 #: Those that have nothing to choose.
-_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {"avg_pool": lower_pool, "max_pool": lower_pool}
+_FIXED: dict[str, Callable[[Graph, Node, Machine], Kernel]] = {
+    "arg_max": lower_arg,
+    "arg_min": lower_arg,
+    "avg_pool": lower_pool,
+    "cumprod": lower_scan,
+    "cumsum": lower_scan,
+    "det": lower_det,
+    "max_pool": lower_pool,
+    "scatter": lower_scatter,
+    "top_k": lower_top_k,
+}
 #: Those that follow a schedule.
 _SCHEDULED: dict[str, Callable[[Graph, Node, Machine, Any], Kernel]] = {
     "attention": lower_attention,

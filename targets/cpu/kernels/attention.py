@@ -20,7 +20,7 @@ from tensorc.lowering.tir import Expr, const
 
 
 def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
-    if node.output.dtype != "float32":
+    if node.output.dtype not in ("float16", "float32"):
         raise UnsupportedError(f"attention of {node.output.dtype} is not lowered")
     group = GroupKernel(body, machine)
     builder, elements = group.builder, group.elements
@@ -48,7 +48,8 @@ def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule |
         image, head = builder.bind(tir.floor_div(task, heads)), builder.bind(tir.floor_mod(task, heads))
         key_head = builder.bind(tir.floor_div(head, shared)) if shared > 1 else head
         with builder.serial(keys, name="s") as s, builder.serial(depth, name="d") as d:
-            builder.store(scratch, elements.evaluate(k, [image, s, key_head, d]), key_at(s, d))
+            key = elements.evaluate(k, [image, s, key_head, d])
+            builder.store(scratch, tir.cast(key, "float32"), key_at(s, d))
         if padded > keys:
             with builder.serial(depth, name="d") as d, builder.serial(padded - keys, keys, name="s") as s:
                 builder.store(scratch, const(0, "float32"), key_at(s, d))
@@ -82,7 +83,7 @@ def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule |
                         mask = static_shape(masks[0].shape)
                         index = [image, head, first + i, s][4 - len(mask) :]
                         places = [0 if extent == 1 else p for extent, p in zip(mask, index, strict=True)]
-                        value = builder.keep(value + elements.evaluate(masks[0], places))
+                        value = builder.keep(value + tir.cast(elements.evaluate(masks[0], places), "float32"))
                         builder.store(scratch, value, score_at(i, s))
                     return value
 
@@ -109,7 +110,8 @@ def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule |
             with loop(count) as i:
                 share = builder.keep(builder.load(scratch, panels + rows * padded + i))
                 with loop(vectors) as j, builder.vector(width) as lane:
-                    elements.define(node.output, builder.load(acc, (i * vectors + j) * width + lane) * share)
+                    element = builder.load(acc, (i * vectors + j) * width + lane) * share
+                    elements.define(node.output, tir.cast(element, node.output.dtype))
                     group.store_outputs([image, first + i, head, column + j * width + lane])
 
         def weigh(first: Expr, count: int) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from passes.legalize import WIDTH_FREE
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Value
 from tensorc.ir.dims import static_shape
-from tensorc.ir.types import numpy_dtype
+from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
+from tensorc.ir.types import STORED, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Elements, Index, Source, buffer_source, ravel
 from tensorc.lowering.tir import Buffer, Expr, KernelBuilder
@@ -29,7 +31,9 @@ from tensorc.search.space import ScheduleJson
 Loop = Callable[[int], AbstractContextManager[Expr]]
 
 #: Operators whose code is long: in an epilogue they are written once and looped over, not once for each register.
-LONG = frozenset({"cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh"})
+LONG = TRIGONOMETRIC | {
+    "cos", "elu", "erf", "exp", "gelu", "log", "pow", "sigmoid", "silu", "sin", "softplus", "tanh",
+}  # fmt: skip
 
 
 def accumulator(dtype: str) -> str:
@@ -69,8 +73,9 @@ class GroupKernel:
     """Writes the kernel of one body. Subclasses of nothing: each kind of kernel uses it."""
 
     def __init__(self, body: Graph, machine: Machine, packings: Mapping[Value, Packing | None] | None = None):
-        if any(value.dtype == "bfloat16" for value in body.values()):
-            raise UnsupportedError("bfloat16 is not lowered")  # TVM's code generator has no arithmetic for it
+        for node in body.nodes:
+            if node.op not in WIDTH_FREE and any(v.dtype in STORED for v in (*node.inputs, *node.outputs)):
+                raise UnsupportedError(f"{node.op} of {node.output.type} is not lowered: nothing computes in that type")
         self.body = body
         self.machine = machine
         self.builder = KernelBuilder()

@@ -6,15 +6,16 @@ at the borders they are taken one by one, with the columns counted that there ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+
+import numpy as np
 
 from targets.cpu.kernels.group import GroupKernel, Kernel
 from targets.cpu.machine import Machine
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
-from tensorc.ir.types import is_float
+from tensorc.ir.types import is_float, limits, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.tir import Expr, const
 
@@ -27,7 +28,7 @@ _MOST_UNROLLED = 64
 
 def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
     (x,) = node.inputs
-    if len(node.attrs["kernel"]) != 2 or not is_float(x.dtype):
+    if len(node.attrs["kernel"]) != 2 or x.dtype == "bool" or (node.op == "avg_pool" and not is_float(x.dtype)):
         raise UnsupportedError(
             f"{node.op} of {x.type} with a window of {len(node.attrs['kernel'])} axes is not lowered"
         )
@@ -42,6 +43,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
     lanes = block[0] if block else 1
     largest = node.op == "max_pool"
     acc_type = "float32" if x.dtype == "float16" else x.dtype
+    least = limits(np.empty(0, numpy_dtype(acc_type)))[0]
 
     with builder.tasks() as task:
         row = builder.bind(tir.floor_mod(task, out_h))
@@ -58,7 +60,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
             whose size counts as `wide` columns."""
             acc = builder.registers(acc_type, count * lanes)
             with builder.unrolled(count) as c, builder.vector(lanes) as lane:
-                builder.store(acc, const(-math.inf if largest else 0, acc_type), c * lanes + lane)
+                builder.store(acc, const(least if largest else 0, acc_type), c * lanes + lane)
             with builder.serial(high_h - low_h, low_h) as i, builder.unrolled(count) as c:
                 h = start_h + i * dilation_h
 

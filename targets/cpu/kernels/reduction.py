@@ -22,13 +22,38 @@ from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, KernelBuilder, const
 
-_COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "sum": lambda a, b: a + b,
-    "mean": lambda a, b: a + b,
-    "max": tir.maximum,
-    "min": tir.minimum,
-    "prod": lambda a, b: a * b,
+Combine = Callable[[KernelBuilder, Expr, Expr], Expr]
+
+
+def _extremum(beyond: str) -> Combine:
+    """As numpy has it: nan once one was met."""
+
+    def combine(builder: KernelBuilder, old: Expr, new: Expr) -> Expr:
+        old, new = builder.keep(old), builder.keep(new)
+        taken = tir.compare(beyond, old, new)
+        if is_float(tir.dtype_of(new)):
+            taken = tir.logical("or", taken, tir.is_nan(new))
+        return tir.select(taken, new, old)
+
+    return combine
+
+
+#: "max" and "min" are the machine's instructions, which may lose nan; "greatest" and "least" are exact.
+_COMBINE: dict[str, Combine] = {
+    "sum": lambda _, a, b: a + b,
+    "mean": lambda _, a, b: a + b,
+    "max": lambda _, a, b: tir.maximum(a, b),
+    "min": lambda _, a, b: tir.minimum(a, b),
+    "greatest": _extremum("less"),
+    "least": _extremum("greater"),
+    "prod": lambda _, a, b: a * b,
 }
+_EXACT = {"max": "greatest", "min": "least"}
+
+
+def _how(node: Node) -> str:
+    how = node.op.removeprefix("reduce_")
+    return _EXACT.get(how, how)
 
 
 def _accumulator(how: str, dtype: str) -> str:
@@ -45,10 +70,11 @@ def _identity(how: str, dtype: str) -> Expr:
         return const(0, dtype)
     if how == "prod":
         return const(1, dtype)
+    lowest = how in ("max", "greatest")
     if is_float(dtype):
-        return const(-math.inf if how == "max" else math.inf, dtype)
+        return const(-math.inf if lowest else math.inf, dtype)
     limits = np.iinfo(dtype)
-    return const(int(limits.min if how == "max" else limits.max), dtype)
+    return const(int(limits.min if lowest else limits.max), dtype)
 
 
 def fold(builder: KernelBuilder, how: str, dtype: str, extent: int, lanes: int,
@@ -61,10 +87,10 @@ def fold(builder: KernelBuilder, how: str, dtype: str, extent: int, lanes: int,
         builder.store(partial, _identity(how, dtype), lane)
     for first, count in vector_blocks(builder, extent, width):
         with builder.vector(count) as lane:
-            builder.store(partial, combine(builder.load(partial, lane), element(first + lane)), lane)
+            builder.store(partial, combine(builder, builder.load(partial, lane), element(first + lane)), lane)
     total = builder.load(partial, 0)
     for lane in range(1, width):
-        total = combine(total, builder.load(partial, lane))
+        total = combine(builder, total, builder.load(partial, lane))
     return builder.keep(total)
 
 
@@ -111,7 +137,7 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
     builder, elements = group.builder, group.elements
     axes = _Axes(node)
     (x,) = node.inputs
-    how = node.op.removeprefix("reduce_")
+    how = _how(node)
     wide = _accumulator(how, x.dtype)
     extent = math.prod(axes.extents(axes.reduced))
     kept_extents = axes.extents(axes.kept)
@@ -142,7 +168,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
     builder, elements = group.builder, group.elements
     axes = _Axes(node)
     (x,) = node.inputs
-    how = node.op.removeprefix("reduce_")
+    how = _how(node)
     wide = _accumulator(how, x.dtype)
     combine = _COMBINE[how]
     reduced_extents = axes.extents(axes.reduced)
@@ -158,7 +184,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
                 reduced = unravel(j, reduced_extents)
                 with builder.vector(width) as lane:
                     element = elements.evaluate(x, axes.index([*outer, first + lane], reduced))
-                    builder.store(partial, combine(builder.load(partial, lane), tir.cast(element, wide)), lane)
+                    builder.store(partial, combine(builder, builder.load(partial, lane), tir.cast(element, wide)), lane)
             with builder.vector(width) as lane:
                 total = builder.load(partial, lane)
                 elements.define(node.output, _finished(how, total, extent, wide, x.dtype))

@@ -8,7 +8,7 @@ from tensorc.frontend.call import Call
 from tensorc.frontend.emitter import scalar_of
 from tensorc.frontend.registry import Rule, operator
 from tensorc.ir.graph import Value
-from tensorc.ir.types import limits, numpy_dtype
+from tensorc.ir.types import is_float, limits, numpy_dtype
 
 #: ONNX operator -> (IR operator, its attributes with ONNX's defaults).
 _DIRECT: dict[str, tuple[str, dict[str, float]]] = {
@@ -95,3 +95,14 @@ def _swish(call: Call) -> Value:
     if alpha == 1:
         return call("silu", x)
     return call("mul", x, call("sigmoid", call("mul", x, call.like(alpha, x))))
+
+
+@operator("Shrink")
+def _shrink(call: Call) -> Value:
+    """Integers are compared and shifted as real numbers: the standard's function body would wrap them."""
+    given = call.input(0)
+    x = given if is_float(given.dtype) else call.cast(given, "float64")
+    limit, bias, zero = call.attr("lambd", 0.5), call.like(call.attr("bias", 0.0), x), call.like(0, x)
+    above = call("where", call("greater", x, call.like(limit, x)), call("sub", x, bias), zero)
+    result = call("where", call("less", x, call.like(-limit, x)), call("add", x, bias), above)
+    return call.cast(result, given.dtype)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 
 from tensorc.frontend.call import Call
 from tensorc.frontend.registry import Rule, operator
-from tensorc.ir.graph import Value
-from tensorc.ir.types import is_float
+from tensorc.ir.graph import Constant, Value
+from tensorc.ir.types import TensorType, is_float
 
 _UNARY = {
     "Abs": "abs", "Ceil": "ceil", "Cos": "cos", "Erf": "erf", "Exp": "exp", "Floor": "floor", "Log": "log",
@@ -52,11 +53,6 @@ def _mean(call: Call) -> Value:
     return call("mul", total, call.like(1 / len(call.inputs), total))
 
 
-@operator("Tan")
-def _tan(call: Call) -> Value:
-    return call("div", call("sin", call.input(0)), call("cos", call.input(0)))
-
-
 @operator("Pow")
 def _pow(call: Call) -> Value:
     base, exponent = call.input(0), call.input(1)
@@ -76,6 +72,17 @@ def _mod(call: Call) -> Value:
 @operator("IsNaN")
 def _is_nan(call: Call) -> Value:
     return call("not", call("equal", call.input(0), call.input(0)))
+
+
+@operator("IsInf")
+def _is_inf(call: Call) -> Value:
+    x = call.input(0)
+    positive, negative = bool(call.attr("detect_positive", 1)), bool(call.attr("detect_negative", 1))
+    if positive and negative:
+        return call("equal", call("abs", x), call.like(math.inf, x))
+    if not positive and not negative:
+        return call.constant(Constant.full(TensorType("bool", x.shape), False))
+    return call("equal", x, call.like(math.inf if positive else -math.inf, x))
 
 
 @operator("Where")

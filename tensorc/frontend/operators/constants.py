@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx
 
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.limits import check_computed, check_type
 from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
-from tensorc.frontend.scope import OnHost
 from tensorc.ir.graph import Constant, Value
 from tensorc.ir.types import TensorType
 
@@ -54,7 +52,9 @@ def _range(call: Call) -> Value:
     start, limit, step = call.number(0), call.number(1), call.number(2)
     if not step:
         raise ValueError("the step is 0")
-    size = max(math.ceil((limit - start) / step), 0)
+    # Of integers exactly: a float64 does not hold all of them.
+    whole = isinstance(step, int)
+    size = max(-((start - limit) // step) if whole else math.ceil((limit - start) / step), 0)
     return call("range", start=start, step=step, size=size, dtype=call.input(0).dtype)
 
 
@@ -65,28 +65,3 @@ def _eye_like(call: Call) -> Value:
     dtype = element_type(call.attr("dtype")) if call.has("dtype") else x.dtype
     check_computed(TensorType("float64", (rows, columns)))
     return call.constant(np.eye(rows, columns, call.attr("k", 0)), dtype)
-
-
-@operator("Dropout")
-def _dropout(call: Call) -> tuple[Value, Value]:
-    """Inference: nothing is dropped, and the mask keeps everything."""
-    x = call.input(0)
-    if call.optional(2) is not None and call.number(2):
-        raise UnsupportedError("it is in training mode")
-    kept = Constant.full(TensorType("bool" if call.opset >= 10 else x.dtype, x.shape), 1)
-    return x, call.constant(kept)
-
-
-@operator("Cast")
-def _cast(call: Call) -> Value | OnHost:
-    x, to = call.input(0), call.required("to")
-    if to == onnx.TensorProto.STRING:
-        return OnHost("cast_to_string", [x])
-    if x.dtype == "string":
-        return OnHost("cast_from_string", [x], {"to": element_type(to)})
-    return call.cast(x, element_type(to))
-
-
-@operator("CastLike")
-def _cast_like(call: Call) -> Value:
-    return call.cast(call.input(0), call.input(1).dtype)

@@ -8,7 +8,7 @@ from tensorc.frontend.call import Call, axis_of, shape_of
 from tensorc.frontend.limits import check_computed
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
-from tensorc.ir.types import TensorType
+from tensorc.ir.types import TensorType, is_float
 
 
 @operator("Gather")
@@ -42,7 +42,9 @@ def _trilu(call: Call) -> Value:
 @operator("OneHot")
 def _one_hot(call: Call) -> Value:
     indices, values = call.input(0), call.input(2)
-    depth = call.number(1)
+    depth = int(call.number(1))
+    if not is_float(indices.dtype):
+        indices = call.cast(indices, "int64")  # which has room for the depth
     rank = len(indices.shape)
     axis = axis_of(call.attr("axis", -1), rank + 1)
     check_computed(TensorType("int64", (depth,)))

@@ -82,7 +82,9 @@ def _transpose(call: Call) -> Value:
 @operator("Concat")
 def _concat(call: Call) -> Value:
     values = call.all_inputs()
-    return call("concat", *values, axis=axis_of(call.required("axis"), len(values[0].shape)))
+    axis = axis_of(call.required("axis"), len(values[0].shape))
+    parts = [value for value in values if value.type.size]
+    return call("concat", *(parts or values), axis=axis)
 
 
 def cut(call: Call, x: Value, axis: int, start: int, size: int, step: int = 1) -> Value:

@@ -1,29 +1,80 @@
-"""Normalisations, in the form they have when a trained model is run."""
+"""Normalisations: of batches, layers, groups and rows."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-from tensorc.errors import UnsupportedError
+import numpy as np
+
 from tensorc.frontend.call import Call, axis_of, shape_of
+from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
 
+#: The opset from which on training is an attribute; before, it showed in how many results were asked for.
+_TRAINING_MODE = 14
+
 
 @operator("BatchNormalization")
-def _batch_norm(call: Call) -> Value:
-    if call.attr("training_mode", 0) or (call.opset < 9 and not call.attr("spatial", 1)):
-        raise UnsupportedError("it is in training mode or not spatial")
-    x = call.input(0)
+def _batch_norm(call: Call) -> Value | tuple[Value, ...]:
+    x, epsilon = call.input(0), call.attr("epsilon", 1e-5)
+    if not x.shape:
+        raise TypeError("a scalar is no batch")
+    if call.attr("training_mode", 0) and call.opset >= _TRAINING_MODE:
+        return _batch_norm_in_training(call)
     parameters = [call.cast(call.input(index), x.dtype) for index in range(1, 5)]
-    return call("batch_norm", x, *parameters, epsilon=call.attr("epsilon", 1e-5))
+    if call.opset < 9 and not call.attr("spatial", 1):  # every feature has numbers of its own, not every channel
+        scale, bias, mean, variance = parameters
+        factor = call("mul", scale, _inverse_root(call, variance, epsilon))
+        return call("add", call("mul", call("sub", x, mean), factor), bias)
+    channels = x if len(x.shape) > 1 else call.reshape(x, (*shape_of(x), 1))  # a list is of one channel
+    return call.reshape(call("batch_norm", channels, *parameters, epsilon=epsilon), shape_of(x))
+
+
+def _batch_norm_in_training(call: Call) -> tuple[Value, ...]:
+    """By the batch's own mean and variance, which the running ones take up by 1 - momentum."""
+    x, rank, momentum = call.input(0), len(call.input(0).shape), call.attr("momentum", 0.9)
+    axes = (0, *range(2, rank))
+    wide = _wide(call, x)
+    mean = call("reduce_mean", wide, axes=axes, keepdims=0)
+    apart = call("sub", wide, _per_channel(call, mean, rank))
+    variance = call("reduce_mean", call("mul", apart, apart), axes=axes, keepdims=0)
+
+    def moved(before: Value, now: Value) -> Value:
+        kept = call("mul", before, call.like(momentum, before))
+        now = call.cast(now, before.dtype)
+        return call("add", kept, call("mul", now, call.like(1 - momentum, now)))
+
+    scale, bias = (call.cast(call.input(index), wide.dtype) for index in (1, 2))
+    factor = call("mul", scale, _inverse_root(call, variance, call.attr("epsilon", 1e-5)))
+    scaled = call("mul", apart, _per_channel(call, factor, rank))
+    y = call.cast(call("add", scaled, _per_channel(call, bias, rank)), x.dtype)
+    return y, moved(call.input(3), mean), moved(call.input(4), variance)
+
+
+def _wide(call: Call, x: Value) -> Value:
+    """`x` in the type that its moments are computed in: no 16-bit float."""
+    return call.cast(x, "float32") if x.dtype in ("float16", "bfloat16") else x
+
+
+def _inverse_root(call: Call, variance: Value, epsilon: float) -> Value:
+    return call("rsqrt", call("add", variance, call.like(epsilon, variance)))
 
 
 @operator("LayerNormalization")
-def _layer_norm(call: Call) -> Value:
+def _layer_norm(call: Call) -> tuple[Value, ...]:
     x, axis = call.input(0), axis_of(call.attr("axis", -1), len(call.input(0).shape))
+    epsilon = call.attr("epsilon", 1e-5)
     parameters = [_spread(call, p, shape_of(x)[axis:]) for p in call.inputs[1:] if p is not None]
-    return call("layer_norm", x, *parameters, axis=axis, epsilon=call.attr("epsilon", 1e-5))
+    y = call("layer_norm", x, *parameters, axis=axis, epsilon=epsilon)
+    if not any(call.node.output[1:]):
+        return (y,)
+    wide, axes = call.cast(x, element_type(call.attr("stash_type", 1))), tuple(range(axis, len(x.shape)))
+    mean = call("reduce_mean", wide, axes=axes)
+    apart = call("sub", wide, mean)
+    variance = call("reduce_mean", call("mul", apart, apart), axes=axes)
+    return y, mean, _inverse_root(call, variance, epsilon)
 
 
 @operator("RMSNormalization")
@@ -43,14 +94,14 @@ def _spread(call: Call, parameter: Value, shape: tuple[int, ...]) -> Value:
 
 def _centred(call: Call, x: Value, epsilon: float) -> Value:
     """(x - mean) / sqrt(variance + epsilon) over all but the first two axes of `x`."""
-    axes = tuple(range(2, len(x.shape)))
-    apart = call("sub", x, call("reduce_mean", x, axes=axes))
+    axes, wide = tuple(range(2, len(x.shape))), _wide(call, x)
+    apart = call("sub", wide, call("reduce_mean", wide, axes=axes))
     variance = call("reduce_mean", call("mul", apart, apart), axes=axes)
-    return call("mul", apart, call("rsqrt", call("add", variance, call.like(epsilon, x))))
+    return call.cast(call("mul", apart, _inverse_root(call, variance, epsilon)), x.dtype)
 
 
 def _per_channel(call: Call, value: Value, rank: int) -> Value:
-    return call.reshape(value, (*shape_of(value), *(1,) * (rank - 2)))
+    return call.reshape(value, (*shape_of(value), *(1,) * max(rank - 2, 0)))
 
 
 @operator("InstanceNormalization")
@@ -76,6 +127,19 @@ def _group_norm(call: Call) -> Value:
     return call.reshape(call("add", scaled, _per_channel(call, call.input(2), rank)), shape_of(x))
 
 
+@operator("LpNormalization")
+def _lp_norm(call: Call) -> Value:
+    """x / |x| along an axis; rows of zeros stay as they are."""
+    x, p = call.input(0), call.attr("p", 2)
+    if p not in (1, 2):
+        raise ValueError(f"the order of the norm is 1 or 2, not {p}")
+    axes = (axis_of(call.attr("axis", -1), len(x.shape)),)
+    norm = call("reduce_sum", call("abs", x) if p == 1 else call("mul", x, x), axes=axes)
+    norm = norm if p == 1 else call("sqrt", norm)
+    zero = call.like(0, x)
+    return call("where", call("equal", norm, zero), zero, call("div", x, norm))
+
+
 @operator("LRN")
 def _lrn(call: Call) -> Value:
     return call(
@@ -86,22 +150,37 @@ def _lrn(call: Call) -> Value:
 
 @operator("Softmax")
 def _softmax(call: Call) -> Value:
-    return _along_rows(call, "softmax")
+    return _along_rows(call, lambda x, axis: call("softmax", x, axis=axis))
 
 
 @operator("LogSoftmax")
 def _log_softmax(call: Call) -> Value:
-    return _along_rows(call, "log_softmax")
+    return _along_rows(call, lambda x, axis: call("log_softmax", x, axis=axis))
 
 
-def _along_rows(call: Call, op: str) -> Value:
+@operator("Hardmax")
+def _hardmax(call: Call) -> Value:
+    """One where a row first has its maximum, else zero."""
+    return _along_rows(call, lambda x, axis: _first_of_top(call, x, axis))
+
+
+def _first_of_top(call: Call, x: Value, axis: int) -> Value:
+    shape = shape_of(x)
+    extent = shape[axis]
+    place = call.constant(np.arange(extent).reshape(-1, *(1,) * (len(shape) - axis - 1)), "int32")
+    is_top = call("equal", x, call("reduce_max", x, axes=(axis,)))
+    first = call("reduce_min", call("where", is_top, place, call.like(extent, place)), axes=(axis,))
+    return call.cast(call("equal", place, first), x.dtype)
+
+
+def _along_rows(call: Call, function: Callable[[Value, int], Value]) -> Value:
     """Until opset 13 all axes from `axis` on were one row; since then `axis` is the row."""
     x = call.input(0)
     shape = shape_of(x)
     if call.opset >= 13:
-        return call(op, x, axis=axis_of(call.attr("axis", -1), len(shape)))
+        return function(x, axis_of(call.attr("axis", -1), len(shape)))
     axis = axis_of(call.attr("axis", 1), len(shape))
     if all(dim == 1 for dim in shape[axis + 1 :]):
-        return call(op, x, axis=axis)
+        return function(x, axis)
     rows = call.reshape(x, (math.prod(shape[:axis]), math.prod(shape[axis:])))
-    return call.reshape(call(op, rows, axis=1), shape)
+    return call.reshape(function(rows, 1), shape)

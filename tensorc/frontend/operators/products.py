@@ -9,8 +9,11 @@ from tensorc.ir.graph import Value
 
 @operator("MatMul")
 def _matmul(call: Call) -> Value:
+    return matrix_product(call, call.input(0), call.input(1))
+
+
+def matrix_product(call: Call, a: Value, b: Value) -> Value:
     """A vector is a matrix of one row on the left and of one column on the right, and its axis goes again."""
-    a, b = call.input(0), call.input(1)
     if not a.shape or not b.shape:
         raise TypeError(f"cannot multiply {a.type} by {b.type}: a matrix product takes no scalars")
     left, right = len(a.shape) == 1, len(b.shape) == 1
@@ -31,6 +34,11 @@ def _gemm(call: Call) -> Value:
         a = call("transpose", a, perm=(1, 0))
     product = _scaled(call, call("matmul", a, b, transpose_b=int(bool(call.attr("transB", 0)))), "alpha")
     return product if c is None else call("add", product, _scaled(call, c, "beta"))
+
+
+@operator("Det")
+def _det(call: Call) -> Value:
+    return call("det", call.input(0))
 
 
 def _scaled(call: Call, value: Value, attribute: str) -> Value:

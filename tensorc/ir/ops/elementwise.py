@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorc.ir.dims import broadcast
 from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, Meaning, TypeRule, register
-from tensorc.ir.types import TensorType, numpy_dtype
+from tensorc.ir.types import TensorType, is_integer
 
 
 def _same(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
@@ -38,15 +38,15 @@ def _where(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return [TensorType(_promote(branches).dtype, broadcast(*(t.shape for t in types)))]
 
 
-def _cast(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
-    return [TensorType(attrs["to"], types[0].shape)]
-
-
 def _typed(function: Callable[..., Any]) -> Meaning:
-    """Compute in the input's own type: numpy would promote small integers or float16 in places."""
+    """Compute in the input's own type: numpy would promote small integers or float16 in places. Of bfloat16, most of
+    whose functions numpy lacks, in float32."""
 
     def meaning(x: np.ndarray, *rest: np.ndarray, **attrs: Any) -> np.ndarray:
-        return np.asarray(np.asarray(function(x, *rest, **attrs)).astype(x.dtype, copy=False))
+        dtype = x.dtype
+        if dtype.name == "bfloat16":
+            x, *rest = (array.astype(np.float32) for array in (x, *rest))  # type: ignore[assignment]
+        return np.asarray(np.asarray(function(x, *rest, **attrs)).astype(dtype, copy=False))
 
     return meaning
 
@@ -92,8 +92,21 @@ def _power(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.power(a, b))
 
 
-def _cast_numpy(x: np.ndarray, to: str) -> np.ndarray:
-    return np.asarray(x.astype(numpy_dtype(to)))
+def _shift(x: np.ndarray, count: np.ndarray, left: int) -> np.ndarray:
+    """By as many bits as there are or more, or by a negative number, nothing but the sign is left."""
+    bits = 8 * x.dtype.itemsize
+    inside = (count >= 0) & (count < bits)
+    kept = np.where(inside, count, 0).astype(x.dtype)
+    if left:
+        return np.where(inside, np.left_shift(x, kept), 0)
+    return np.where(inside, np.right_shift(x, kept), np.where(x < 0, -1, 0).astype(x.dtype))
+
+
+def _integers(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
+    result = _promote(types)
+    if not is_integer(result.dtype):
+        raise TypeError(f"an operation on bits takes integers, not {', '.join(map(str, types))}")
+    return [result]
 
 
 def _unary(name: str, function: Callable[..., Any], infer: TypeRule = _same, doc: str = "", **attrs: Any) -> None:
@@ -140,7 +153,6 @@ _unary("sin", np.sin)
 _unary("softplus", lambda x: np.logaddexp(x, 0))
 _unary("sqrt", np.sqrt)
 _unary("tanh", np.tanh)
-register("cast", Kind.ELEMENTWISE, 1, _cast, _cast_numpy, "convert the element type", to=REQUIRED)
 
 _binary("add", np.add)
 _binary("sub", np.subtract)
@@ -153,6 +165,14 @@ _binary("mod", lambda a, b, fmod: np.fmod(a, b) if fmod else np.mod(a, b), doc="
 _binary("and", np.logical_and)
 _binary("or", np.logical_or)
 _binary("xor", np.logical_xor)
+register("bit_and", Kind.ELEMENTWISE, 2, _integers, _typed(np.bitwise_and))
+register("bit_or", Kind.ELEMENTWISE, 2, _integers, _typed(np.bitwise_or))
+register("bit_xor", Kind.ELEMENTWISE, 2, _integers, _typed(np.bitwise_xor))
+register("bit_not", Kind.ELEMENTWISE, 1, _integers, _typed(np.bitwise_not))
+register(
+    "bit_shift", Kind.ELEMENTWISE, 2, _integers, _typed(_shift),
+    "by the second operand, to the left or (keeping the sign) to the right", left=REQUIRED,
+)  # fmt: skip
 _compare("equal", np.equal)
 _compare("less", np.less)
 _compare("less_equal", np.less_equal)

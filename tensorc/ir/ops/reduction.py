@@ -79,13 +79,16 @@ def _rms_norm_numpy(x: np.ndarray, scale: np.ndarray, *, axis: int, epsilon: flo
     return np.asarray((wide / np.sqrt((wide**2).mean(axis=axes, keepdims=True) + epsilon) * scale).astype(x.dtype))
 
 
-def _cumsum_numpy(x: np.ndarray, axis: int, exclusive: int, reverse: int) -> np.ndarray:
-    if reverse:
-        x = np.flip(x, axis)
-    total = np.cumsum(x, axis=axis, dtype=x.dtype)
-    if exclusive:
-        total = total - x
-    return np.flip(total, axis) if reverse else total
+def _cumulate(function: Callable[..., np.ndarray], identity: int) -> Callable[..., np.ndarray]:
+    def meaning(x: np.ndarray, axis: int, exclusive: int, reverse: int) -> np.ndarray:
+        way = slice(None, None, -1) if reverse else slice(None)
+        rows = np.moveaxis(widened(x), axis, -1)[..., way]
+        if exclusive:
+            rows = np.concatenate([np.full_like(rows[..., :1], identity), rows[..., :-1]], -1)
+        total = function(rows, axis=-1, dtype=rows.dtype)[..., way]
+        return np.ascontiguousarray(np.moveaxis(total, -1, axis)).astype(x.dtype, copy=False)
+
+    return meaning
 
 
 _register_reduction("reduce_sum", np.sum)
@@ -105,4 +108,9 @@ register(
     "x / sqrt(mean(x^2) + epsilon) * scale over the axes from `axis` on; inputs x, scale",
     axis=REQUIRED, epsilon=1e-5,
 )  # fmt: skip
-register("cumsum", Kind.OPAQUE, 1, _same, _cumsum_numpy, axis=REQUIRED, exclusive=0, reverse=0)
+for _name, _function, _identity in (("cumsum", np.cumsum, 0), ("cumprod", np.cumprod, 1)):
+    register(
+        _name, Kind.REDUCTION, 1, _same, _cumulate(_function, _identity),
+        "each element with all before it along `axis`; exclusive leaves the element out, reverse goes from the end",
+        axis=REQUIRED, exclusive=0, reverse=0,
+    )  # fmt: skip

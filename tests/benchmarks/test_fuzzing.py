@@ -18,7 +18,7 @@ from benchmarks.fuzzing.compare import EPSILONS, difference, differences
 from benchmarks.fuzzing.judge import Judge
 from benchmarks.fuzzing.operators import PLACES
 from benchmarks.fuzzing.shrink import shrink
-from tensorc.frontend.operators import supported_operators
+from tensorc.frontend.functions import supported_operators
 
 #: What every graph below is made of: operators with kernels for every type that ONNX gives them here.
 FEW = ("Abs", "Add", "Concat", "Equal", "Expand", "Gather", "MaxPool", "MatMul", "Mul", "Neg", "Pad", "ReduceMean",

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 import onnx
 
 from tensorc.errors import UserError
+from tensorc.frontend.functions import is_function
 from tensorc.frontend.inline import subgraphs
 from tensorc.frontend.operators import find_rule
 from tensorc.frontend.reader import LoadedModel
@@ -54,7 +55,7 @@ class _Check:
                 raise UserError(f"{self.model.name}: nothing defines the output {info.name!r}")
 
     def node(self, node: onnx.NodeProto) -> None:
-        if find_rule(node) is None:
+        if find_rule(node) is None and not is_function(node, self.opset):
             self.unsupported.note(node, why_unknown(node))
         elif domain_of(node) == STANDARD:
             try:

@@ -260,5 +260,10 @@ def test_what_is_right_is_opened(body: str) -> None:
     assert not open_model(free(body)).inputs[0].is_static
 
 
+def test_what_the_standard_defines_by_others_is_opened() -> None:
+    assert open_model(free("y = MeanVarianceNormalization(x)")).inputs
+    assert open_model(free("y = Elu(x)")).inputs
+
+
 def test_fallback_may_take_what_has_no_rule() -> None:
     open_model(free("y = NoSuch(x)"), fallback=True)

@@ -33,7 +33,7 @@ from benchmarks.fuzzing.case import Case
 from benchmarks.fuzzing.judge import STATUSES, Judge, Outcome
 from benchmarks.fuzzing.operators import PLACES, random_graph
 from benchmarks.fuzzing.shrink import shrink
-from tensorc.frontend.operators import supported_operators
+from tensorc.frontend.functions import supported_operators
 
 ENGINES = ("onnxruntime", "reference")
 

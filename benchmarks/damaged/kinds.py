@@ -324,7 +324,7 @@ def deep_subgraphs(rng: Rng, draft: Draft) -> bytes:
     inner = leaf = _leaf().SerializeToString()
     doubled = bool(rng.integers(2))
     for _ in range(int(rng.choice([10, 30, 60, 1000]))):
-        other = inner if doubled and len(inner) < 20_000 else leaf
+        other = inner if doubled and len(inner) < 5_000 else leaf
         branches = [_message(1, name) + _message(6, graph) + b"\xa0\x01\x05"  # name, g, type
                     for name, graph in ((b"then_branch", inner), (b"else_branch", other))]  # fmt: skip
         node = _message(1, b"c") + _message(2, b"o") + _message(4, b"If") + b"".join(_message(5, b) for b in branches)

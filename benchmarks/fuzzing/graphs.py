@@ -54,6 +54,8 @@ class Graph:
         self.inputs: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.nodes: list[onnx.NodeProto] = []
+        #: Results whose shape depends on data: nobody reads them. Their axes have names instead of sizes.
+        self.ends: list[tuple[Value, onnx.ValueInfoProto]] = []
         #: Whether there are infinities and nan in the data, and sizes of 0.
         self.special = rng.random() < 0.15
         self.empty = rng.random() < 0.07
@@ -191,6 +193,20 @@ class Graph:
             off = max(worst, rounding) if loose is None else loose
             self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
 
+    def end(self, op: str, inputs: Sequence[Value | None], results: Sequence[tuple[str, int]], loose: bool = False,
+            **attributes: Any) -> None:  # fmt: skip
+        """Add a node whose results, of these types and numbers of axes, have shapes that only its run settles."""
+        names = [value.name if value is not None else "" for value in inputs]
+        first = sum(len(node.output) for node in self.nodes)
+        made = [f"y{first + i}" for i in range(len(results))]
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(op, names, made, **given))
+        worst = max(value.loose for value in inputs if value is not None)
+        for name, (dtype, rank) in zip(made, results, strict=True):
+            info = _info(name, dtype, [f"{name}_{axis}" for axis in range(rank)])
+            off = max(worst, EPSILONS.get(dtype, 0.0)) if loose else worst
+            self.ends.append((Value(name, dtype, (), off), info))
+
     def _inferred(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
         """Types and shapes by ONNX's own inference; UnfitError where it does not know, or finds a fault."""
         try:
@@ -227,6 +243,8 @@ class Graph:
         made = {name for node in self.nodes for name in node.output}
         outputs = [v for v in self.values if v.name in made and (v.name not in read or self.chance(0.1))]
         model = self.model(self.nodes, outputs)
+        model.graph.output.extend(info for _, info in self.ends)
+        outputs += [value for value, _ in self.ends]
         used = {value.name for value in model.graph.input}
         inputs = {name: array for name, array in self.inputs.items() if name in used}
         return Case(model, inputs, {value.name: value.loose for value in outputs})
@@ -236,7 +254,7 @@ def _numpy(dtype: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
 
 
-def _info(name: str, dtype: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+def _info(name: str, dtype: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(_numpy(dtype)), shape)
 
 

@@ -484,6 +484,31 @@ def _reverse_sequence(g: Graph, name: str) -> None:
     g.node(name, [x, lengths], exact=True, time_axis=time, batch_axis=1 - time)
 
 
+@place("NonZero")
+def _non_zero(g: Graph, name: str) -> None:
+    x = g.any(types(g, name), low=1, exact=True)
+    g.end(name, [x], [("int64", 2)])
+
+
+@place("Compress")
+def _compress(g: Graph, name: str) -> None:
+    x = g.any(types(g, name), low=1, exact=True)
+    axis = g.pick((None, g.axis(x.rank)))
+    size = int(np.prod(x.shape)) if axis is None else x.shape[axis]
+    g.end(name, [x, g.new("bool", (g.number(0 if g.empty else 1, size),))], [(x.dtype, 1 if axis is None else x.rank)],
+          axis=axis)  # fmt: skip
+
+
+@place("Unique")
+def _unique(g: Graph, name: str) -> None:
+    x = g.any(types(g, name), low=1, exact=True)
+    if 0 in x.shape or g.special:
+        raise UnfitError
+    axis = g.pick((None, g.axis(x.rank)))
+    results = [(x.dtype, 1 if axis is None else x.rank), ("int64", 1), ("int64", 1), ("int64", 1)]
+    g.end(name, [x], results[: g.number(1, 4)], axis=axis)
+
+
 # Constants --------------------------------------------------------------------------------------------------
 
 
@@ -526,6 +551,8 @@ def _reduce(g: Graph, name: str) -> None:
         raise UnfitError
     if name == "ReduceProd" and int(np.prod(x.shape)) > 100:
         raise UnfitError
+    if x.dtype in INTS and name in ("ReduceL2", "ReduceLogSum", "ReduceLogSumExp"):
+        x = g.new(x.dtype, x.shape, 1, 9)  # of others the root or the logarithm has no integer, or the sum does not fit
     axes, keep = g.axes(x.rank), g.pick((None, 0, 1))
     exact = name in ("ReduceMax", "ReduceMin")
     if g.opset >= (13 if name == "ReduceSum" else 18):
@@ -661,6 +688,8 @@ def _conv_transpose(g: Graph, name: str) -> None:
 @place("MaxPool", "AveragePool", "LpPool")
 def _pool(g: Graph, name: str) -> None:
     x, sizes = _image(g, types(g, name))
+    if g.special and name == "MaxPool":
+        raise UnfitError
     kernel = [g.number(1, min(3, size)) for size in sizes]
     window = _window(g, sizes, kernel)
     if "dilations" in window and g.opset < {"AveragePool": 19, "LpPool": 18}.get(name, 10):
@@ -674,6 +703,8 @@ def _pool(g: Graph, name: str) -> None:
 
 @place("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def _global_pool(g: Graph, name: str) -> None:
+    if g.special and name == "GlobalMaxPool":  # ONNX Runtime begins with the least finite number
+        raise UnfitError
     g.node(name, [_image(g, types(g, name))[0]], exact=name == "GlobalMaxPool")
 
 
@@ -718,7 +749,8 @@ def _group_norm(g: Graph, name: str) -> None:
     x, _ = _image(g, types(g, name))
     groups = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0])
     size = (groups if g.opset < 21 else x.shape[1],)
-    g.node(name, [x, g.like(x.dtype, size), g.like(x.dtype, size)], num_groups=groups)
+    # ONNX infers no type for what its body computes.
+    g.end(name, [x, g.like(x.dtype, size), g.like(x.dtype, size)], [(x.dtype, x.rank)], loose=True, num_groups=groups)
 
 
 @place("LayerNormalization", "RMSNormalization")
@@ -728,12 +760,6 @@ def _layer_norm(g: Graph, name: str) -> None:
     shape = x.shape[axis % x.rank :]
     bias = g.like(x.dtype, shape) if name[0] == "L" and g.chance(0.5) else None
     g.node(name, [x, g.like(x.dtype, shape), bias], axis=axis, epsilon=g.pick((None, 1e-3)))
-
-
-@place("MeanVarianceNormalization")
-def _mean_variance(g: Graph, name: str) -> None:
-    x = g.any(types(g, name), 4, 4, fits=lambda v: 0 not in v.shape)
-    g.node(name, [x])
 
 
 # Quantization -----------------------------------------------------------------------------------------------

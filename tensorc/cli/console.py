@@ -95,5 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def tensor(row: dict[str, Any]) -> str:
-    """float32[1,3,224,224], of a manifest's row."""
-    return f"{row['dtype']}[{','.join(map(str, row['shape']))}]"
+    """float32[1,3,224,224], of a manifest's row; ? for a free axis, ... for a free rank."""
+    shape = row["shape"]
+    axes = "..." if shape is None else ",".join("?" if axis is None else str(axis) for axis in shape)
+    return f"{row['dtype']}[{axes}]"

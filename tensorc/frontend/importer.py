@@ -27,6 +27,7 @@ from tensorc.frontend.reader import LoadedModel, Source, read_model
 from tensorc.frontend.registry import OLDEST_OPSET, STANDARD, Result, Rule, domain_of
 from tensorc.frontend.scope import Absent, Bound, Datum, Exits, Leaf, OnHost, bound_of, entered
 from tensorc.frontend.shapes import Declared, declared_inputs, declared_type
+from tensorc.frontend.structure import check_structure
 from tensorc.frontend.translator import Instead, Translator, Work, label_of, why_unknown
 from tensorc.frontend.unroll import expand
 from tensorc.ir.graph import Constant, Graph, Value
@@ -61,7 +62,10 @@ def open_model(source: Source, shapes: Mapping[str, Sizes] | None = None, fallba
 
     Raises as `import_model` does.
     """
-    return reopen(_inlined(read_model(source)), shapes or {}, fallback)
+    staged = reopen(_inlined(read_model(source)), shapes or {}, fallback)
+    if not all(declared.is_static for declared in staged.inputs):  # else translating it finds out
+        check_structure(staged.model, staged.opset, fallback)
+    return staged
 
 
 def reopen(model: LoadedModel, shapes: Mapping[str, Sizes], fallback: bool) -> StagedModel:

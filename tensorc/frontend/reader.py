@@ -20,13 +20,10 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend.limits import check_type
-from tensorc.frontend.wire import Extent, WireError, cut_weights
+from tensorc.frontend.wire import Extent, TooLargeError, WireError, cut_weights
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant
 from tensorc.ir.types import DTYPES, SHORT_NAMES, TensorType, bits_of, numpy_dtype
-
-#: The bytes that protobuf takes for a message.
-_MOST_MESSAGE = 2**31 - 1
 
 #: A path, a serialized model, or a model in memory.
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto
@@ -245,12 +242,9 @@ def _parse(name: str, data: np.ndarray, folder: Path | None) -> LoadedModel:
     proto = onnx.ModelProto()
     try:
         message, extents = cut_weights(data.data)
-        if len(message) > _MOST_MESSAGE:
-            raise UserError(
-                f"{name} is too large: protobuf allows 2 GiB, and it has {len(message)} bytes beside its weights' raw "
-                "data: save it with external data"
-            )
         proto.ParseFromString(message)
+    except TooLargeError as error:
+        raise UserError(f"{name} is too large: protobuf allows 2 GiB, {error}; save it with external data") from error
     except (WireError, DecodeError) as error:
         raise UserError(f"{name} is truncated or not an ONNX model: {error}") from error
     return LoadedModel(name, proto, folder, data, extents)

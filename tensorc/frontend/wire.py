@@ -24,8 +24,16 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SMALL = 256
 
 
+#: The bytes that protobuf takes for a message.
+MOST_MESSAGE = 2**31 - 1
+
+
 class WireError(ValueError):
     """The bytes are no protobuf message."""
+
+
+class TooLargeError(ValueError):
+    """What is not cut out is more than protobuf takes; the message says how much."""
 
 
 class Extent(NamedTuple):
@@ -54,7 +62,7 @@ def cut_weights(data: memoryview) -> tuple[bytes, dict[str, Extent]]:
             pieces.append(_message(field.number, _cut_graph(data, field, extents)))
         else:
             pieces.append(data[field.start : field.end])
-    return b"".join(pieces), extents
+    return _joined(pieces), extents
 
 
 def _cut_graph(data: memoryview, graph: _Field, extents: dict[str, Extent]) -> bytes:
@@ -65,6 +73,13 @@ def _cut_graph(data: memoryview, graph: _Field, extents: dict[str, Extent]) -> b
             pieces.append(_message(field.number, _cut_tensor(data, field, extents)))
         else:
             pieces.append(data[field.start : field.end])
+    return _joined(pieces)
+
+
+def _joined(pieces: list[bytes | memoryview]) -> bytes:
+    size = sum(map(len, pieces))
+    if size > MOST_MESSAGE:  # before the memory for it is asked for
+        raise TooLargeError(f"it has {size} bytes beside its weights' raw data")
     return b"".join(pieces)
 
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.damaged.kinds import KINDS, Damaged, damaged_models
 from benchmarks.damaged.sound import SOUND
 from tensorc.cli import main
+from tensorc.cli.console import tensor
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend import import_model, read_model
+from tensorc.frontend.importer import open_model
 
 MOST_MEMORY = 1 << 30
 
@@ -178,7 +181,7 @@ def test_a_file_that_protobuf_does_not_take(tmp_path: Path) -> None:
     with path.open("wb") as file:  # sparse: a description of 3 GiB
         file.write(b"\x32" + b"\x80\x80\x80\x80\x0c")
         file.truncate(6 + (3 << 30))
-    with pytest.raises(UserError, match=r"is too large: protobuf allows 2 GiB, and it has 3221225478 bytes .*external"):
+    with pytest.raises(UserError, match=r"is too large: protobuf allows 2 GiB, it has 3221225478 bytes .*external"):
         read_model(path)
 
 
@@ -206,3 +209,61 @@ def test_external_files_that_cannot_be(tmp_path: Path, location: str) -> None:
     with pytest.raises(UserError, match="tensor 'w' names the external file") as caught:
         import_model(path)
     assert len(str(caught.value)) < 400
+
+
+def test_shapes_that_are_free_are_written_so() -> None:
+    assert tensor({"dtype": "float32", "shape": None}) == "float32[...]"
+    assert tensor({"dtype": "int8", "shape": ["n", None, 3]}) == "int8[n,?,3]"
+
+
+def test_a_resize_to_infinity() -> None:
+    model = model_of("Resize", {"roi": np.zeros(0, np.float32), "scales": np.float32([3e38, 3e38])})
+    with pytest.raises(UserError, match=r"the scales .* make f32\[2,3\] infinite"):
+        import_model(model)
+
+
+# Models whose shapes are free -------------------------------------------------------------------------------
+
+
+def free(body: str, outputs: str = "y") -> onnx.ModelProto:
+    results = ", ".join(f"float[n,3] {name}" for name in outputs.split())
+    return onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["" : 18]> g (float[n,3] x, bool c) => ({results}) {{ {body} }}'
+    )
+
+
+BRANCHES = "y = If(c) <then_branch = t () => (float[n,3] a) {{ {0} }}, else_branch = e () => (float[n,3] a) {{ {0} }}>"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (free("y = NoSuch(x)"), r"holds what is not supported: ai\.onnx\.NoSuch \(1x, such as 'y'\)"),
+        (free("y = Relu(z)"), r"node 'y' \(Relu\): reads 'z', which nothing before it defines"),
+        (free("y = Relu(x) y = Relu(x)"), "its output 'y' is defined before"),
+        (free("z = Relu(x)"), "nothing defines the output 'y'"),
+        (free('y = Softmax<axis = "last">(x)'), "the attribute 'axis' must be INT, not STRING"),
+        (free("y = LRN(x)"), "the attribute 'size' is missing"),
+        (free(BRANCHES.format("a = Relu(z)")), "reads 'z', which nothing before it defines"),
+        (free(BRANCHES.format("a = NoSuch(x)")), r"ai\.onnx\.NoSuch \(2x, such as 'a'\)"),
+    ],
+)
+def test_what_is_wrong_whatever_the_shape_is_found_when_it_is_opened(model: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_model(model)
+
+
+@pytest.mark.parametrize(
+    "body", ["y = Relu(x)", BRANCHES.format("a = Relu(x)"), BRANCHES.format("b = Neg(x) a = Abs(b)")]
+)
+def test_what_is_right_is_opened(body: str) -> None:
+    assert not open_model(free(body)).inputs[0].is_static
+
+
+def test_what_the_standard_defines_by_others_is_opened() -> None:
+    assert open_model(free("y = MeanVarianceNormalization(x)")).inputs
+    assert open_model(free("y = Elu(x)")).inputs
+
+
+def test_fallback_may_take_what_has_no_rule() -> None:
+    open_model(free("y = NoSuch(x)"), fallback=True)

@@ -116,7 +116,10 @@ def _scaled(call: Call, scales: np.ndarray, axes: Sequence[int] | None = None) -
     if scales.shape != (len(axes),) or not (scales > 0).all():
         raise ValueError(f"the scales {scales.tolist()} are not a positive number for each of {len(axes)} axes")
     # In single precision, as shape inference has it: 0.7 times 10 is 7.
-    outs = np.floor(scales.astype(np.float32) * np.array([shape[axis] for axis in axes], np.float32))
+    with np.errstate(over="ignore"):
+        outs = np.floor(scales.astype(np.float32) * np.array([shape[axis] for axis in axes], np.float32))
+    if not np.isfinite(outs).all():
+        raise ValueError(f"the scales {scales.tolist()} make {call.input(0).type} infinite")
     return [
         _Row(axis, shape[axis], int(out), float(scale)) for axis, out, scale in zip(axes, outs, scales, strict=True)
     ]

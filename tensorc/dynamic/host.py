@@ -6,6 +6,7 @@ Each takes its inputs in ONNX's order, None for those that are not there, and gi
 from __future__ import annotations
 
 import functools
+import io
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -205,6 +206,26 @@ def _label_encoder(x: np.ndarray, keys: Sequence[Any], values: Sequence[Any], de
     nan = next((value for key, value in table.items() if is_nan(key)), default)
     found = [nan if is_nan(key) else table.get(key, default) for key in x.reshape(-1).tolist()]
     return _texts(found, x.shape).astype(numpy_dtype(dtype))
+
+
+# Images ------------------------------------------------------------------------------------------------------
+
+
+@_host
+def _image_decoder(x: np.ndarray, pixel_format: str) -> np.ndarray:
+    """[height, width, channels]; of what is no image, nothing."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ValueError("decoding images needs Pillow: pip install 'tensorc[images]'") from error
+    try:
+        with Image.open(io.BytesIO(x.tobytes())) as image:
+            pixels = np.asarray(image.convert("L" if pixel_format == "Grayscale" else "RGB"))
+    except (UnidentifiedImageError, OSError):
+        return np.empty((0, 0, 1 if pixel_format == "Grayscale" else 3), np.uint8)
+    if pixel_format == "Grayscale":
+        return pixels[..., None]
+    return pixels[..., ::-1] if pixel_format == "BGR" else pixels
 
 
 # ONNX Runtime ------------------------------------------------------------------------------------------------

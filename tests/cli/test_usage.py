@@ -36,12 +36,14 @@ def test_usage_error(tensorc_, mlp, words, expected):
 
 @pytest.mark.parametrize(
     "option",
-    ["--precision", "--quantize", "--calibration", "--memory-budget", "--fallback", "--report"],
+    ["--precision", "--quantize", "--calibration", "--memory-budget", "--report"],
 )
 def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
     line = tensorc_("compile", mlp, option, "1").complaint()
     assert f"no option {option}" in line
-    legal = "--target, --output, --shape, --threads, --tune, --database, --numerics, --print-ir-after, --json"
+    legal = (
+        "--target, --output, --shape, --threads, --tune, --database, --numerics, --fallback, --print-ir-after, --json"
+    )
     assert f"options: {legal}" in line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from PIL import Image
 
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend.inline import subgraphs
@@ -191,13 +193,13 @@ def _operators(nodes: Sequence[onnx.NodeProto]) -> set[str]:
 
 def test_every_operator_of_stages_has_a_case() -> None:
     modules = (host.__name__, sequences.__name__)
+    tested = {"LabelEncoder", "ImageDecoder", "Optional", "OptionalHasElement", "OptionalGetElement"}  # below
     names = {
         name
         for domain, name in ruled_operators()
         if find_rule(helper.make_node(name, [], [], domain=domain)).__module__ in modules
     }
-    optionals = {"Optional", "OptionalHasElement", "OptionalGetElement"}
-    assert names - optionals <= set().union(*(_operators(case.model().graph.node) for case in CASES))
+    assert names - tested <= set().union(*(_operators(case.model().graph.node) for case in CASES))
 
 
 @pytest.mark.parametrize("given", [None, X, [X, X]], ids=["nothing", "a tensor", "a sequence"])
@@ -309,3 +311,44 @@ def test_endless_loops_end(staged: Callable[[onnx.ModelProto], Any], monkeypatch
     )
     with pytest.raises(UnsupportedError, match=r"Loop \(it makes more than 20 iterations"):
         model.run({"x": np.array(1, np.float32)})
+
+
+def one_node(operator: str, dtype: int, shape: Sequence[int], domain: str = "", **attributes: Any) -> onnx.ModelProto:
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain, **attributes)
+    inputs = [helper.make_tensor_value_info("x", dtype, shape)]
+    opsets = [helper.make_opsetid("", 20), *([helper.make_opsetid(domain, 4)] if domain else [])]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_empty_tensor_value_info("y")])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("x", "attributes", "want"),
+    [
+        (TEXT, {"keys_strings": ["a", "x"], "values_int64s": [1, 2], "default_int64": 7}, np.array([1, 7, 2, 7, 7])),
+        (np.array([1, 5, 1]), {"keys_int64s": [1], "values_strings": ["one"]},
+         np.array(["one", "_Unused", "one"], object)),
+        (np.array([np.nan, 2], np.float32), {"keys_floats": [np.nan, 1], "values_floats": [3.0, 4.0]},
+         np.array([3, -0.0], np.float32)),
+    ],
+)  # fmt: skip
+def test_labels(x: np.ndarray, attributes: dict[str, Any], want: np.ndarray, staged: Callable[..., Any]) -> None:
+    code = onnx.TensorProto.STRING if x.dtype == object else helper.np_dtype_to_tensor_dtype(x.dtype)
+    (got,) = staged(one_node("LabelEncoder", code, x.shape, "ai.onnx.ml", **attributes)).run({"x": x})
+    agree(got, want)
+
+
+@pytest.mark.parametrize("wanted", ["RGB", "BGR", "Grayscale"])
+def test_images(wanted: str, staged: Callable[..., Any]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    encoded = np.frombuffer(file.getvalue(), np.uint8)
+    model = staged(one_node("ImageDecoder", onnx.TensorProto.UINT8, [None], pixel_format=wanted))
+    (got,) = model.run({"x": encoded})
+    if wanted == "Grayscale":
+        assert got.shape == (5, 7, 1)
+        assert np.abs(got[..., 0] - pixels @ [0.299, 0.587, 0.114]).max() < 1
+    else:
+        agree(got, pixels if wanted == "RGB" else pixels[..., ::-1])
+    (nothing,) = model.run({"x": encoded[1:]})
+    assert nothing.shape[:2] == (0, 0)

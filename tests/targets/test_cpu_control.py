@@ -18,6 +18,7 @@ from tensorc.ir import Graph, clone, evaluate, parse_graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import run_passes
 from tensorc.profiling import Ceilings, Level
+from tensorc.runtime.constants import ConstantStore
 
 Compile = Callable[..., tuple[Graph, Callable[[int], CpuExecutable]]]
 
@@ -32,9 +33,10 @@ def compiled() -> Compile:
         lowered = clone(graph)
         run_passes(lowered, target.passes(options))
         program = target.build(lowered, options, {}, lambda *_: None)
-        sections = {name: memoryview(b"".join(map(bytes, chunks))) for name, chunks in program.sections.items()}
+        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
+        constants = ConstantStore().get(program.constants)
         manifest = json.loads(json.dumps(program.manifest))
-        return graph, lambda threads: CpuExecutable(manifest, sections, threads)
+        return graph, lambda threads: CpuExecutable(manifest, sections, constants, threads)
 
     return make
 

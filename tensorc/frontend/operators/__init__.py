@@ -26,6 +26,7 @@ from tensorc.frontend.operators import (
     traditional,
     training,
     transposed,
+    trees,
     trigonometry,
     windows,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "traditional",
     "training",
     "transposed",
+    "trees",
     "trigonometry",
     "windows",
 ]

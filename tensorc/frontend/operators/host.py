@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 from tensorc.frontend.call import Call, axis_of
 from tensorc.frontend.registry import operator
@@ -84,3 +86,47 @@ def _tf_idf(call: Call) -> OnHost:
         "longest": longest,
     }
     return OnHost("tf_idf", [call.input(0)], attrs)
+
+
+@operator("LabelEncoder", domain="ai.onnx.ml")
+def _label_encoder(call: Call) -> OnHost:
+    x = call.input(0)
+    keys: Sequence[Any]
+    values: Sequence[Any]
+    if call.has("classes_strings"):  # the first version: either way, by its input
+        names = [name.decode() for name in call.attr("classes_strings")]
+        keys, values = (names, range(len(names))) if x.dtype == "string" else (range(len(names)), names)
+        default = call.attr("default_int64", -1) if x.dtype == "string" else call.attr("default_string", "_Unused")
+        dtype = "int64" if x.dtype == "string" else "string"
+    else:
+        keys, _ = _listed(call, "keys")
+        values, dtype = _listed(call, "values")
+        if call.has("default_tensor"):
+            default = call.tensor("default_tensor").numpy().reshape(-1)[0].tolist()
+        else:
+            name = {"string": "string", "int64": "int64"}.get(dtype, "float")
+            default = call.attr(f"default_{name}", {"string": "_Unused", "int64": -1}.get(dtype, -0.0))
+    if len(keys) != len(values):
+        raise ValueError(f"there are {len(keys)} keys and {len(values)} values")
+    attrs = {"keys": list(keys), "values": list(values), "default": default, "dtype": dtype}
+    return OnHost("label_encoder", [x], attrs)
+
+
+def _listed(call: Call, what: str) -> tuple[Sequence[Any], str]:
+    """`keys` or `values`, and their element type."""
+    if call.has(f"{what}_tensor"):
+        array = call.tensor(f"{what}_tensor").numpy()
+        return array.reshape(-1).tolist(), "string" if array.dtype == object else array.dtype.name
+    for name, dtype in (("strings", "string"), ("int64s", "int64"), ("floats", "float32")):
+        if call.has(f"{what}_{name}"):
+            found = call.attr(f"{what}_{name}")
+            return [text.decode() if isinstance(text, bytes) else text for text in found], dtype
+    raise ValueError(f"there are no {what}")
+
+
+@operator("ImageDecoder")
+def _image_decoder(call: Call) -> OnHost:
+    wanted = call.attr("pixel_format", "RGB")
+    if wanted not in ("RGB", "BGR", "Grayscale"):
+        raise ValueError(f"pixel_format is RGB, BGR or Grayscale, not {wanted!r}")
+    return OnHost("image_decoder", [call.input(0)], {"pixel_format": wanted})

@@ -745,7 +745,8 @@ def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
 
 
 def test_every_supported_operator_has_a_case() -> None:
-    """Or tests of their own: tests/dynamic, test_control.py, test_recurrent.py, test_random_operators.py, test_trees.py."""
+    """Or tests of their own: tests/dynamic, and test_control.py, test_recurrent.py, test_random_operators.py and
+    test_trees.py here."""
     elsewhere = {module.__name__ for module in (control, host, random, recurrent, sequences, trees)}
     here = {
         name

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorc.errors import UserError
 from tensorc.ir.types import is_float, numpy_dtype
+from tensorc.options import Sizes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -40,16 +41,32 @@ class Spec:
     shape: tuple[int, ...]
 
     @staticmethod
-    def of_manifest(rows: Sequence[Mapping[str, Any]]) -> list[Spec]:
+    def of_manifest(rows: Sequence[Mapping[str, Any]], shapes: Mapping[str, Sizes] | None = None) -> list[Spec]:
+        """`shapes` are those of inputs with free axes; a free axis of the same name in another input has its size."""
+        given = dict(shapes or {})
+        sizes = {
+            axis: size
+            for row in rows
+            for axis, size in zip(row["shape"] or (), given.get(row["name"], ()), strict=False)
+            if isinstance(axis, str)
+        }
         specs = []
         for row in rows:
-            if row.get("form", "tensor") != "tensor" or row["shape"] is None:
-                raise UserError(f"input {row['name']!r} has no fixed shape: no random data for it")
-            free = [dim for dim in row["shape"] if not isinstance(dim, int)]
+            name = row["name"]
+            if row.get("form", "tensor") != "tensor" or row["dtype"] == "string":
+                raise UserError(f"there is no random data for input {name!r}, a {row.get('form', 'string')}")
+            shape = given.pop(name, None) or [sizes.get(axis, axis) for axis in row["shape"] or [None]]
+            free = [axis for axis in shape if not isinstance(axis, int)]
             if free:
-                raise UserError(f"input {row['name']!r} has the free axis {free[0]!r}: no random data without a shape")
-            specs.append(Spec(row["name"], row["dtype"], tuple(row["shape"])))
+                raise UserError(f"input {name!r} {_written(row['shape'])} has free axes: give --shape {name}=1x64, say")
+            specs.append(Spec(name, row["dtype"], tuple(axis for axis in shape if isinstance(axis, int))))
+        if given:
+            raise UserError(f"no input is named {next(iter(given))!r}; inputs: {', '.join(r['name'] for r in rows)}")
         return specs
+
+
+def _written(shape: Sequence[Any] | None) -> str:
+    return "of free rank" if shape is None else "[" + ",".join(str(axis or "?") for axis in shape) + "]"
 
 
 def random_inputs(specs: Sequence[Spec], seed: int, limits: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:

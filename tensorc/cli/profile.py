@@ -9,9 +9,18 @@ import click
 
 from tensorc.benchmark import TOLERABLE, OtherLoad
 from tensorc.cli.console import duration, print_json, print_table, progress_bar
-from tensorc.cli.options import json_option, model_argument, seed_option, threads_option
+from tensorc.cli.options import (
+    Shape,
+    json_option,
+    model_argument,
+    refuse_for_artifact,
+    seed_option,
+    shape_option,
+    threads_option,
+)
 from tensorc.cli.profile_page import render
 from tensorc.cli.profile_text import percent, prediction, rate, schedule_text, summary
+from tensorc.cli.subject import is_free
 from tensorc.profiling import KernelRow, Profile, totals
 from tensorc.runtime.artifact import replaced_file
 from tensorc.runtime.model import load
@@ -31,16 +40,18 @@ _COLUMNS = (
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Kernels to list one by one.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="OUT.html",
               help="Write all of it as one HTML page, with the roofline.")  # fmt: skip
+@shape_option
 @click.option("--measure-ceilings", is_flag=True, help="Measure again what this machine does at best.")
 @seed_option
 @json_option
 def profile(
-    model: Path, threads: int, seconds: float, top: int, report: Path | None, measure_ceilings: bool, seed: int,
-    as_json: bool,
+    model: Path, threads: int, seconds: float, top: int, report: Path | None, shapes: dict[str, Shape],
+    measure_ceilings: bool, seed: int, as_json: bool,
 ) -> int:  # fmt: skip
     """Time the kernels of a compiled model, on random inputs, against what the machine does at best."""
     with load(model, threads) as loaded, progress_bar() as watch, OtherLoad() as others:
-        inputs = loaded.bind(random_inputs(Spec.of_manifest(loaded.manifest["inputs"]), seed))
+        refuse_for_artifact(model, None, {} if is_free(loaded.manifest) else shapes)
+        inputs = loaded.bind(random_inputs(Spec.of_manifest(loaded.manifest["inputs"], shapes), seed))
         found = loaded.executable.profile(
             inputs, seconds, measure_ceilings, lambda done, total, name: watch("profile", done, total, name)
         )

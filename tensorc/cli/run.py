@@ -11,7 +11,16 @@ import click
 import numpy as np
 
 from tensorc.cli.console import duration, print_json, print_table, tensor
-from tensorc.cli.options import input_option, json_option, model_argument, threads_option
+from tensorc.cli.options import (
+    Shape,
+    input_option,
+    json_option,
+    model_argument,
+    refuse_for_artifact,
+    shape_option,
+    threads_option,
+)
+from tensorc.cli.subject import is_free
 from tensorc.errors import UserError
 from tensorc.runtime.artifact import replaced_file
 from tensorc.runtime.model import Model, TensorInfo, load
@@ -25,15 +34,20 @@ from tensorc.sampling import Spec, random_inputs
               help="Draw the inputs that are not given; integers are 0 or 1.")  # fmt: skip
 @click.option("--output", "folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Write every output there, as NAME.npy.")  # fmt: skip
+@shape_option
 @threads_option
 @json_option
-def run(model: Path, files: dict[str, Path], seed: int | None, folder: Path | None, threads: int, as_json: bool) -> int:
+def run(
+    model: Path, files: dict[str, Path], seed: int | None, folder: Path | None, shapes: dict[str, Shape], threads: int,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Run a compiled model once."""
     start = time.perf_counter()
     loaded = load(model, threads)
     load_seconds = time.perf_counter() - start
     with loaded:
-        feed = _feed(loaded, files, seed)
+        refuse_for_artifact(model, None, {} if is_free(loaded.manifest) else shapes)
+        feed = _feed(loaded, files, seed, shapes)
         start = time.perf_counter()
         results = loaded.run(None, feed)
         run_seconds = time.perf_counter() - start
@@ -53,7 +67,7 @@ def run(model: Path, files: dict[str, Path], seed: int | None, folder: Path | No
     return 0
 
 
-def _feed(model: Model, files: dict[str, Path], seed: int | None) -> dict[str, np.ndarray]:
+def _feed(model: Model, files: dict[str, Path], seed: int | None, shapes: dict[str, Shape]) -> dict[str, np.ndarray]:
     infos = {info.name: info for info in model.get_inputs()}
     legal = f"inputs: {', '.join(f'{i.name} {i.dtype}{i.shape}' for i in infos.values()) or 'none'}"
     for name in files:
@@ -63,7 +77,7 @@ def _feed(model: Model, files: dict[str, Path], seed: int | None) -> dict[str, n
     if missing and seed is None:
         raise UserError(f"input {missing[0].name!r} is missing: give --input or --random SEED; {legal}")
     feed = {name: _read(path, infos[name]) for name, path in files.items()}
-    specs = Spec.of_manifest([vars(info) for info in missing])
+    specs = Spec.of_manifest([vars(info) for info in missing], shapes)
     return feed | random_inputs(specs, seed or 0)
 
 

@@ -20,11 +20,13 @@ from tensorc.sampling import Spec, index_limits, random_inputs
 
 @dataclass(frozen=True)
 class Subject:
-    """An artifact with its manifest; `reference` is the ONNX model it was made of, where that is known."""
+    """An artifact with its manifest; `reference` is the ONNX model it was made of, where that is known. `shapes` are
+    those of random inputs where the artifact leaves them free."""
 
     artifact: Path
     manifest: dict[str, Any]
     reference: Path | None
+    shapes: dict[str, Shape]
 
     def random_inputs(self, seed: int) -> dict[str, np.ndarray]:
         """Inputs that the model can be run on: legal indices too, if the ONNX model is there to tell them."""
@@ -33,7 +35,7 @@ class Subject:
             from tensorc.frontend.reader import read_model
 
             limits = index_limits(read_model(self.reference).proto)
-        return random_inputs(Spec.of_manifest(self.manifest["inputs"]), seed, limits)
+        return random_inputs(Spec.of_manifest(self.manifest["inputs"], self.shapes), seed, limits)
 
 
 def is_artifact(path: Path) -> bool:
@@ -42,18 +44,24 @@ def is_artifact(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC or path.suffix == ".tcm"
 
 
+def is_free(manifest: dict[str, Any]) -> bool:
+    """Whether the artifact runs on several shapes."""
+    return any(not isinstance(axis, int) for row in manifest["inputs"] for axis in row["shape"] or [None])
+
+
 @contextmanager
 def opened_subject(
     model: Path, reference: Path | None, target: str | None, shapes: dict[str, Shape], threads: int
 ) -> Iterator[Subject]:
     """The subject that `model`, an artifact or an ONNX file, names; what is compiled here is gone afterwards."""
     if is_artifact(model):
-        refuse_for_artifact(model, target, shapes)
-        yield Subject(model, Artifact.open(model).manifest, reference)
+        manifest = Artifact.open(model).manifest
+        refuse_for_artifact(model, target, {} if is_free(manifest) else shapes)
+        yield Subject(model, manifest, reference, shapes)
         return
     with TemporaryDirectory(prefix="tensorc-") as folder:
         with progress_bar() as watch:
             report = compile_model(
                 model, compile_options(target, shapes, threads), Path(folder) / f"{model.stem}.tcm", watch
             )
-        yield Subject(report.output, dict(report.manifest), reference or model)
+        yield Subject(report.output, dict(report.manifest), reference or model, {})

@@ -12,10 +12,11 @@ import numpy as np
 from tensorc.dynamic.host import HOST
 from tensorc.dynamic.kinds import Binding, Datum, Kind, item_name, kind_of
 from tensorc.dynamic.stage import HostCall, Stage, StageSource
-from tensorc.errors import UserError
+from tensorc.errors import UnsupportedError, UserError
 from tensorc.ir.graph import Graph, clone
 from tensorc.ir.interpreter import evaluate
-from tensorc.target import Executable
+from tensorc.profiling import Profile
+from tensorc.target import Executable, Progress
 
 #: Programs that are kept at most; the one that was used longest ago goes, and is built again if it is met again.
 MOST_PROGRAMS = 64
@@ -63,6 +64,17 @@ class DynamicExecutable(Executable):
             if stage.results is not None:
                 return [_result(binding, data, given) for binding in stage.results]
             node = self._next(node, data)
+
+    def profile(self, inputs: Sequence[Datum], seconds: float, measure_ceilings: bool, progress: Progress) -> Profile:
+        """Of the program for such inputs, where it is one."""
+        self.run(inputs)
+        kinds = tuple(kind_of(datum, dtype) for datum, (_, dtype) in zip(inputs, self._declared, strict=True))
+        node = self._first[kinds]
+        if node.stage.results is None or node.stage.by_numpy or not node.stage.outputs:
+            raise UnsupportedError("the model runs in several stages: only single programs are timed")
+        data = dict(zip((name for name, _ in self._declared), inputs, strict=True))
+        arrays = [data[name] for name in node.stage.inputs]
+        return self._program(node).profile(arrays, seconds, measure_ceilings, progress)
 
     def _run_program(self, node: _Node, data: dict[str, Datum]) -> None:
         stage = node.stage
@@ -125,6 +137,9 @@ class AheadExecutable(Executable):
 
     def run(self, inputs: Sequence[Datum]) -> list[Datum]:
         return self._program(tuple(map(kind_of, inputs))).run(inputs)
+
+    def profile(self, inputs: Sequence[Datum], seconds: float, measure_ceilings: bool, progress: Progress) -> Profile:
+        return self._program(tuple(map(kind_of, inputs))).profile(inputs, seconds, measure_ceilings, progress)
 
     def _program(self, kinds: tuple[Kind, ...]) -> Executable:
         found = self._loaded.get(kinds)

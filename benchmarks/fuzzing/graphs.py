@@ -72,6 +72,8 @@ class Graph:
 
     def number(self, low: int, high: int) -> int:
         """low <= number <= high."""
+        if low > high:
+            raise UnfitError
         return int(self.rng.integers(low, high + 1))
 
     def dims(self, low: int = 0, high: int = 4, most: int = _MOST_ELEMENTS) -> tuple[int, ...]:

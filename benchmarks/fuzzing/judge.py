@@ -123,6 +123,8 @@ class Judge:
                 if answer.status != "ok":
                     return False
                 for name, array in answer.outputs.items():
+                    if array.shape != want[name].shape:
+                        return False
                     off = np.abs(array.astype(np.float64) - want[name].astype(np.float64))
                     spread[name] = np.fmax(spread[name], off)
             for name, array in want.items():

@@ -148,7 +148,7 @@ class Graph:
             fits: Callable[[Value], bool] = lambda _: True) -> Value:  # fmt: skip
         """A value there is already, or a new one, of one of the types and of low to high axes."""
         known = [v for v in self.values if v.dtype in dtypes and low <= v.rank <= high and fits(v)
-                 and not (exact and v.loose) and not (tame and not v.tame)]  # fmt: skip
+                 and not ((exact or v.dtype in INTS) and v.loose) and not (tame and not v.tame)]  # fmt: skip
         if known and self.chance(0.8):
             return self.pick(known[-4:]) if self.chance(0.6) else self.pick(known)
         for _ in range(20):
@@ -162,6 +162,7 @@ class Graph:
     def like(self, dtype: str, shape: Sequence[int], exact: bool = False, **more: Any) -> Value:
         """A value of this very type."""
         shape = tuple(shape)
+        exact = exact or dtype in INTS
         known = [v for v in self.values if v.dtype == dtype and v.shape == shape and not (exact and v.loose)]
         return self.pick(known) if known and self.chance(0.6) and not more else self.new(dtype, shape, **more)
 

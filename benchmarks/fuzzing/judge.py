@@ -166,6 +166,9 @@ _REFERENCE_ROUNDS = frozenset(
 )  # fmt: skip
 
 
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
 def _allowed(case: Case, engine: str) -> Mapping[str, float]:
     if engine != "reference" or not _REFERENCE_ROUNDS & {node.op_type for node in case.model.graph.node}:
         return case.loose
@@ -173,6 +176,8 @@ def _allowed(case: Case, engine: str) -> Mapping[str, float]:
     halves = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
     return {
         name: max(loose, EPSILONS["float16" if types[name] in halves else "float32"])
+        if types[name] in _FLOATS
+        else loose
         for name, loose in case.loose.items()
     }
 

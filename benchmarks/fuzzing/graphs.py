@@ -192,10 +192,8 @@ class Graph:
         worst = max((value.loose for value in sources), default=0.0)
         floats = [EPSILONS[v.dtype] for v in sources if v.dtype in EPSILONS]
         for name, (dtype, shape) in zip(made, types, strict=True):
-            if dtype not in FLOATS:  # exact, unless it was said to be quantized
-                off = loose or 0.0
-            else:
-                off = worst if exact else max([worst, EPSILONS[dtype], *floats])
+            rounded = worst if exact else max([worst, EPSILONS.get(dtype, 0.0), *floats])
+            off = rounded if dtype in FLOATS else loose or 0.0  # exact, unless it was said to be quantized
             self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
 
     def end(self, op: str, inputs: Sequence[Value | None], results: Sequence[tuple[str, int]], loose: bool = False,

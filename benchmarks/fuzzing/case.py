@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 
+Arrays = Mapping[str, np.ndarray]
+
 MODEL, INPUTS = "model.onnx", "inputs.npz"
 #: Types that numpy's files do not hold: written as their bytes, under a name that says so.
 _BYTES = {"bfloat16": np.uint16, "float8_e4m3fn": np.uint8, "float8_e4m3fnuz": np.uint8, "float8_e5m2": np.uint8,

@@ -72,6 +72,8 @@ class Graph:
 
     def number(self, low: int, high: int) -> int:
         """low <= number <= high."""
+        if low > high:
+            raise UnfitError
         return int(self.rng.integers(low, high + 1))
 
     def dims(self, low: int = 0, high: int = 4, most: int = _MOST_ELEMENTS) -> tuple[int, ...]:
@@ -146,7 +148,7 @@ class Graph:
             fits: Callable[[Value], bool] = lambda _: True) -> Value:  # fmt: skip
         """A value there is already, or a new one, of one of the types and of low to high axes."""
         known = [v for v in self.values if v.dtype in dtypes and low <= v.rank <= high and fits(v)
-                 and not (exact and v.loose) and not (tame and not v.tame)]  # fmt: skip
+                 and not ((exact or v.dtype in INTS) and v.loose) and not (tame and not v.tame)]  # fmt: skip
         if known and self.chance(0.8):
             return self.pick(known[-4:]) if self.chance(0.6) else self.pick(known)
         for _ in range(20):
@@ -160,6 +162,7 @@ class Graph:
     def like(self, dtype: str, shape: Sequence[int], exact: bool = False, **more: Any) -> Value:
         """A value of this very type."""
         shape = tuple(shape)
+        exact = exact or dtype in INTS
         known = [v for v in self.values if v.dtype == dtype and v.shape == shape and not (exact and v.loose)]
         return self.pick(known) if known and self.chance(0.6) and not more else self.new(dtype, shape, **more)
 
@@ -189,8 +192,8 @@ class Graph:
         worst = max((value.loose for value in sources), default=0.0)
         floats = [EPSILONS[v.dtype] for v in sources if v.dtype in EPSILONS]
         for name, (dtype, shape) in zip(made, types, strict=True):
-            rounding = 0.0 if exact or dtype in INTS or dtype == "bool" else max([EPSILONS.get(dtype, 0.0), *floats])
-            off = max(worst, rounding) if loose is None else loose
+            rounded = worst if exact else max([worst, EPSILONS.get(dtype, 0.0), *floats])
+            off = rounded if dtype in FLOATS else loose or 0.0  # exact, unless it was said to be quantized
             self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
 
     def end(self, op: str, inputs: Sequence[Value | None], results: Sequence[tuple[str, int]], loose: bool = False,

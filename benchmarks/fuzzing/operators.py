@@ -166,7 +166,7 @@ def _bit_shift(g: Graph, name: str) -> None:
 
 @place("Pow")
 def _pow(g: Graph, name: str) -> None:
-    a = g.any(types(g, name))
+    a = g.any([t for t in types(g, name) if t in types(g, name, 1)])
     if a.dtype in INTS:
         g.node(name, [g.new(a.dtype, a.shape, 0, 3), g.new(a.dtype, g.partner(a.shape), 0, 4)])
     elif g.chance(0.5):

@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.fuzzing.case import Case
-from benchmarks.fuzzing.judge import Arrays
+from benchmarks.fuzzing.case import Arrays, Case
 
 _MOST_TRIES = 80
 
@@ -35,7 +34,7 @@ def shrink(case: Case, fails: Callable[[Case], bool], values: Callable[[Case], A
 def _candidates(case: Case, values: Callable[[Case], Arrays]) -> Iterator[Case]:
     if len(case.model.graph.output) > 1:
         for output in case.model.graph.output:
-            yield _keep(case, [output.name])
+            yield with_output(case, output.name)
     yield from _cut_before(case, values)
     yield from _cut_behind(case)
     yield from _smaller_shapes(case)
@@ -79,9 +78,10 @@ def _constants(case: Case) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in case.model.graph.initializer}
 
 
-def _keep(case: Case, names: list[str]) -> Case:
+def with_output(case: Case, name: str) -> Case:
+    """The case with one of its outputs only, and what that needs."""
     graph = case.model.graph
-    outputs = [value for value in graph.output if value.name in names]
+    outputs = [value for value in graph.output if value.name == name]
     return _rebuilt(case, list(graph.node), dict(case.inputs), _constants(case), outputs)
 
 

@@ -174,3 +174,16 @@ def _dying(judge: Judge):
         return ask(self, engine, folder)
 
     return dies
+
+
+def test_only_what_is_quantized_may_be_off_in_integers() -> None:
+    for number in range(400):
+        case = make_case(1, number, list(PLACES))
+        loose = {name for node in case.model.graph.node if "Quantize" in node.op_type for name in node.output}
+        for value in case.model.graph.output:
+            code = value.type.tensor_type.elem_type
+            whole = np.issubdtype(helper.tensor_dtype_to_np_dtype(code), np.integer) or code == TensorProto.BOOL
+            if whole and value.name not in loose:
+                assert case.loose[value.name] == 0
+            elif not whole:
+                assert case.loose[value.name] <= max(EPSILONS.values())

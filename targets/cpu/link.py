@@ -6,6 +6,7 @@ its name, and a person can read what the model does.
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -119,16 +120,28 @@ def _address(argument: Argument) -> str:
     return f"{base} + {argument.offset}" if argument.offset else base
 
 
-def link(objects: Sequence[Path], steps_source: str, out: Path, executor: Path = _EXECUTOR) -> None:
+def link(objects: Sequence[Path], steps_source: str, out: Path, executor: Path | None = None) -> None:
     """Compile `steps_source`, link it with `objects` and the executor, and write the shared object to `out`.
 
-    `executor` is C source or what `compile_object` made of it. Raises UserError if there is no C compiler,
+    `executor` is what `compile_object` made of another one than executor.c. Raises UserError if there is no C compiler,
     RuntimeError with its first error if it fails.
     """
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         steps = Path(folder, "steps.c")
         steps.write_text(steps_source, encoding="utf-8")
+        if executor is None:
+            executor = Path(folder, "executor.o")
+            executor.write_bytes(_compiled_executor(tuple(find_compiler())))
         _compile("link the model", *_LINK_FLAGS, "-o", out, executor, steps, *objects, "-lm")
+
+
+@functools.cache
+def _compiled_executor(_compiler: tuple[str, ...]) -> bytes:
+    """Compiled once for all models that this process builds: that takes longer than all the rest of linking."""
+    with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
+        out = Path(folder, "executor.o")
+        compile_object(_EXECUTOR, out)
+        return out.read_bytes()
 
 
 def compile_object(source: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ passed, failed (a wrong result or an error that is no plain refusal) or unsuppor
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import sys
@@ -40,65 +41,70 @@ class OnnxRuntimeRep(BackendRep):
 
     def run(self, inputs: Any, **_: Any) -> list[Any]:
         infos = self._session.get_inputs()
-        feed = {info.name: value for info, value in zip(infos, inputs, strict=False)}
-        outputs = self._session.get_outputs()
-        exotic = any(_code(value.dtype) for value in feed.values() if isinstance(value, np.ndarray))
-        if not exotic and not any(any(name in info.type for name in _EXOTIC_TYPES) for info in outputs):
+        # Some tests give numpy's scalars, which are no arrays to ONNX Runtime.
+        given = (np.asarray(value) if isinstance(value, np.generic) else value for value in inputs)
+        feed = {info.name: value for info, value in zip(infos, given, strict=False)}
+        outputs = [info.type.removeprefix("tensor(").removesuffix(")") for info in self._session.get_outputs()]
+        exotic = any(value.dtype.name in _EXOTIC for value in feed.values() if isinstance(value, np.ndarray))
+        if not exotic and _BY_NAME.keys().isdisjoint(outputs):
             return list(self._session.run(None, feed))
         values = {name: self._ort_value(value) for name, value in feed.items()}
         return [_read(value) for value in self._session.run_with_ort_values(None, values)]
 
     def _ort_value(self, array: Any) -> Any:
         make = self._runtime.OrtValue
-        code = _code(array.dtype) if isinstance(array, np.ndarray) else None
-        if code is None:
-            return make.ortvalue_from_numpy(np.ascontiguousarray(array))
-        return make.ortvalue_from_numpy_with_onnx_type(_stored(array), code)
+        if array.dtype.name not in _EXOTIC:
+            return make.ortvalue_from_numpy(np.asarray(array, order="C"))
+        code, _, bits = _EXOTIC[array.dtype.name]
+        if bits >= 8:
+            return make.ortvalue_from_numpy_with_onnx_type(_stored(array), code)
+        made = make.ortvalue_from_shape_and_type(list(array.shape), code)
+        stored = _stored(array)
+        ctypes.memmove(made.data_ptr(), stored.ctypes.data, stored.nbytes)
+        return made
 
 
-#: What numpy has no type of its own for -> ONNX's number of it; and how ONNX Runtime writes such types.
+#: What numpy has no type of its own for -> ONNX's number of it, ONNX Runtime's name, and bits.
 _EXOTIC = {
-    "bfloat16": onnx.TensorProto.BFLOAT16,
-    "float8_e4m3fn": onnx.TensorProto.FLOAT8E4M3FN,
-    "float8_e4m3fnuz": onnx.TensorProto.FLOAT8E4M3FNUZ,
-    "float8_e5m2": onnx.TensorProto.FLOAT8E5M2,
-    "float8_e5m2fnuz": onnx.TensorProto.FLOAT8E5M2FNUZ,
-    "int4": onnx.TensorProto.INT4,
-    "uint4": onnx.TensorProto.UINT4,
+    "bfloat16": (onnx.TensorProto.BFLOAT16, "bfloat16", 16),
+    "float8_e4m3fn": (onnx.TensorProto.FLOAT8E4M3FN, "float8e4m3fn", 8),
+    "float8_e4m3fnuz": (onnx.TensorProto.FLOAT8E4M3FNUZ, "float8e4m3fnuz", 8),
+    "float8_e5m2": (onnx.TensorProto.FLOAT8E5M2, "float8e5m2", 8),
+    "float8_e5m2fnuz": (onnx.TensorProto.FLOAT8E5M2FNUZ, "float8e5m2fnuz", 8),
+    "float8_e8m0fnu": (onnx.TensorProto.FLOAT8E8M0, "float8e8m0", 8),
+    "float4_e2m1fn": (onnx.TensorProto.FLOAT4E2M1, "float4e2m1", 4),
+    "int4": (onnx.TensorProto.INT4, "int4", 4),
+    "uint4": (onnx.TensorProto.UINT4, "uint4", 4),
+    "int2": (onnx.TensorProto.INT2, "int2", 2),
+    "uint2": (onnx.TensorProto.UINT2, "uint2", 2),
 }
-_EXOTIC_TYPES = {"bfloat16": "bfloat16", "float8e4m3fn": "float8_e4m3fn", "float8e4m3fnuz": "float8_e4m3fnuz",
-                 "float8e5m2": "float8_e5m2", "float8e5m2fnuz": "float8_e5m2fnuz", "int4": "int4"}  # fmt: skip
-
-
-def _code(dtype: np.dtype) -> int | None:
-    return _EXOTIC.get(dtype.name)
+_BY_NAME = {name: (dtype, bits) for dtype, (_, name, bits) in _EXOTIC.items()}
 
 
 def _stored(array: np.ndarray) -> np.ndarray:
-    """The bytes as ONNX Runtime keeps them: two 4-bit numbers in one byte, the first in its low half."""
-    if array.dtype.name not in ("int4", "uint4"):
-        return np.ascontiguousarray(array).view(f"uint{8 * array.dtype.itemsize}")
-    flat = array.astype(np.int8).reshape(-1).view(np.uint8) & 0xF
-    flat = np.append(flat, np.zeros(flat.size % 2, np.uint8))
-    return flat[::2] | flat[1::2] << 4
+    """The bytes as ONNX Runtime keeps them: several small numbers in one byte, the first in its lowest bits."""
+    _, _, bits = _EXOTIC[array.dtype.name]
+    if bits >= 8:
+        return np.ascontiguousarray(array).view(f"uint{bits}")
+    each = 8 // bits
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & (1 << bits) - 1
+    flat = np.append(flat, np.zeros(-flat.size % each, np.uint8)).reshape(-1, each)
+    return np.bitwise_or.reduce(flat << np.arange(0, 8, bits, dtype=np.uint8), axis=1)
 
 
 def _read(value: Any) -> Any:
     if not value.is_tensor():
         return value.numpy() if value.has_value() else None
     name = value.data_type().removeprefix("tensor(").removesuffix(")")
-    if name not in _EXOTIC_TYPES and name != "uint4":
+    if name not in _BY_NAME:
         return value.numpy()
-    import ctypes
-
-    dtype = np.dtype(getattr(ml_dtypes, _EXOTIC_TYPES.get(name, name)))
-    count = int(np.prod(value.shape()))
-    nbytes = (count + 1) // 2 if name.endswith("int4") else count * dtype.itemsize
-    raw = np.frombuffer(ctypes.string_at(value.data_ptr(), nbytes), np.uint8)
-    if name.endswith("int4"):
-        raw = np.stack([raw & 0xF, raw >> 4], 1).reshape(-1)[:count]
-        return raw.astype(np.int8).astype(dtype).reshape(value.shape())
-    return raw.view(dtype).reshape(value.shape())
+    dtype, bits = _BY_NAME[name]
+    shape = value.shape()
+    count = int(np.prod(shape))
+    raw = np.frombuffer(ctypes.string_at(value.data_ptr(), -(-count * bits // 8)), np.uint8)
+    if bits < 8:
+        raw = (raw[:, None] >> np.arange(0, 8, bits, dtype=np.uint8) & (1 << bits) - 1).reshape(-1)[:count]
+    return raw.view(np.dtype(getattr(ml_dtypes, dtype))).reshape(shape)
 
 
 class OnnxRuntimeBackend(Backend):  # type: ignore[misc]

@@ -176,18 +176,18 @@ def test_everything_unsupported_is_reported_at_once() -> None:
     model = parser.parse_model("""
         <ir_version: 8, opset_import: ["" : 20, "com.acme" : 1]>
         g (float[1, 1, 4, 4] x) => (float[n] y) {
-            a = ImageDecoder(x)  b = Relu(a)  c = ImageDecoder(b)
+            a = Unheard(x)  b = Relu(a)  c = Unheard(b)
             d = com.acme.Magic(x)
             f = Cast<to = 6>(d)
             r = ReduceMax(x)
             g = Expand(x, f)
-            y = Unheard(g)
+            y = Unseen(g)
         }""")
     with pytest.raises(UnsupportedError) as caught:
         import_model(model)
     assert str(caught.value) == (
-        "the model holds what is not supported: ai.onnx.ImageDecoder (2x, such as 'a'), "
-        "ai.onnx.Unheard (1x, such as 'y'), "
+        "the model holds what is not supported: ai.onnx.Unheard (2x, such as 'a'), "
+        "ai.onnx.Unseen (1x, such as 'y'), "
         "com.acme.Magic (unknown domain; 1x, such as 'd')"
     )
 

@@ -16,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tensorc.errors import UnsupportedError
+from tensorc.frontend.inline import subgraphs
 from tensorc.frontend.reader import element_code
 from tensorc.frontend.registry import STANDARD, SupportedOperator, domain_of, ruled_operators, versions_of
 from tensorc.frontend.scope import Datum, SequenceDatum
@@ -177,17 +178,10 @@ def _attributes(
     return result | {attribute.name: attribute for attribute in call.attribute}
 
 
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _names_defined(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
     for node in nodes:
         yield from (name for name in node.output if name)
-        for graph in _graphs(node):
+        for graph in subgraphs(node):
             yield from (named.name for named in (*graph.input, *graph.initializer))
             yield from _names_defined(graph.node)
 
@@ -195,7 +189,7 @@ def _names_defined(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
 def _names_read(nodes: Sequence[onnx.NodeProto]) -> Iterator[str]:
     for node in nodes:
         yield from node.input
-        for graph in _graphs(node):
+        for graph in subgraphs(node):
             yield from _names_read(graph.node)
             yield from (info.name for info in graph.output)
 

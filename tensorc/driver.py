@@ -125,6 +125,7 @@ def _write_ahead(opened: _Opened, options: CompileOptions, out: Path, clock: _Cl
         ahead = specialise(opened.model, lambda graph: build_graph(graph, opened.target, options), clock.steps("build"))
     manifest = {
         **_signature(opened, options),
+        "threads": options.threads,
         AHEAD: ahead.programs,
         constants.SECTION: constants.table(ahead.constants),
         "summary": [["specialised", f"ahead, for {len(ahead.programs)} choices of shapes"]],

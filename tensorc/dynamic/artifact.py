@@ -46,7 +46,7 @@ def load_ahead(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], 
         own = {name: sections[section] for name, section in row["sections"].items()}
         used = [constants[number] for number in row["constants"]]
         programs[kinds] = functools.partial(target.load, row["program"], own, used, threads)
-    return AheadExecutable(programs, manifest["inputs"])
+    return AheadExecutable(programs, manifest["inputs"], threads or manifest["threads"])
 
 
 def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:

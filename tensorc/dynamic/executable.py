@@ -40,9 +40,11 @@ class DynamicExecutable(Executable):
         self._declared = list(declared)
         self._start = start
         self._build = build
-        self._first: dict[Hashable, _Node] = {}
+        self._first: _Nodes = OrderedDict()
         self._built: OrderedDict[_Node, None] = OrderedDict()
+        #: Held while the fields are looked at or changed; while something is translated or compiled, the other.
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._closed = False
 
     def run(self, inputs: Sequence[Datum]) -> list[Datum]:
@@ -51,10 +53,7 @@ class DynamicExecutable(Executable):
         for (name, _), datum in zip(self._declared, inputs, strict=True):
             _enter(data, name, datum)
         given = set(data)
-        with self._lock:
-            node = self._first.get(kinds)
-            if node is None:
-                node = self._first[kinds] = _Node(self._start(kinds))
+        node = self._found(self._first, kinds, lambda: self._start(kinds))
         while True:
             stage = node.stage
             self._run_program(node, data)
@@ -67,9 +66,8 @@ class DynamicExecutable(Executable):
 
     def profile(self, inputs: Sequence[Datum], seconds: float, measure_ceilings: bool, progress: Progress) -> Profile:
         """Of the program for such inputs, where it is one."""
-        self.run(inputs)
         kinds = tuple(kind_of(datum, dtype) for datum, (_, dtype) in zip(inputs, self._declared, strict=True))
-        node = self._first[kinds]
+        node = self._found(self._first, kinds, lambda: self._start(kinds))
         if node.stage.results is None or node.stage.by_numpy or not node.stage.outputs:
             raise UnsupportedError("the model runs in several stages: only single programs are timed")
         data = dict(zip((name for name, _ in self._declared), inputs, strict=True))
@@ -91,30 +89,52 @@ class DynamicExecutable(Executable):
         data.update(zip(stage.outputs, outputs, strict=True))
 
     def _program(self, node: _Node) -> Executable:
+        found = self._kept(node)
+        if found is None:
+            with self._making:
+                found = self._kept(node)
+                if found is None:
+                    found = self._build(node.graph())
+                    self.programs += 1
+                    with self._lock:
+                        node.executable = found
+                        while len(self._built) >= MOST_PROGRAMS:
+                            oldest, _ = self._built.popitem(last=False)
+                            oldest.executable = None  # whoever runs it just now still holds it
+                        self._built[node] = None
+        return found
+
+    def _kept(self, node: _Node) -> Executable | None:
         with self._lock:
             if self._closed:
                 raise UserError("the model is closed")
-            if node.executable is None:
-                node.executable = self._build(node.graph())
-                self.programs += 1
-                while len(self._built) >= MOST_PROGRAMS:
-                    oldest, _ = self._built.popitem(last=False)
-                    oldest.executable = None  # whoever runs it just now still holds it
-            self._built[node] = None
-            self._built.move_to_end(node)
+            if node in self._built:
+                self._built.move_to_end(node)
             return node.executable
+
+    def _found(self, nodes: _Nodes, key: Hashable, make: Callable[[], StageSource]) -> _Node:
+        """The node of that key, translated if need be: one at a time, while others run what is there."""
+        with self._lock:
+            node = nodes.get(key)
+        if node is None:
+            with self._making:
+                with self._lock:
+                    node = nodes.get(key)
+                node = node or _Node(make())
+        with self._lock:
+            nodes[key] = node
+            nodes.move_to_end(key)
+            if len(nodes) > MOST_PROGRAMS:
+                nodes.popitem(last=False)
+        return node
 
     def _next(self, node: _Node, data: dict[str, Datum]) -> _Node:
         stage = node.stage
         kinds = tuple(kind_of(data[name]) for call in stage.calls for name in call.outputs if name)
         values = [np.asarray(data[name]) for name in stage.demands]
         key = (kinds, tuple(_value_key(value) for value in values))
-        with self._lock:
-            found = node.children.get(key)
-            if found is None:
-                # Copies: these values become constants of programs, and the caller may change its arrays.
-                found = node.children[key] = _Node(node.source.next(kinds, [value.copy() for value in values]))
-            return found
+        # Copies: these values become constants of programs, and the caller may change its arrays.
+        return self._found(node.children, key, lambda: node.source.next(kinds, [value.copy() for value in values]))
 
     def close(self) -> None:
         with self._lock:
@@ -128,7 +148,9 @@ class DynamicExecutable(Executable):
 class AheadExecutable(Executable):
     """Programs that were made ahead, by the kinds of the inputs that each is for. One is loaded when it is needed."""
 
-    def __init__(self, programs: Mapping[tuple[Kind, ...], Callable[[], Executable]], inputs: Sequence[Any]):
+    def __init__(self, programs: Mapping[tuple[Kind, ...], Callable[[], Executable]], inputs: Sequence[Any],
+                 threads: int):  # fmt: skip
+        self.threads = threads
         self._programs = dict(programs)
         self._inputs = inputs
         self._loaded: dict[tuple[Kind, ...], Executable] = {}
@@ -169,11 +191,15 @@ class _Node:
         self.source = source
         self.stage: Stage = source.stage
         self.executable: Executable | None = None
-        self.children: dict[Hashable, _Node] = {}
+        self.children: _Nodes = OrderedDict()
 
     def graph(self) -> Graph:
         """To be compiled, which changes it."""
         return clone(self.stage.graph)
+
+
+#: The stages that may follow, by what decides among them, the one that was used longest ago first.
+_Nodes = OrderedDict[Hashable, _Node]
 
 
 def _enter(data: dict[str, Datum], name: str, datum: Datum) -> None:

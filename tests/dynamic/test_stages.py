@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -352,3 +354,35 @@ def test_images(wanted: str, staged: Callable[..., Any]) -> None:
         agree(got, pixels if wanted == "RGB" else pixels[..., ::-1])
     (nothing,) = model.run({"x": encoded[1:]})
     assert nothing.shape[:2] == (0, 0)
+
+
+def test_no_more_ways_are_remembered_than_may_be(
+    staged: Callable[[onnx.ModelProto], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither shapes nor the values that decide them may fill the memory of who runs for weeks."""
+    monkeypatch.setattr("tensorc.dynamic.executable.MOST_PROGRAMS", 3)
+    model = staged(model_of("g (float[n] x, int64[1] s) => (float[m] y) { y = Reshape(x, s) }"))
+    for size in range(1, 9):
+        for _ in range(2):
+            agree(model.run({"x": X[0, :1].repeat(size), "s": np.array([size])})[0], X[0, :1].repeat(size))
+    assert len(model.executable._first) == 3
+
+
+def test_what_is_known_runs_while_something_new_is_compiled(staged: Callable[[onnx.ModelProto], Any]) -> None:
+    model = staged(model_of("g (float[n] x) => (float[n] y) { y = Neg(x) }"))
+    model.run({"x": X[0, :2]})
+    build, compiling, go_on = model.executable._build, threading.Event(), threading.Event()
+
+    def slowly(graph: Any) -> Any:
+        compiling.set()
+        assert go_on.wait(20)
+        return build(graph)
+
+    model.executable._build = slowly
+    with ThreadPoolExecutor(1) as pool:
+        new = pool.submit(model.run, {"x": X[0, :3]})
+        assert compiling.wait(20)
+        agree(model.run({"x": X[0, :2]}), [-X[0, :2]])
+        assert not new.done()
+        go_on.set()
+        agree(new.result(20), [-X[0, :3]])

@@ -88,6 +88,9 @@ class Target(abc.ABC):
     def __init__(self, part: str = ""):
         self.part = part
 
+    def prepare(self) -> None:  # noqa: B027  (optional)
+        """Import what compiling takes, for those who would rather wait now than at the first compilation."""
+
     @abc.abstractmethod
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
         """The passes from the frontend's graph to fused groups, in order."""

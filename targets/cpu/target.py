@@ -38,6 +38,9 @@ class CpuTarget(Target):
                        "targets.cpu.tuning.context"):  # fmt: skip
             import_module(module)
 
+    def default_threads(self) -> int:
+        return machines.available_cores()
+
     def passes(self, options: CompileOptions) -> Sequence[Pass]:  # noqa: ARG002  (the contract's)
         from passes.canonical import canonical_passes
         from passes.cse import EliminateCommonSubexpressions

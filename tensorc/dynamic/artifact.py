@@ -37,16 +37,17 @@ def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why
 
 
 def load_ahead(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
-    """The executable of an artifact whose manifest has programs for several shapes."""
+    """The executable of an artifact whose manifest has programs for several shapes; 0 threads as in `load_dynamic`."""
     constants = views(sections[SECTION], manifest[SECTION])
     target = find_target(manifest["target"])
+    threads = threads or manifest["threads"] or target.default_threads()
     programs: dict[tuple[Kind, ...], Callable[[], Executable]] = {}
     for row in manifest[AHEAD]:
         kinds = tuple(kind_from_json(kind) for kind in row["kinds"])
         own = {name: sections[section] for name, section in row["sections"].items()}
         used = [constants[number] for number in row["constants"]]
         programs[kinds] = functools.partial(target.load, row["program"], own, used, threads)
-    return AheadExecutable(programs, manifest["inputs"], threads or manifest["threads"])
+    return AheadExecutable(programs, manifest["inputs"], threads)
 
 
 def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
@@ -56,10 +57,11 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
     from tensorc.frontend.wire import Extent
 
     how = manifest[KEY]
+    target = find_target(manifest["target"])
     options = CompileOptions(
         target=manifest["target"],
         shapes={name: parse_shape(shape) for name, shape in how["shapes"].items()},
-        threads=threads or how["threads"],
+        threads=threads or how["threads"] or target.default_threads(),
         numerics=how["numerics"],
         fallback=how["fallback"],
         database=None if how["database"] is None else Path(how["database"]),
@@ -74,7 +76,7 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
 
     declared = [(row.name, row.dtype) for row in opened.inputs]
     # Whoever loads such a model waits for the compiler's imports now rather than in the first run.
-    find_target(options.target).prepare()
+    target.prepare()
     return DynamicExecutable(declared, start, Builder(options).build, options.threads)
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from passes.batch_norm import FoldBatchNorm
 from passes.cse import EliminateCommonSubexpressions
 from passes.fold import FoldConstants
+from passes.integers import ComputeInIntegers
 from passes.recognize import Recognize
 from passes.regions import SimplifyRegions
 from passes.simplify import Simplify
 from tensorc.pipeline import Pass
 
 
-def canonical_passes() -> list[Pass]:
+def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
     """From the frontend's graph to a small one in canonical form, with composite operators by name.
 
     Folding comes first (masks and shapes turn out to be constants, which go into regions), then the canonical form that
     batch norm and recognition look for. Batch norms fold before equal convolutions become one, whose weights could not
     take up two factors. What recognition leaves, transposes next to transposes, the last round cleans up.
     """
-    prepare: list[Pass] = [FoldConstants(), SimplifyRegions(), Simplify(), FoldConstants(), FoldBatchNorm()]
+    prepare: list[Pass] = [
+        FoldConstants(), SimplifyRegions(), ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(),
+        FoldConstants(), FoldBatchNorm(),
+    ]  # fmt: skip
     clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
     return [*prepare, *clean, Recognize(), *clean]

@@ -17,6 +17,7 @@ from tensorc.ir.dims import is_static
 from tensorc.ir.graph import Constant, Graph, Node
 from tensorc.ir.interpreter import evaluate_node
 from tensorc.ir.ops import OPS, Kind
+from tensorc.ir.ops.quantization import is_kept
 from tensorc.pipeline import Pass
 
 #: Operators that only move elements: of one repeated number they make the same number repeated.
@@ -55,7 +56,7 @@ class RemoveDead(Pass):
 def _foldable(node: Node) -> bool:
     if node.body is not None or node.regions or len(node.outputs) != 1 or not is_static(node.output.shape):
         return False
-    if any(value.constant is None for value in node.inputs):
+    if any(value.constant is None for value in node.inputs) or is_kept(node.op, [v.type for v in node.inputs]):
         return False
     # What is blown up to much more than it is made of is better made at run time than written into the artifact.
     return node.output.type.nbytes <= max(_MOST_GROWN, sum(value.type.nbytes for value in node.inputs))

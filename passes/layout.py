@@ -17,11 +17,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from passes.rules.quantized import TOGETHER
 from passes.rules.shuffle import sink_below_depthwise, sink_below_elementwise
 from passes.rules.windows import conv_1d, conv_by_computed, conv_nd, pool_over_two_axes
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import blocks_of, pack_conv_weight, pack_matmul_weight
+from tensorc.ir.ops.quantization import BYTES
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.rewriter import Builder, Rule, producer, rewrite
 from tensorc.ir.types import is_float, numpy_dtype
@@ -83,7 +85,10 @@ class _Blocking:
         merged = 1 if depthwise else self._merged_groups(out, channels, node.attrs["groups"])
         groups = node.attrs["groups"] // merged
         # Few channels are not worth a block, and those of narrow groups would mostly be fillers.
-        plain = not depthwise and (channels < block if groups == 1 else (channels // groups) % block != 0)
+        few = not depthwise and (channels < block if groups == 1 else (channels // groups) % block != 0)
+        # Bytes are multiplied several at a time, and those must be neighbours.
+        plain = few and x.dtype not in BYTES
+        in_block = -(-(channels // groups) // TOGETHER) * TOGETHER if few and not plain else block
         source = producer(x, "unblock")
         pack_groups = groups
         if depthwise:  # in whatever blocks its channels are
@@ -92,19 +97,19 @@ class _Blocking:
         inputs = per_group * merged
         shape = (
             blocks_of(out, pack_groups, block),
-            -(-inputs // block) * block if pad_inputs else inputs,
+            -(-inputs // in_block) * in_block if pad_inputs else inputs,
             *w.shape[2:],
             block,
         )
-
-        how = ("conv", groups, merged, pack_groups, block, pad_inputs)
+        to = in_block if pad_inputs else 1
+        how = ("conv", groups, merged, pack_groups, block, to)
 
         def pack(data: np.ndarray) -> np.ndarray:
-            return pack_conv_weight(_merge_groups(data, groups, merged), pack_groups, block, pad_inputs)
+            return pack_conv_weight(_merge_groups(data, groups, merged), pack_groups, block, to)
 
         packed = build.constant(w.constant.derive(TensorType(w.dtype, shape), pack, how=how), name=w.name)
-        in_groups = pack_groups if depthwise else self._groups(channels, groups)
-        data = x if plain else build("block", x, block=block, groups=in_groups)
+        in_groups = pack_groups if depthwise else groups if few else self._groups(channels, groups)
+        data = x if plain else build("block", x, block=in_block, groups=in_groups)
         attrs = {key: node.attrs[key] for key in ("strides", "pads", "dilations")}
         conv_groups = blocks_of(out, pack_groups, block) * block if depthwise else groups
         result = build("conv_blocked", data, packed, **attrs, groups=conv_groups, depthwise=int(depthwise))

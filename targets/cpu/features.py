@@ -17,6 +17,7 @@ from cost_models.analytic import FMA_LATENCY, step_cycles
 from targets.cpu.kernels import head
 from targets.cpu.kernels.conv_shape import ConvShape
 from targets.cpu.kernels.group import LONG
+from targets.cpu.kernels.products import together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import lanes_of
 from tensorc.ir import Graph, Kind, Node
@@ -112,7 +113,7 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     batch = 1 if node.op == "matmul_packed" else math.prod(lead)
     if node.op == "matmul_packed":
         rows *= math.prod(lead)
-    depth = static_shape(x.shape)[-1]
+    depth = static_shape(x.shape)[-1] // (together(x) if node.op == "matmul_packed" else 1)
     return _Problem(batch, 1, rows, -(-columns // lanes), 1, depth, 1, 1, 1, False, 1.0, lanes, w.type.nbytes, inputs,
                     outputs)  # fmt: skip
 

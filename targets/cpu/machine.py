@@ -75,6 +75,11 @@ class Machine:
     def vector_registers(self) -> int:
         return 32 if "avx512vl" in self.features else 16
 
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether one instruction adds four products of bytes to each lane of a vector."""
+        return "avx512_vnni" in self.features if self.vector_bits == 512 else "avx_vnni" in self.features
+
     def llvm_target(self) -> dict[str, Any]:
         """TVM's description of a target that allows exactly this machine's features."""
         attributes = [f"+{name}" for flag, name in _extensions(self.mcpu).items() if flag in self.features]

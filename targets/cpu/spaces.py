@@ -8,6 +8,7 @@ from typing import Any
 
 from targets.cpu.kernels import head
 from targets.cpu.kernels.conv_shape import ConvShape
+from targets.cpu.kernels.products import together
 from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
@@ -68,7 +69,7 @@ def _conv(node: Node, machine: Machine, numerics: Numerics) -> Space:
     shape = ConvShape(node)
     tall = tuple(r for r in _TALL if r <= shape.out_h) if shape.out_h > 1 and shape.kh * shape.kw <= 9 else (1,)
     borders = {rows: len(shape.row_runs(rows)) for rows in tall}
-    extent = shape.channels if shape.plain else shape.lanes
+    extent = shape.in_lanes
     unrolls = {math.gcd(unroll, extent) for unroll in _UNROLLS} | ({extent} if shape.plain else set())
     most = machine.vector_registers - 2
     columns = tuple(range(1, min(shape.out_w, most) + 1))
@@ -120,7 +121,7 @@ def _matmul(node: Node, machine: Machine) -> Space:
     b = node.inputs[1]
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    rows, depth = math.prod(lead), b.shape[1]
+    rows, depth = math.prod(lead), b.shape[1] // together(node.inputs[0])
     vectors = -(-columns // lanes)
     default = matmul_schedule(rows, depth, columns, lanes, machine)
     tiles = tuple(range(1, min(rows, machine.vector_registers - 2) + 1))

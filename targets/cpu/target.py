@@ -52,10 +52,10 @@ class CpuTarget(Target):
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
 
-        vector_bits = machines.find(self.part).vector_bits
-        block = vector_bits // 32
+        machine = machines.find(self.part)
+        block = machine.vector_bits // 32
         return [
-            *canonical_passes(),
+            *canonical_passes(machine.multiplies_bytes),
             Legalize(),
             SpellOut(_lacks_kernel),
             BlockLayout(block),
@@ -63,7 +63,7 @@ class CpuTarget(Target):
             Simplify(),
             FoldConstants(),
             EliminateCommonSubexpressions(),
-            FuseGroups(_choose_kernels(vector_bits)),
+            FuseGroups(_choose_kernels(machine.vector_bits)),
             InsertCopies(),
         ]
 

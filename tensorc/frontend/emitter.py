@@ -18,6 +18,7 @@ from tensorc.frontend.limits import MOST_REPEATED, check_computed, check_type
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Graph, Value
 from tensorc.ir.ops import OPS, Kind
+from tensorc.ir.ops.quantization import is_kept
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.types import TensorType, numpy_dtype
 
@@ -111,6 +112,8 @@ def _fold(op: str, constants: Sequence[Constant], attrs: Attrs, type: TensorType
             return Constant.full(type, scalars[0])
         if row.kind is Kind.ELEMENTWISE and op != "batch_norm":  # whose parameters belong to an axis
             return Constant.full(type, row.evaluate(scalars, attrs)[0])
+    if is_kept(op, [constant.type for constant in constants]):
+        return None
     if type.size <= FOLD_ELEMENTS or any(constant.type.size == 0 for constant in constants):
         return Constant.of(row.evaluate([constant.numpy() for constant in constants], attrs)[0])
     if op in _DEFERRED:

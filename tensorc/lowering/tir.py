@@ -206,6 +206,21 @@ class KernelBuilder:
     def store(self, buffer: Buffer, value: Expr, index: Expr) -> None:
         self._blocks[-1].append(T.BufferStore(buffer, value, [_index(index)]))
 
+    def word(self, buffer: Buffer, index: Expr) -> Expr:
+        """Four neighbouring bytes as one int32."""
+        return T.reinterpret("int32", T.BufferLoad(buffer, [_ramp(index, 4)]))
+
+    def add_products(self, sums: Buffer, at: Expr, word: Expr, weights: Buffer, index: Expr, lanes: int) -> None:
+        """To each of `lanes` sums in int32 from `at` on, add four products: the unsigned bytes of `word` by the signed
+        bytes from weights[index + 4 * lane] on. One instruction of x86, on vectors of 4, 8 or 16 lanes."""
+        places = [_ramp(at, lanes)]
+        total = T.call_llvm_pure_intrin(
+            f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", T.BufferLoad(sums, places),
+            T.reinterpret(f"uint8x{4 * lanes}", T.Broadcast(word, lanes)),
+            T.BufferLoad(weights, [_ramp(index, 4 * lanes)]),
+        )  # fmt: skip
+        self._blocks[-1].append(T.BufferStore(sums, total, places))
+
     def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Ask for the cache line of `buffer[index]`; the address may lie outside the buffer."""
         address = T.address_of(T.BufferLoad(buffer, [_index(index)]))
@@ -291,6 +306,10 @@ def _bytes(dtype: str) -> int:
 
 def _index(value: Expr) -> Expr:
     return T.IntImm("int32", value) if isinstance(value, int) else value
+
+
+def _ramp(first: Expr, lanes: int) -> Expr:
+    return T.Ramp(_index(first), _index(1), lanes)
 
 
 def _sequence(statements: Sequence[Any]) -> Any:

@@ -46,7 +46,7 @@ def test_blocked_convolution_is_the_plain_one(channels: int, filters: int, group
     x, w = noise(1, channels, 7, 6), noise(filters, channels // groups, 3, 3)
     window = {"strides": (2, 1), "pads": (1, 0, 1, 1), "dilations": (1, 1), "groups": groups}
     data = x if plain else run("block", x, block=4, groups=groups)
-    weight = pack_conv_weight(w, groups, 4, pad_inputs=not plain)
+    weight = pack_conv_weight(w, groups, 4, in_block=1 if plain else 4)
     blocked = run("conv_blocked", data, weight, **window)
     close(run("unblock", blocked, channels=filters, groups=groups), run("conv", x, w, **window))
 

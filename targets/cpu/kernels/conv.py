@@ -8,6 +8,7 @@ leaves out the taps as it runs; for taller tiles the rows are cut into tiles tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 from targets.cpu.kernels.conv_shape import ConvShape, Run
 from targets.cpu.kernels.depthwise import lower_depthwise
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
+from targets.cpu.kernels.products import Products
 from targets.cpu.kernels.winograd import lower_winograd
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, Schedule, WinogradSchedule, checked, conv_schedule
@@ -54,24 +56,27 @@ def lower_conv(body: Graph, node: Node, machine: Machine, schedule: Schedule | N
     return _DirectConv(body, node, machine, shape, direct).lower()
 
 
-def pack_strips(shape: tuple[int, ...], groups: int, vectors: int, order: str) -> Packing | None:
+def pack_strips(shape: tuple[int, ...], groups: int, vectors: int, order: str, together: int = 1) -> Packing | None:
     """Filters [blocks, I, KH, KW, block] as strips [strips, I, KH, KW, vectors * block], or with `order` "channels"
-    [strips, KH, KW, I, vectors * block]; the last strip of each group is filled up with zeros. None if they are so."""
+    [strips, KH, KW, I, vectors * block]; the last strip of each group is filled up with zeros. None if they are so.
+
+    With `together` input channels in a step, I / together of those, each block's element with all of a step's."""
     blocks, inputs, kh, kw, block = shape
-    if vectors == 1 and (order == "taps" or (kh, kw) == (1, 1)):
+    if vectors == together == 1 and (order == "taps" or (kh, kw) == (1, 1)):
         return None
-    each = blocks // groups
+    each, steps = blocks // groups, inputs // together
     strips = groups * -(-each // vectors)
-    middle = (inputs, kh, kw) if order == "taps" else (kh, kw, inputs)
+    middle = (steps, kh, kw) if order == "taps" else (kh, kw, steps)
+    width = vectors * block * together
 
     def apply(data: np.ndarray) -> np.ndarray:
-        data = data.reshape(groups, each, inputs, kh, kw, block)
-        data = np.pad(data, [(0, 0), (0, -each % vectors)] + [(0, 0)] * 4)
-        data = data.reshape(strips, vectors, inputs, kh, kw, block)
-        axes = (0, 2, 3, 4, 1, 5) if order == "taps" else (0, 3, 4, 2, 1, 5)
-        return np.ascontiguousarray(data.transpose(axes)).reshape(strips, *middle, vectors * block)
+        data = data.reshape(groups, each, steps, together, kh, kw, block)
+        data = np.pad(data, [(0, 0), (0, -each % vectors)] + [(0, 0)] * 5)
+        data = data.reshape(strips, vectors, steps, together, kh, kw, block)
+        axes = (0, 2, 4, 5, 1, 6, 3) if order == "taps" else (0, 4, 5, 2, 1, 6, 3)
+        return np.ascontiguousarray(data.transpose(axes)).reshape(strips, *middle, width)
 
-    return Packing(f"strips of {vectors} in {groups}, {order}", (strips, *middle, vectors * block), apply)
+    return Packing(f"strips of {vectors} in {groups}, {order}", (strips, *middle, width), apply)
 
 
 @dataclass(frozen=True)
@@ -98,17 +103,19 @@ class _Tile:
 
 class _DirectConv:
     def __init__(self, body: Graph, node: Node, machine: Machine, shape: ConvShape, schedule: ConvSchedule):
-        w = node.inputs[1]
+        x, w = node.inputs
         self.node = node
         self.shape = shape
         self.schedule = schedule
-        packing = pack_strips(static_shape(w.shape), shape.groups, schedule.vectors, schedule.order)
+        packing = pack_strips(static_shape(w.shape), shape.groups, schedule.vectors, schedule.order, shape.together)
         self.group = GroupKernel(body, machine, {w: packing})
         self.builder = self.group.builder
         self.weight = self.group.buffers[w]
         self.dtype = accumulator(node.output.dtype)
+        self.products = Products(self.group, x, self.weight, self.dtype)
         self.lanes = shape.lanes
-        self.width = schedule.vectors * shape.lanes
+        #: Elements of a strip's weights for one step.
+        self.width = schedule.vectors * shape.lanes * shape.together
         self.strips_per_group = -(-shape.blocks_per_group // schedule.vectors)
         self.strips = self.strips_per_group * shape.groups
         self.strip_elements = shape.channels * shape.kh * shape.kw * self.width
@@ -120,7 +127,7 @@ class _DirectConv:
 
     @property
     def _channel_extent(self) -> int:
-        return self.shape.channels if self.shape.plain else self.shape.lanes
+        return self.shape.in_lanes
 
     def lower(self) -> Kernel:
         shape, schedule, builder = self.shape, self.schedule, self.builder
@@ -191,15 +198,14 @@ class _DirectConv:
         row = builder.bind(row_tile * rows.width + rows.first)
         column = column_tile * columns.width + columns.first
         group = tir.floor_div(strip, self.strips_per_group) if shape.groups > 1 else 0
-        x = self.node.inputs[0]
 
         def read(channel: _Channel, h: Expr, w: Expr) -> Expr:
             block, lane = channel
             if shape.plain:
                 index = [image, group * shape.channels + lane, *shape.pixel_in(h, w)]
             else:
-                index = [image, group * (shape.channels // lanes) + block, *shape.pixel_in(h, w), lane]
-            return tir.cast(self.group.elements.evaluate(x, index), self.dtype)
+                index = [image, group * (shape.channels // shape.in_lanes) + block, *shape.pixel_in(h, w), lane]
+            return self.products.step(index)
 
         top = builder.bind(row * shape.strides[0] - shape.top)
         left = column * shape.strides[1] - shape.left
@@ -290,10 +296,9 @@ class _DirectConv:
             w = tile.left + i * shape.strides[1] + kw * shape.dilations[1]
             builder.store(tile.scalar, tile.read(channel, h, w), 0)
             scalar = builder.load(tile.scalar, 0)
-            with builder.unrolled(tile.vectors) as j, builder.vector(tile.lanes) as lane:
-                tap = tir.cast(builder.load(self.weight, weight + j * tile.lanes + lane), self.dtype)
-                at = tile.at(r * tile.columns.width + i, j, lane)
-                builder.store(tile.acc, builder.load(tile.acc, at) + scalar * tap, at)
+            with builder.unrolled(tile.vectors) as j:
+                at = functools.partial(tile.at, r * tile.columns.width + i, j)
+                self.products.add(tile.acc, at, scalar, weight + j * (tile.lanes * shape.together), tile.lanes)
 
     # Prefetching -----------------------------------------------------------------------------------------
 

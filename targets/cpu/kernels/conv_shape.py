@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from targets.cpu.kernels.products import together
 from tensorc.ir import Node
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
@@ -33,6 +34,10 @@ class ConvShape:
         self.plain = len(x.shape) == 4
         self.blocks, self.channels, self.kh, self.kw, self.lanes = static_shape(w.shape)
         shape = static_shape(x.shape)
+        #: Input channels that one step multiplies; `channels` counts steps, `in_lanes` those of a block.
+        self.together = 1 if node.attrs["depthwise"] else together(x)
+        self.channels //= self.together
+        self.in_lanes = self.channels if self.plain else shape[4] // self.together
         self.batch, self.in_h, self.in_w = shape[0], shape[2], shape[3]
         _, _, self.out_h, self.out_w, _ = static_shape(node.output.shape)
         self.strides, self.dilations = node.attrs["strides"], node.attrs["dilations"]

@@ -8,12 +8,14 @@ when its first tile starts.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
+from targets.cpu.kernels.products import Products, in_steps, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
     BlockedMatmulSchedule,
@@ -62,8 +64,17 @@ class _Tile:
         builder = self.group.builder
         self.each(lambda i, j, lane: builder.store(self.acc, const(0, self.dtype), self.at(i, j, lane)))
 
+    def multiply(self, products: Products, step: Callable[[Expr], list[Expr]], weight: Expr) -> None:
+        """One step by packed weights: `step(row)` is its index in A, the panel's row of weights begins at `weight`."""
+        builder = self.group.builder
+        with builder.unrolled(self.rows) as i:
+            scalar = builder.keep(products.step(step(i)))
+            with builder.unrolled(self.vectors) as j:
+                at = functools.partial(self.at, i, j)
+                products.add(self.acc, at, scalar, weight + j * (self.lanes * products.together), self.lanes)
+
     def step(self, a: Callable[[Expr], Expr], b: Callable[[Expr, Expr], Expr]) -> None:
-        """One step: a(row) is a scalar, b(vector, lane) an element of the panel's row."""
+        """One step: a(row) is a scalar, b(vector, lane) an element of a row of B."""
         builder = self.group.builder
         with builder.unrolled(self.rows) as i:
             scalar = builder.keep(tir.cast(a(i), self.dtype))
@@ -85,17 +96,19 @@ class _Tile:
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
 
-def pack_panels(shape: tuple[int, ...], columns: int, width: int) -> Packing | None:
-    """Panels [panels, K, block] of a product with `columns` columns repacked to panels of `width`; None if they are."""
+def pack_panels(shape: tuple[int, ...], columns: int, width: int, count: int = 1) -> Packing | None:
+    """Panels [panels, K, block] of a product with `columns` columns repacked to panels of `width`, `count` steps of the
+    reduction together; None if they are."""
     _, depth, block = shape
-    if block == width:
+    if block == width and count == 1:
         return None
 
     def apply(data: np.ndarray) -> np.ndarray:
         plain = data.transpose(1, 0, 2).reshape(depth, -1)[:, :columns]
-        return pack_matmul_weight(plain, width)
+        return pack_matmul_weight(in_steps(plain, count), width * count)
 
-    return Packing(f"panels of {width} in {columns}", (-(-columns // width), depth, width), apply)
+    packed = (-(-columns // width), depth // count, width * count)
+    return Packing(f"panels of {width} in {columns}", packed, apply)
 
 
 def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
@@ -105,19 +118,22 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     a, b = node.inputs
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    rows, depth = math.prod(lead), b.shape[1]
+    count = together(a)
+    rows, depth = math.prod(lead), b.shape[1] // count
     schedule = checked(given, MatmulSchedule) or matmul_schedule(rows, depth, columns, lanes, machine)
     if b not in body.inputs:
         raise UnsupportedError("the panels of a packed product must be an input of its group")
     tile_rows, vectors, unroll = schedule.rows, schedule.vectors, schedule.unroll
     width = vectors * lanes
     panels = -(-columns // width)
-    group = GroupKernel(body, machine, {b: pack_panels(static_shape(b.shape), columns, width)})
-    builder, elements, panel = group.builder, group.elements, group.buffers[b]
+    group = GroupKernel(body, machine, {b: pack_panels(static_shape(b.shape), columns, width, count)})
+    builder, panel = group.builder, group.buffers[b]
+    products = Products(group, a, panel, accumulator(node.output.dtype))
+    row_bytes = width * count * numpy_dtype(b.dtype).itemsize
     full, tail = divmod(rows, tile_rows)
     row_tiles = full + bool(tail)
     by_weights = schedule.outer == "weights"
-    lines = -(-unroll * width * 4 // _CACHE_LINE // row_tiles) if row_tiles > 1 and by_weights else 0
+    lines = -(-unroll * row_bytes // _CACHE_LINE // row_tiles) if row_tiles > 1 and by_weights else 0
 
     with builder.tasks() as task:
         slow, fast = (
@@ -125,23 +141,21 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
             for i in unravel(task, [panels, row_tiles] if by_weights else [row_tiles, panels])
         )
         column_tile, row_tile = (slow, fast) if by_weights else (fast, slow)
-        base = builder.bind(column_tile * (depth * width))
+        base = builder.bind(column_tile * (depth * width * count))
 
-        def write(count: int) -> None:
-            tile = _Tile(group, node, lanes, count, vectors)
+        def write(height: int) -> None:
+            tile = _Tile(group, node, lanes, height, vectors)
             tile.clear()
             first = row_tile * tile_rows
 
             def step(k: Expr) -> None:
-                tile.step(
-                    lambda i: elements.evaluate(a, [*unravel(first + i, lead), k]),
-                    lambda j, lane: builder.load(panel, base + k * width + j * lanes + lane),
-                )
+                tile.multiply(products, lambda i: [*unravel(first + i, lead), k], base + k * (width * count))
 
             with builder.serial(depth // unroll, name="k") as outer:
                 for line in range(lines):
                     ahead = (row_tile * (depth // unroll) + outer) * lines + line
-                    builder.prefetch(panel, base + depth * width + ahead * (_CACHE_LINE // 4))
+                    next_panel = base + depth * width * count
+                    builder.prefetch(panel, next_panel + ahead * (_CACHE_LINE * width * count // row_bytes))
                 with builder.unrolled(unroll) as inner:
                     step(outer * unroll + inner)
             if depth % unroll:
@@ -168,26 +182,27 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     return group.finish(panels * row_tiles, schedule)
 
 
-def pack_blocks(shape: tuple[int, ...], columns: int, width: int, together: int, depth: int) -> Packing:
-    """Panels repacked in the order of `_BlockedMatmul`: for each `together` panels of `width`, blocks of `depth` steps
-    of the reduction, in each of those the panels. The last panels are filled up with zeros."""
-    panels, steps, block = shape
-    groups = -(-columns // (width * together))
+def pack_blocks(shape: tuple[int, ...], columns: int, width: int, panels: int, depth: int, count: int = 1) -> Packing:
+    """Panels repacked in the order of `_BlockedMatmul`: for each `panels` of `width`, blocks of `depth` steps of the
+    reduction (of `count` elements), in each of those the panels. The last panels are filled up with zeros."""
+    blocks, elements, block = shape
+    steps, wide_row = elements // count, width * count
+    groups = -(-columns // (width * panels))
 
     def apply(data: np.ndarray) -> np.ndarray:
-        plain = data.transpose(1, 0, 2).reshape(steps, panels * block)[:, :columns]
-        if missing := groups * together * width - columns:
+        plain = data.transpose(1, 0, 2).reshape(elements, blocks * block)[:, :columns]
+        if missing := groups * panels * width - columns:
             plain = np.pad(plain, [(0, 0), (0, missing)])
-        wide = plain.reshape(steps, groups, together, width).transpose(1, 2, 0, 3)
+        wide = in_steps(plain, count).reshape(steps, groups, panels, wide_row).transpose(1, 2, 0, 3)
         # Filled block by block: weights may be large, and each copy that lives at the same time counts.
-        packed = np.empty((groups, together * steps * width), data.dtype)
+        packed = np.empty((groups, panels * steps * wide_row), data.dtype)
         for k in range(0, steps, depth):
             part = wide[:, :, k : k + depth]
-            start = together * width * k
-            packed[:, start : start + together * width * part.shape[2]].reshape(part.shape)[...] = part
+            start = panels * wide_row * k
+            packed[:, start : start + panels * wide_row * part.shape[2]].reshape(part.shape)[...] = part
         return packed
 
-    return Packing(f"{together} panels of {width} in {columns} by {depth}", (groups, together * steps * width), apply)
+    return Packing(f"{panels} panels of {width} in {columns} by {depth}", (groups, panels * steps * wide_row), apply)
 
 
 class _BlockedMatmul:
@@ -205,15 +220,19 @@ class _BlockedMatmul:
         self.lanes = lanes_of(machine, node.output.dtype)
         self.width = schedule.vectors * self.lanes
         *self.lead, self.columns = static_shape(node.output.shape)
-        self.rows, self.depth = math.prod(self.lead), int(b.shape[1])
+        count = together(a)
+        self.rows, self.depth = math.prod(self.lead), int(b.shape[1]) // count
         self.panels = -(-self.columns // self.width)
         self.tasks = -(-self.panels // schedule.panels)
         self.blocks = -(-self.depth // schedule.depth)
-        packing = pack_blocks(static_shape(b.shape), self.columns, self.width, schedule.panels, schedule.depth)
+        packing = pack_blocks(static_shape(b.shape), self.columns, self.width, schedule.panels, schedule.depth, count)
         self.group = GroupKernel(body, machine, {b: packing})
         self.builder = self.group.builder
         self.weights = self.group.buffers[b]
-        self.item = numpy_dtype(b.dtype).itemsize
+        self.products = Products(self.group, a, self.weights, accumulator(node.output.dtype))
+        #: Elements of a panel's weights for one step, and in a cache line.
+        self.wide = self.width * count
+        self.line = _CACHE_LINE // numpy_dtype(b.dtype).itemsize
         self.row_tiles = -(-self.rows // schedule.rows)
         self.sums = self.group.scratch(
             accumulator(node.output.dtype), self.row_tiles * schedule.rows * schedule.panels * self.width
@@ -227,9 +246,9 @@ class _BlockedMatmul:
             here = builder.bind(tir.minimum(self.panels - first, schedule.panels))
             with builder.serial(self.blocks, name="kb") as kb:
                 extent = builder.bind(tir.minimum(self.depth - kb * schedule.depth, schedule.depth))
-                start = (task * self.depth + kb * schedule.depth) * (schedule.panels * self.width)
+                start = (task * self.depth + kb * schedule.depth) * (schedule.panels * self.wide)
                 with builder.serial(here, name="p") as p:
-                    base = builder.bind(start + p * (extent * self.width))
+                    base = builder.bind(start + p * (extent * self.wide))
                     with builder.serial(self.row_tiles, name="row_tile") as row_tile:
 
                         def write(rows: int) -> None:
@@ -267,19 +286,18 @@ class _BlockedMatmul:
         first_step = kb * schedule.depth
 
         def step(k: Expr) -> None:
-            tile.step(
-                lambda i: self.group.elements.evaluate(self.a, [*unravel(first_row + i, self.lead), first_step + k]),
-                lambda j, lane: builder.load(self.weights, base + k * self.width + j * lanes + lane),
+            tile.multiply(
+                self.products, lambda i: [*unravel(first_row + i, self.lead), first_step + k], base + k * self.wide
             )
 
         unroll = schedule.unroll
         steps = schedule.depth // unroll
-        line = _CACHE_LINE // self.item
-        lines = -(-schedule.depth * self.width // (line * self.row_tiles * steps)) if self.row_tiles > 1 else 0
+        line = self.line
+        lines = -(-schedule.depth * self.wide // (line * self.row_tiles * steps)) if self.row_tiles > 1 else 0
         with builder.serial(tir.floor_div(extent, unroll), name="k") as outer:
             for number in range(lines):
                 ahead = ((row_tile * steps + outer) * lines + number) * line
-                builder.prefetch(self.weights, base + extent * self.width + ahead)
+                builder.prefetch(self.weights, base + extent * self.wide + ahead)
             with builder.unrolled(unroll) as inner:
                 step(outer * unroll + inner)
 

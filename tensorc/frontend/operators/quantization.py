@@ -15,6 +15,7 @@ from tensorc.frontend.operators.windows import convolve
 from tensorc.frontend.reader import element_type
 from tensorc.frontend.registry import operator
 from tensorc.ir.graph import Value
+from tensorc.ir.ops.quantization import QUANTIZED
 from tensorc.ir.types import integer_limits, is_integer
 
 
@@ -29,6 +30,8 @@ def _quantize_linear(call: Call) -> Value:
     wide = element_type(precision) if precision else scale.dtype
     if wide == "float8_e8m0fnu":  # it only scales, nothing is computed in it
         wide = "float32"
+    if dtype in QUANTIZED and dtype != "int32" and x.dtype == wide == scale.dtype == "float32":
+        return call("quantize", x, *_parameters(call, scale, zero, x), to=dtype)
     quotient = call("div", call.cast(x, wide), _spread(call, call.cast(scale, wide), x))
     return _quantized(call, quotient, None if zero is None else _spread(call, zero, x), dtype)
 
@@ -56,10 +59,18 @@ def _dequantize_linear(call: Call) -> Value:
     named = call.attr("output_dtype", 0)
     dtype = element_type(named) if named else scale.dtype
     wide = "float64" if dtype == "float64" else "float32"  # a float16 holds not every difference of int16
+    if x.dtype in QUANTIZED and scale.dtype == dtype == "float32":
+        return call("dequantize", x, *_parameters(call, scale, zero, x))
     value = call.cast(x, wide)
     if zero is not None and scalar_of(zero) != 0:
         value = call("sub", value, _spread(call, call.cast(zero, wide), x))
     return call.cast(call("mul", value, _spread(call, call.cast(scale, wide), x)), dtype)
+
+
+def _parameters(call: Call, scale: Value, zero: Value | None, x: Value) -> list[Value]:
+    """Scale and, where there is one, zero point."""
+    kept = [] if zero is None or scalar_of(zero) == 0 else [zero]
+    return [_spread(call, parameter, x) for parameter in (scale, *kept)]
 
 
 def _spread(call: Call, parameter: Value, x: Value) -> Value:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorc.ir import dims
-from tensorc.ir.ops.nn import conv_numpy, window_output
+from tensorc.ir.ops.nn import conv_numpy, matmul_numpy, product_dtype, window_output
 from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, register
-from tensorc.ir.types import TensorType, widened
+from tensorc.ir.types import TensorType
 
 
 def blocks_of(channels: int, groups: int, block: int) -> int:
@@ -67,7 +67,7 @@ def _conv_blocked(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]
         raise TypeError(f"conv_blocked of {x} by {w} in {attrs['groups']} groups: the channels do not fit")
     strides, pads, dilations = attrs["strides"], attrs["pads"], attrs["dilations"]
     out = [window_output(x.shape[2 + i], kernel[i], strides[i], pads[i], pads[2 + i], dilations[i]) for i in range(2)]
-    return [x.with_shape((x.shape[0], blocks, *out, block))]
+    return [TensorType(product_dtype(x, w), (x.shape[0], blocks, *out, block))]
 
 
 def _conv_blocked_numpy(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequence[int],
@@ -79,15 +79,15 @@ def _conv_blocked_numpy(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pa
     return _block_numpy(conv_numpy(plain, filters, strides, pads, dilations, count), block, 1)
 
 
-def pack_conv_weight(w: np.ndarray, groups: int, block: int, pad_inputs: bool) -> np.ndarray:
+def pack_conv_weight(w: np.ndarray, groups: int, block: int, in_block: int = 1) -> np.ndarray:
     """[O, I/groups, KH, KW] to [blocks, I/groups, KH, KW, block], zero-filled to whole blocks of each group.
 
-    `pad_inputs` fills the input channels of each group to whole blocks too, as a blocked input has them.
+    The input channels of each group are filled up to a multiple of `in_block`, as a blocked input has them.
     """
     out, inputs, kh, kw = w.shape
     each = out // groups
     w = w.reshape(groups, each, inputs, kh, kw)
-    w = np.pad(w, [(0, 0), (0, -each % block), (0, -inputs % block if pad_inputs else 0), (0, 0), (0, 0)])
+    w = np.pad(w, [(0, 0), (0, -each % block), (0, -inputs % in_block), (0, 0), (0, 0)])
     w = w.reshape(-1, block, *w.shape[2:])
     return np.ascontiguousarray(np.moveaxis(w, 1, -1))
 
@@ -99,7 +99,7 @@ def _matmul_packed(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType
     panels, _, columns = dims.static_shape(b.shape)
     if not (panels - 1) * columns < attrs["columns"] <= panels * columns:
         raise TypeError(f"{b} does not hold {attrs['columns']} columns")
-    return [a.with_shape((*a.shape[:-1], attrs["columns"]))]
+    return [TensorType(product_dtype(a, b), (*a.shape[:-1], attrs["columns"]))]
 
 
 def pack_matmul_weight(b: np.ndarray, width: int) -> np.ndarray:
@@ -112,7 +112,7 @@ def pack_matmul_weight(b: np.ndarray, width: int) -> np.ndarray:
 
 def _matmul_packed_numpy(a: np.ndarray, b: np.ndarray, columns: int) -> np.ndarray:
     plain = b.transpose(1, 0, 2).reshape(b.shape[1], -1)[:, :columns]
-    return np.asarray(np.matmul(widened(a), widened(plain)).astype(a.dtype, copy=False))
+    return matmul_numpy(a, plain)
 
 
 register("block", Kind.INJECTIVE, 1, _block, _block_numpy, "[N,C,H,W] to blocked", block=REQUIRED, groups=1)

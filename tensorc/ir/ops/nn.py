@@ -47,11 +47,23 @@ def conv_output_shape(x: TensorType, w: TensorType, attrs: Attrs) -> tuple[dims.
     ))  # fmt: skip
 
 
+def product_dtype(a: TensorType, b: TensorType) -> str:
+    """Of sums of products: that of both, and int32 of bytes, whose right operand is signed."""
+    if a.dtype in ("int8", "uint8") and b.dtype == "int8":
+        return "int32"
+    if a.dtype != b.dtype:
+        raise TypeError(f"cannot multiply {a} by {b}: the element types differ")
+    return a.dtype
+
+
+def summed(array: np.ndarray) -> np.ndarray:
+    """`array` in the type that sums of its products are computed in."""
+    return array.astype(np.int32) if array.dtype.itemsize == 1 and array.dtype.kind in "iu" else widened(array)
+
+
 def _conv(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     x, w = types
-    if x.dtype != w.dtype:
-        raise TypeError(f"cannot convolve {x} with {w}: the element types differ")
-    return [x.with_shape(conv_output_shape(x, w, attrs))]
+    return [TensorType(product_dtype(x, w), conv_output_shape(x, w, attrs))]
 
 
 def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
@@ -67,10 +79,10 @@ def _windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], dilat
 def conv_numpy(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
                groups: int) -> np.ndarray:  # fmt: skip
     spatial = x.ndim - 2
-    padded = np.pad(widened(x), [(0, 0), (0, 0), *((pads[i], pads[spatial + i]) for i in range(spatial))])
+    padded = np.pad(summed(x), [(0, 0), (0, 0), *((pads[i], pads[spatial + i]) for i in range(spatial))])
     kernel = w.shape[2:]
     out = [(padded.shape[2 + i] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1 for i in range(spatial)]
-    filters = widened(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
+    filters = summed(w).reshape(groups, w.shape[0] // groups, *w.shape[1:])
     total = np.zeros((groups, filters.shape[1], x.shape[0], *out), dtype=padded.dtype)
     for offset, part in _windows(padded, kernel, strides, dilations, out):
         grouped = part.reshape(part.shape[0], groups, -1, *part.shape[2:])
@@ -78,7 +90,11 @@ def conv_numpy(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Seque
         weight = filters[at_offset]
         total += np.stack([np.tensordot(weight[g], grouped[:, g], ((1,), (1,))) for g in range(groups)])
     result = np.moveaxis(total, 2, 0)
-    return np.ascontiguousarray(result.reshape(x.shape[0], w.shape[0], *out)).astype(x.dtype, copy=False)
+    return np.ascontiguousarray(result.reshape(x.shape[0], w.shape[0], *out)).astype(_product_type(x, w), copy=False)
+
+
+def _product_type(a: np.ndarray, b: np.ndarray) -> str:
+    return product_dtype(TensorType(a.dtype.name, ()), TensorType(b.dtype.name, ()))
 
 
 def _pool(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
@@ -144,14 +160,14 @@ def _matmul(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     if a.rank < 2 or b.rank < 2:
         raise TypeError(f"matmul takes matrices, not {a} and {b}")
     b_rows, b_columns = (b.shape[-1], b.shape[-2]) if attrs["transpose_b"] else (b.shape[-2], b.shape[-1])
-    if a.dtype != b.dtype or a.shape[-1] != b_rows:
+    if a.shape[-1] != b_rows:
         raise TypeError(f"cannot multiply {a} by {b}" + (" transposed" if attrs["transpose_b"] else ""))
-    return [a.with_shape((*dims.broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b_columns))]
+    return [TensorType(product_dtype(a, b), (*dims.broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b_columns))]
 
 
-def _matmul_numpy(a: np.ndarray, b: np.ndarray, transpose_b: int) -> np.ndarray:
-    product = np.matmul(widened(a), widened(np.swapaxes(b, -1, -2) if transpose_b else b))
-    return np.asarray(product.astype(a.dtype, copy=False))
+def matmul_numpy(a: np.ndarray, b: np.ndarray, transpose_b: int = 0) -> np.ndarray:
+    product = np.matmul(summed(a), summed(np.swapaxes(b, -1, -2) if transpose_b else b))
+    return np.asarray(product.astype(_product_type(a, b), copy=False))
 
 
 def _attention(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
@@ -210,7 +226,7 @@ register(
     "cross-correlation; inputs x [N,C,spatial], w [O,C/groups,kernel]; pads are all befores, then all afters",
     strides=REQUIRED, pads=REQUIRED, dilations=REQUIRED, groups=1,
 )  # fmt: skip
-register("matmul", Kind.ANCHOR, 2, _matmul, _matmul_numpy, "numpy's matmul of two matrices or more", transpose_b=0)
+register("matmul", Kind.ANCHOR, 2, _matmul, matmul_numpy, "numpy's matmul of two matrices or more", transpose_b=0)
 register(
     "attention", Kind.ANCHOR, (3, 4), _attention, _attention_numpy,
     "softmax(q k^T scale + mask) v; q [B,L,H,D], k and v [B,S,H or fewer,D], mask broadcasts to [B,H,L,S]",

@@ -740,7 +740,7 @@ def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
     assert str(parse_graph(text)) == text
 
     folded = import_model(case.model(all_constant=True)).graph
-    assert folded.nodes == []
+    assert {node.op for node in folded.nodes} <= {"dequantize"}  # weights that are multiplied as bytes
     _agree(evaluate(folded, {}), want)
 
 

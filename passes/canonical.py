@@ -6,10 +6,12 @@ from passes.batch_norm import FoldBatchNorm
 from passes.cse import EliminateCommonSubexpressions
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
+from passes.quantize import QuantizeProducts
 from passes.recognize import Recognize
 from passes.regions import SimplifyRegions
 from passes.simplify import Simplify
 from tensorc.pipeline import Pass
+from tensorc.quantization.scheme import Quantization
 
 
 def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
@@ -25,3 +27,14 @@ def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
     ]  # fmt: skip
     clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
     return [*prepare, *clean, Recognize(), *clean]
+
+
+def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[Pass]:
+    """What makes a canonical graph a quantized one; nothing where that is not asked for."""
+    if how is None:
+        return []
+    return [
+        QuantizeProducts(how.params, dynamic=not how.is_static, per_channel=how.per_channel),
+        ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),
+        EliminateCommonSubexpressions(),
+    ]  # fmt: skip

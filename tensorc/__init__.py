@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tensorc.frontend.reader import Source
     from tensorc.options import CompileOptions, Fallback, Numerics
+    from tensorc.quantization.data import Reader
+    from tensorc.quantization.scheme import Quantization
     from tensorc.runtime.model import Model
     from tensorc.search.tuner import TuningProgress, TuningResult
 
@@ -45,6 +47,8 @@ def compile(
     database: str | os.PathLike[str] | None = None,
     numerics: Numerics = "strict",
     fallback: Fallback = "error",
+    quantize: str | Quantization | None = None,
+    calibration: str | os.PathLike[str] | Reader | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
@@ -52,19 +56,27 @@ def compile(
     `out`, or else for as long as the model lives (`Model.save` writes it then). `tune` searches for better schedules
     first, for a time ("60s") or a number of trials; without it, those of earlier searches are used, from the records in
     `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. With
-    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. Raises
+    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `quantize="int8"` computes
+    products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
+    `get_next()` gives feeds. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
+    import os
     from dataclasses import replace
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
     from tensorc.driver import compile_model
+    from tensorc.quantization.scheme import Quantization
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
     if tune is not None:
         options = replace(options, tune=Budget.parse(str(tune)))
+    if isinstance(quantize, str):
+        data = Path(calibration) if isinstance(calibration, (str, os.PathLike)) else calibration
+        quantize = Quantization(quantize, data)
+    options = replace(options, quantize=quantize)
     if out is not None:
         return load(compile_model(source, options, Path(out)).output, threads)
     # A loaded model maps its artifact, so the file needs its name no longer: its bytes go when the model does.

@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from tensorc.target import Program, Target, find_target
 if TYPE_CHECKING:
     from tensorc.frontend.importer import StagedModel
     from tensorc.frontend.reader import Source
+    from tensorc.quantization.scheme import Quantization
     from tensorc.search.budget import Budget
     from tensorc.search.choice import Choice
     from tensorc.search.context import TuningContext
@@ -91,6 +92,8 @@ def compile_model(
     summary = [*program.summary]
     if choices:
         summary.append(("schedules", _origins(choices)))
+    if lowered.quantized is not None:
+        summary.append(("quantized", lowered.quantized.described()))
     manifest = {
         "tensorc": lowered.version,
         "target": options.target,
@@ -121,6 +124,8 @@ def _write_ahead(opened: _Opened, options: CompileOptions, out: Path, clock: _Cl
 
     if options.tune is not None:
         raise UserError("--tune is for a model of one shape: its records serve the others")
+    if options.quantize is not None:
+        raise UserError("--quantize is for a model of one shape")
     with clock.phase("build"):
         packings: set[Hashable] = set()
 
@@ -157,6 +162,8 @@ def _write_staged(opened: _Opened, options: CompileOptions, out: Path, why: str,
 
     if options.tune is not None:
         raise UserError(f"{opened.name} is no single program, so there is nothing to tune before it runs: {why}")
+    if options.quantize is not None:
+        raise UserError(f"{opened.name} is no single program, which --quantize asks for: {why}")
     packed = pack(opened.model.model)
     manifest = {
         **_signature(opened, options),
@@ -212,6 +219,7 @@ class _Lowered:
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     passes: Sequence[PassRecord]
+    quantized: Quantization | None
 
 
 @dataclass(frozen=True)
@@ -260,9 +268,15 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock) -> _Lowered:
             print(f"# after {after}\n{graph}", file=sys.stderr)
 
     print_ir(IMPORT, graph)
+    if options.quantize is not None and options.quantize.is_static:
+        from tensorc.quantization.calibration import calibrated
+
+        with clock.phase("calibrate"):
+            found = calibrated(graph, inputs, opened.target, options, clock.steps("calibrate"))
+        options = replace(options, quantize=found)
     with clock.phase("passes"):
         records = run_passes(graph, opened.target.passes(options), print_ir)
-    return _Lowered(opened.target, graph, opened.name, opened.version, inputs, outputs, records)
+    return _Lowered(opened.target, graph, opened.name, opened.version, inputs, outputs, records, options.quantize)
 
 
 def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,

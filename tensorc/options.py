@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tensorc.errors import UserError
+from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
 #: The size of an axis, or all of those that it may have.
@@ -38,6 +39,7 @@ class CompileOptions:
     tune: Budget | None = None
     numerics: Numerics = "strict"
     fallback: Fallback = "error"
+    quantize: Quantization | None = None
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from tensorc.ir.rewriter import Builder, Rule, producer
 from tensorc.ir.types import TensorType, integer_limits
 
 #: Products that one sum may have: of the largest bytes, that many fit in int32.
-_MOST_PRODUCTS = (1 << 31) // (255 * 128)
+WIDEST_SUM = (1 << 31) // (255 * 128)
 #: Products that the instructions add at once: bytes of neighbouring channels.
 TOGETHER = 4
 
@@ -73,12 +73,13 @@ def _flat(build: Builder, parameter: Value) -> Value:
 
 
 def lift_quantize(node: Node, build: Builder) -> Value | None:
-    """Bytes are moved instead of what they are made of."""
-    source = producer(node.inputs[0], "reshape", "transpose")
+    """Bytes are moved, and the greatest chosen, instead of what they are made of."""
+    source = producer(node.inputs[0], "concat", "max_pool", "reshape", "transpose")
     if source is None or not _one_number(node) or not private(node.inputs[0], build.graph):
         return None
-    early = build("quantize", source.inputs[0], *(_flat(build, value) for value in node.inputs[1:]), **node.attrs)
-    return build(source.op, early, **source.attrs)
+    parameters = [_flat(build, value) for value in node.inputs[1:]]
+    early = [build("quantize", part, *parameters, **node.attrs) for part in source.inputs]
+    return build(source.op, *early, **source.attrs)
 
 
 def quantize_again(node: Node, build: Builder) -> Value | None:  # noqa: ARG001  (a rule)
@@ -226,7 +227,7 @@ def _product(node: Node, x: _Operand, weights: Constant, build: Builder) -> Valu
             return None
         depth, over = math.prod(shape[1:]), (1, 2, 3)
         channels = (-1, 1, 1)
-    if depth > _MOST_PRODUCTS or (x.zero is not None and math.prod(x.zero.shape) != 1):
+    if depth > WIDEST_SUM or (x.zero is not None and math.prod(x.zero.shape) != 1):
         return None
     x = _unsigned(x, build)
     attrs = dict(node.attrs)

@@ -41,8 +41,8 @@ class CpuTarget(Target):
     def default_threads(self) -> int:
         return machines.available_cores()
 
-    def passes(self, options: CompileOptions) -> Sequence[Pass]:  # noqa: ARG002  (the contract's)
-        from passes.canonical import canonical_passes
+    def passes(self, options: CompileOptions) -> Sequence[Pass]:
+        from passes.canonical import canonical_passes, quantizing_passes
         from passes.cse import EliminateCommonSubexpressions
         from passes.fold import FoldConstants
         from passes.fusion import FuseGroups
@@ -56,6 +56,7 @@ class CpuTarget(Target):
         block = machine.vector_bits // 32
         return [
             *canonical_passes(machine.multiplies_bytes),
+            *quantizing_passes(options.quantize, machine.multiplies_bytes),
             Legalize(),
             SpellOut(_lacks_kernel),
             BlockLayout(block),

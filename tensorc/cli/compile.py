@@ -17,6 +17,7 @@ from tensorc.cli.options import (
     model_argument,
     numerics_option,
     parse_budget,
+    quantize_options,
     shape_option,
     target_option,
     threads_option,
@@ -24,6 +25,7 @@ from tensorc.cli.options import (
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
 from tensorc.options import Fallback, Numerics
+from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
 
@@ -39,6 +41,7 @@ from tensorc.search.budget import Budget
 @database_option
 @numerics_option
 @fallback_option
+@quantize_options
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
 @json_option
@@ -52,6 +55,7 @@ def compile_command(
     database: Path | None,
     numerics: Numerics,
     fallback: Fallback,
+    quantize: Quantization | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -63,6 +67,7 @@ def compile_command(
         database=database,
         numerics=numerics,
         fallback=fallback,
+        quantize=quantize,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

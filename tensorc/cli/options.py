@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import click
 
 from tensorc.errors import UserError
 from tensorc.options import CompileOptions, Sizes, parse_shape
+from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization
 from tensorc.search.budget import Budget
 
 Shape = Sizes
@@ -114,6 +116,30 @@ def fallback_option(function: Decorated) -> Decorated:
         "--fallback", type=click.Choice(["error", "onnxruntime"]), default="error", show_default=True,
         help="What becomes of operators that are not compiled: the model is refused, or ONNX Runtime runs them.",
     )(function)  # fmt: skip
+
+
+def quantize_options(function: Decorated) -> Decorated:
+    """`quantize` is made of what several options say."""
+
+    @click.option("--quantize", "scheme", type=click.Choice(list(SCHEMES)), help="Compute products in small integers.")
+    @click.option("--calibration", type=EXISTING, metavar="DATA.npz|RANGES.json",
+                  help="Samples of the inputs, as numpy.savez wrote them, or ranges that were kept.")  # fmt: skip
+    @click.option("--calibration-method", "method", type=click.Choice(list(METHODS)), default="mse", show_default=True,
+                  help="How ranges are chosen.")  # fmt: skip
+    @click.option("--save-ranges", type=click.Path(dir_okay=False, path_type=Path), metavar="RANGES.json",
+                  help="Keep the ranges that were found.")  # fmt: skip
+    @click.option(
+        "--per-tensor", is_flag=True, help="One scale for all weights of a product, not one for each channel."
+    )
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, scheme: str | None, calibration: Path | None, method: str, save_ranges: Path | None,
+                per_tensor: bool, **others: Any) -> Any:  # fmt: skip
+        if scheme is None and (calibration is not None or save_ranges is not None):
+            raise UserError("--calibration and --save-ranges are for --quantize")
+        quantize = None if scheme is None else Quantization(scheme, calibration, method, not per_tensor, save_ranges)
+        return function(*arguments, quantize=quantize, **others)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> Budget | None:

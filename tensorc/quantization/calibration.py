@@ -1,0 +1,124 @@
+"""Calibration: a model runs on samples in float32, and the ranges of what shall be quantized are read off."""
+
+from __future__ import annotations
+
+import abc
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tensorc.errors import TensorcWarning, UserError
+from tensorc.ir.graph import Graph, Value, clone
+from tensorc.options import CompileOptions
+from tensorc.pipeline import Pass, run_passes
+from tensorc.quantization.data import count, samples
+from tensorc.quantization.observers import METHODS, Observer
+from tensorc.quantization.params import QuantParams
+from tensorc.quantization.ranges import Ranges
+from tensorc.quantization.scheme import Quantization
+from tensorc.runtime.constants import ConstantStore
+from tensorc.target import Executable, Progress, Target
+
+
+class Quantizer(Pass):
+    """A pass that quantizes a canonical graph. What comes before it among a target's passes makes the graph canonical,
+    what comes after it compiles a graph of floats, too."""
+
+    @abc.abstractmethod
+    def watched(self, graph: Graph) -> list[Value]:
+        """The values whose ranges it asks for."""
+
+
+def calibrated(graph: Graph, inputs: Sequence[Mapping[str, Any]], target: Target, options: CompileOptions,
+               progress: Progress) -> Quantization:  # fmt: skip
+    """The quantization that is asked for with its parameters, for `graph` as the frontend gives it, whose `inputs` are
+    described as in a manifest. Raises UserError where the samples, or a file of ranges, are wrong."""
+    how = options.quantize
+    assert how is not None
+    watched = _Watched(graph, target, options)
+    if isinstance(how.calibration, Path) and how.calibration.suffix == ".json":
+        ranges = Ranges.load(how.calibration)
+        if unknown := sorted(watched.names - ranges.ranges.keys()):
+            raise UserError(f"{how.calibration} is of another model: it has no range of %{unknown[0]}")
+    else:
+        assert how.calibration is not None
+        total = count(how.calibration, inputs)
+        ranges = observe(watched.run, samples(how.calibration, inputs), [row["name"] for row in inputs], how.method,
+                         lambda done: progress(done, total, ""))  # fmt: skip
+    if how.save is not None:
+        ranges.save(how.save)
+    params = {}
+    for name in sorted(watched.names):
+        range = ranges.ranges[name]
+        if range.low == range.high:
+            warnings.warn(f"calibration: %{name} is 0 in all samples; what multiplies it stays in float32",
+                          TensorcWarning, stacklevel=2)  # fmt: skip
+        else:
+            params[name] = QuantParams.of(range)
+    return replace(how, params=params, origin=f"{ranges.method} of {ranges.samples} samples")
+
+
+def observe(run: Callable[[Sequence[np.ndarray]], Mapping[str, np.ndarray]], feeds: Iterator[Mapping[str, np.ndarray]],
+            inputs: Sequence[str], method: str, progress: Callable[[int], None]) -> Ranges:  # fmt: skip
+    """`run` gives values by name; `progress` is told the number of samples done. Raises UserError where a value is not
+    finite."""
+    observers: dict[str, Observer] = {}
+    done = 0
+    for feed in feeds:
+        for name, values in run([feed[name] for name in inputs]).items():
+            try:
+                observers.setdefault(name, Observer()).update(values)
+            except UserError as error:
+                raise UserError(f"calibration, sample {done}: in %{name} {error}") from error
+        done += 1
+        progress(done)
+    if not done:
+        raise UserError("calibration: there are no samples")
+    choose = METHODS[method]
+    return Ranges({name: choose(observer) for name, observer in observers.items()}, method, done)
+
+
+class _Watched:
+    """A model in float32 whose results are the values that are to be quantized, by their names."""
+
+    def __init__(self, graph: Graph, target: Target, options: CompileOptions):
+        self.graph = clone(graph)
+        self.target = target
+        self.options = options
+        passes = list(target.passes(options))
+        place = next((at for at, step in enumerate(passes) if isinstance(step, Quantizer)), None)
+        if place is None:
+            raise UserError(f"the target {options.target} does not quantize")
+        quantizer = passes[place]
+        assert isinstance(quantizer, Quantizer)
+        self.later = passes[place + 1 :]
+        run_passes(self.graph, passes[:place])
+        values = quantizer.watched(self.graph)
+        self.names = {value.name for value in values}
+        self.inputs = [value.name for value in self.graph.inputs]
+        self.fed = [value.name for value in values if value.producer is None]
+        self.made = [value.name for value in values if value.producer is not None]
+        self.graph.outputs = [value for value in values if value.producer is not None]
+        self._executable: Executable | None = None
+
+    def run(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        given = dict(zip(self.inputs, arrays, strict=True))
+        seen = {name: given[name] for name in self.fed}
+        if self.made:
+            if self._executable is None:
+                self._executable = self._built()
+            seen |= dict(zip(self.made, self._executable.run(list(arrays)), strict=True))
+        return seen
+
+    def _built(self) -> Executable:
+        """In memory; it is let go with this object."""
+        self.graph.remove_dead()
+        run_passes(self.graph, self.later)
+        program = self.target.build(self.graph, self.options, {}, lambda *_: None)
+        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
+        constants = ConstantStore().get(program.constants)
+        return self.target.load(program.manifest, sections, constants, self.options.threads)

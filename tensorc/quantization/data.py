@@ -1,0 +1,99 @@
+"""Samples to calibrate with: from a file of arrays, or from a reader as ONNX Runtime's tools have them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tensorc.errors import UserError
+
+
+class Reader(Protocol):
+    """Gives one feed after the other, None after the last."""
+
+    def get_next(self) -> Mapping[str, np.ndarray] | None: ...
+
+
+def samples(source: Path | Reader, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
+    """Feeds for a model with `inputs` as a manifest describes them. Raises UserError."""
+    if isinstance(source, Path):
+        yield from _of_file(source, inputs)
+        return
+    given = 0
+    while (feed := source.get_next()) is not None:
+        given += 1
+        yield {row["name"]: _checked(f"sample {given}", feed, row) for row in inputs}
+    if not given:
+        raise UserError("the reader gives no sample")
+
+
+def count(source: Path | Reader, inputs: Sequence[Mapping[str, Any]]) -> int:
+    """How many samples there are; 0 where only reading them tells."""
+    if not isinstance(source, Path):
+        return 0
+    with _opened(source) as arrays:
+        return len(_blocks(source, arrays, inputs[0])) if inputs else 0
+
+
+def _opened(path: Path) -> Any:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no file that numpy.savez wrote: {error}") from error
+    if not isinstance(arrays, np.lib.npyio.NpzFile):
+        raise UserError(f"{path} holds one array without a name; numpy.savez writes several, one for each input")
+    return arrays
+
+
+def _of_file(path: Path, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
+    with _opened(path) as arrays:
+        names = [row["name"] for row in inputs]
+        if unknown := sorted(set(arrays.files) - set(names)):
+            raise UserError(f"{path} has an array {unknown[0]!r}; the model's inputs are {', '.join(names)}")
+        blocks = {row["name"]: _blocks(path, arrays, row) for row in inputs}
+    lengths = {len(block) for block in blocks.values()}
+    if len(lengths) > 1:
+        listed = ", ".join(f"{name} {len(block)}" for name, block in blocks.items())
+        raise UserError(f"{path} has not as many samples for each input: {listed}")
+    for number in range(lengths.pop() if lengths else 0):
+        yield {row["name"]: _checked(f"{path}, sample {number}", blocks_at(blocks, number), row) for row in inputs}
+
+
+def blocks_at(blocks: Mapping[str, Sequence[np.ndarray]], number: int) -> dict[str, np.ndarray]:
+    return {name: block[number] for name, block in blocks.items()}
+
+
+def _blocks(path: Path, arrays: Any, row: Mapping[str, Any]) -> Sequence[np.ndarray]:
+    """The samples for one input: along an axis of their own, or several behind each other along the first."""
+    name, shape = row["name"], tuple(row["shape"])
+    if name not in arrays.files:
+        raise UserError(f"{path} has no array for input {name!r}; it has {', '.join(arrays.files) or 'none'}")
+    data = arrays[name]
+    if data.shape[1:] == shape:
+        blocks = list(data)
+    elif shape and data.ndim == len(shape) and data.shape[1:] == shape[1:] and data.shape[0] % max(shape[0], 1) == 0:
+        blocks = list(data.reshape(-1, *shape))
+    else:
+        wanted = f"the model takes {list(shape)}, several of them along the first axis"
+        raise UserError(f"{path}: {name!r} has shape {list(data.shape)}; {wanted}")
+    if not blocks:
+        raise UserError(f"{path} has no sample for input {name!r}")
+    return blocks
+
+
+def _checked(where: str, feed: Mapping[str, np.ndarray], row: Mapping[str, Any]) -> np.ndarray:
+    name, dtype, shape = row["name"], np.dtype(row["dtype"]), tuple(row["shape"])
+    if name not in feed:
+        raise UserError(f"{where} has nothing for input {name!r}; it has {', '.join(feed) or 'nothing'}")
+    array = np.asarray(feed[name])
+    if array.shape != shape:
+        raise UserError(f"{where}: input {name!r} has shape {list(array.shape)}; it must be {list(shape)}")
+    if array.dtype.kind != dtype.kind and not np.can_cast(array.dtype, dtype, "safe"):
+        raise UserError(f"{where}: input {name!r} has element type {array.dtype}; it must be {dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise UserError(f"{where}: input {name!r} has values that are not finite")
+    return np.ascontiguousarray(array.astype(dtype))

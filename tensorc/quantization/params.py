@@ -1,0 +1,59 @@
+"""Ranges of values, and the scales and zero points that map them onto integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensorc.ir.types import integer_limits
+
+
+@dataclass(frozen=True)
+class Range:
+    """What values lie between. Zero is always among them: padding and relu's floor are exact."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= 0 <= self.high or not np.isfinite([self.low, self.high]).all():
+            raise ValueError(f"no range around 0: {self.low} to {self.high}")
+
+    def to_json(self) -> list[float]:
+        return [self.low, self.high]
+
+    @classmethod
+    def of(cls, low: float, high: float) -> Range:
+        """The least one that holds `low`, `high` and 0."""
+        return cls(min(float(low), 0.0), max(float(high), 0.0))
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """An integer q of type `dtype` stands for (q - zero) * scale."""
+
+    dtype: str
+    scale: float
+    zero: int
+
+    @classmethod
+    def of(cls, range: Range, dtype: str = "uint8", symmetric: bool = False) -> QuantParams:
+        """Such that the range just fits; with `symmetric`, zero is the type's middle."""
+        low, high = integer_limits(dtype)
+        if symmetric:
+            middle = (low + high + 1) // 2
+            scale = _scale(max(-range.low, range.high) / (high - middle))
+            return cls(dtype, scale, middle)
+        scale = _scale((range.high - range.low) / (high - low))
+        return cls(dtype, scale, int(np.clip(round(low - range.low / scale), low, high)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "scale": self.scale, "zero": self.zero}
+
+
+def _scale(step: float) -> float:
+    """In float32, as kernels have it; 1 where there is nothing but zero (or what float32 cannot tell from it)."""
+    scale = float(np.float32(step))
+    return scale if scale > np.finfo(np.float32).tiny else 1.0

@@ -1,0 +1,66 @@
+"""How a model is to be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tensorc.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorc.quantization.data import Reader
+    from tensorc.quantization.params import QuantParams
+
+#: What `--quantize` takes -> what it is.
+SCHEMES = {
+    "int8": "weights and inputs of products in 8 bits, ranges of the inputs from calibration",
+    "int8-dynamic": "weights and inputs of matrix products in 8 bits, ranges of the inputs found in every run",
+}
+#: How ranges are chosen -> what that is.
+METHODS = {
+    "minmax": "all values that were seen",
+    "percentile": "all but a ten-thousandth of them",
+    "entropy": "what changes the distribution least",
+    "mse": "what rounds least, in squares",
+}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """`calibration` has samples (a file or a reader) or is a file of ranges; where they were found, `save` keeps them.
+
+    `params` of values by name are what calibration makes of it; `origin` says where they are from.
+    """
+
+    scheme: str
+    calibration: Path | Reader | None = None
+    method: str = "mse"
+    per_channel: bool = True
+    save: Path | None = None
+    params: Mapping[str, QuantParams] = field(default_factory=dict)
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise UserError(f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}")
+        if self.method not in METHODS:
+            raise UserError(f"no calibration method {self.method!r}; legal: {', '.join(METHODS)}")
+        if self.is_static and self.calibration is None:
+            raise UserError(
+                f"--quantize {self.scheme} needs --calibration: samples, or ranges that an earlier one kept"
+            )
+        if not self.is_static and self.calibration is not None:
+            raise UserError(f"--quantize {self.scheme} finds its ranges in every run: --calibration is for int8")
+
+    def described(self) -> str:
+        """For a summary."""
+        weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
+        found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
+        return f"{self.scheme}, {weights} of weights{found}"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether ranges are known before the model runs."""
+        return self.scheme == "int8"

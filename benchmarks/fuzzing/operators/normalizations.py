@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.fuzzing.graphs import Graph
+import math
+
+from onnx import TensorProto
+
+from benchmarks.fuzzing.graphs import Graph, UnfitError
 from benchmarks.fuzzing.operators.registry import place, types
 from benchmarks.fuzzing.operators.windows import image
 
@@ -17,7 +21,9 @@ def _batch_norm(g: Graph, name: str) -> None:
 
 @place("InstanceNormalization")
 def _instance_norm(g: Graph, name: str) -> None:
-    x, _ = image(g, types(g, name))
+    x, sizes = image(g, types(g, name))
+    if math.prod(sizes) == 1:  # its difference to itself is a rounding to some engines, which the root makes large
+        raise UnfitError
     g.node(name, [x, g.like(x.dtype, x.shape[1:2]), g.like(x.dtype, x.shape[1:2])], epsilon=g.pick((None, 1e-3)))
 
 
@@ -26,8 +32,14 @@ def _group_norm(g: Graph, name: str) -> None:
     x, _ = image(g, types(g, name))
     groups = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0])
     size = (groups if g.opset < 21 else x.shape[1],)
+    stash = None
+    if x.dtype == "float64":  # the body computes in float32 unless it is told otherwise
+        if g.opset < 21:
+            raise UnfitError
+        stash = TensorProto.DOUBLE
     # ONNX infers no type for what its body computes.
-    g.end(name, [x, g.like(x.dtype, size), g.like(x.dtype, size)], [(x.dtype, x.rank)], loose=True, num_groups=groups)
+    g.end(name, [x, g.like(x.dtype, size), g.like(x.dtype, size)], [(x.dtype, x.rank)], loose=True, num_groups=groups,
+          stash_type=stash)  # fmt: skip
 
 
 @place("LayerNormalization", "RMSNormalization")

@@ -41,6 +41,10 @@ def test_hardmax_of_nothing_is_nothing() -> None:
         agrees("Hardmax", 13, np.zeros(shape, np.float32))
 
 
+def test_clip_of_old_opsets_has_the_limits_of_single_precision() -> None:
+    agrees("Clip", 6, np.array([-1e300, 2, 1e300]))
+
+
 def test_defaults_of_attributes_are_in_single_precision() -> None:
     """As those are that a model gives: float64 shows the difference."""
     x = np.array([[0.99466, 0.99998]])

@@ -112,6 +112,8 @@ class Judge:
                 return Outcome("equal", "", engine)
             taken.append((engine, theirs))
             found = found or f"{difference} ({engine})"
+        if not taken and ours.status == "ok" and self._right_in_double(case, ours.outputs):
+            return Outcome("equal", "", "in double precision")
         if not taken:
             return Outcome("unchecked", ours.detail)
         if any(self._moves_as_far(case, ours.outputs, engine, theirs.outputs) for engine, theirs in taken):
@@ -202,10 +204,14 @@ def _allowed(case: Case, engine: str) -> Mapping[str, float]:
 
 def _to_be_asked(case: Case, engine: str) -> bool:
     """The reference evaluator's batch normalization of opsets before 14 updates its statistics; its LRN takes every
-    image to have five channels."""
+    image to have five channels; its LpNormalization of p = 1 adds up elements with their signs."""
     old = any(entry.version < 14 for entry in case.model.opset_import if entry.domain == "")
     wrong = {"LRN", "BatchNormalization"} if old else {"LRN"}
-    return engine != "reference" or not any(node.op_type in wrong for node in case.model.graph.node)
+    return engine != "reference" or not any(
+        node.op_type in wrong
+        or (node.op_type == "LpNormalization" and any(a.i == 1 for a in node.attribute if a.name == "p"))
+        for node in case.model.graph.node
+    )
 
 
 def _as_declared(case: Case, outputs: Arrays) -> bool:

@@ -45,8 +45,9 @@ def _is_inf(g: Graph, name: str) -> None:
 @place("Celu", "Elu", "HardSigmoid", "LeakyRelu", "Selu", "Shrink", "ThresholdedRelu", "Swish")
 def _with_parameters(g: Graph, name: str) -> None:
     legal = [key for key in schema(name, g.opset).attributes if g.chance(0.6)]
-    parameters = {key: float(g.pick((0.1, 0.5, 1.0, 1.7))) for key in legal}
     jumps = name in ("Shrink", "ThresholdedRelu")
+    # The bodies of functions round to the type of the elements, engines do not: where it jumps, they are to be exact.
+    parameters = {key: float(g.pick((0.25, 0.5, 1.0, 1.75) if jumps else (0.1, 0.5, 1.0, 1.7))) for key in legal}
     g.node(name, [g.any(types(g, name), exact=jumps)], **parameters)
 
 

@@ -55,7 +55,9 @@ def _conv(g: Graph, name: str) -> None:
     group = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0]) if g.chance(0.4) else 1
     out = group * g.pick((1, 2, 3, 8) if group < 8 else (1, 2))
     window = _window(g, sizes, kernel)
-    w = g.like(x.dtype, (out, x.shape[1] // group, *kernel))
+    shape = (out, x.shape[1] // group, *kernel)
+    # Whether an infinite weight meets the zeros around an image is left open.
+    w = g.like(x.dtype, shape, low=-2.0, high=2.0) if g.special else g.like(x.dtype, shape)
     bias = g.like(x.dtype, (out,)) if g.chance(0.5) else None
     g.node(name, [x, w, bias], group=group if group > 1 or g.chance(0.2) else None,
            kernel_shape=kernel if g.chance(0.5) else None, **window)  # fmt: skip

@@ -143,7 +143,7 @@ class Graph:
 
     def given(self, array: np.ndarray | Sequence[int], constant: bool = True) -> Value:
         """A value of these elements: an initializer, or an input."""
-        array = np.asarray(array, np.int64) if not isinstance(array, np.ndarray) else array
+        array = np.asarray(array, None if isinstance(array, (np.ndarray, np.generic)) else np.int64)
         name = f"{self.prefix}{'c' if constant else 'x'}{len(self.inputs) + len(self.constants)}"
         (self.constants if constant else self.inputs)[name] = array
         with np.errstate(all="ignore"):

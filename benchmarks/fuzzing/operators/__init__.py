@@ -22,9 +22,14 @@ from benchmarks.fuzzing.operators import (  # noqa: F401  (importing them is wha
     normalizations,
     products,
     quantization,
+    random,
     recurrent,
     reductions,
+    sampling,
     sequences,
+    signal,
+    traditional,
+    training,
     windows,
 )
 from benchmarks.fuzzing.operators.registry import PLACES, fill

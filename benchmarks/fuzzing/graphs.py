@@ -22,6 +22,8 @@ from benchmarks.fuzzing.compare import EPSILONS
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 TYPES = (*FLOATS, *INTS, "bool")
+#: Those that engines have most operators for. Bodies are of them: ONNX Runtime refuses a graph for one node.
+COMMON = ("float32", "float64", "int64", "int32", "bool")
 #: The versions of the domains besides ONNX's own one.
 DOMAINS = {"ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
 #: Odd sizes around the vectors of processors, and small ones; 0 comes by itself, see `Graph.dims`.
@@ -54,6 +56,7 @@ class Graph:
         self.opset = opset
         #: What the names of values begin with: a body of a node names none as its surroundings do.
         self.prefix = prefix
+        self.types: Sequence[str] = TYPES
         #: What a body may read of its surroundings, and its parameters.
         self.outer: dict[str, Value] = {}
         self.parameters: list[Value] = []
@@ -249,6 +252,7 @@ class Graph:
         """The graph of an attribute of the next node: it reads what there is here, and its parameters."""
         inner = Graph(self.rng, self.opset, f"{self.prefix}b{self.rng.integers(1 << 30)}_")
         inner.special, inner.empty = self.special, self.empty
+        inner.types = COMMON
         inner.outer = {**self.outer, **{value.name: value for value in (*self.parameters, *self.values)}}
         for index, (dtype, shape, off) in enumerate(parameters):
             inner.parameters.append(Value(f"{inner.prefix}p{index}", dtype, shape, off, tame=False))

@@ -83,7 +83,7 @@ def _flex_attention(g: Graph, name: str) -> None:
     for key in ("score_mod", "prob_mod"):
         if g.chance(0.4):
             body = g.body([(inside, (batch, ours, queries, keys), 1e-5)])
-            body.node(g.pick(("Mul", "Add", "Sub")), [body.parameters[0], body.new(inside, (), 0, 2)])
+            body.node(g.pick(("Mul", "Add", "Sub")), [body.parameters[0], body.new(inside, (), 0, 2, constant=True)])
             if g.chance(0.5):
                 body.node("Tanh", [body.values[-1]])
             bodies[key] = g.close(body, [body.values[-1]])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from benchmarks.fuzzing.graphs import DOMAINS, TYPES, Graph, UnfitError
+from benchmarks.fuzzing.graphs import DOMAINS, Graph, UnfitError
 
 Place = Callable[[Graph, str], None]
 PLACES: dict[str, Place] = {}
@@ -41,9 +41,9 @@ def exists(name: str, opset: int) -> bool:
 
 
 def types(g: Graph, name: str, index: int = 0) -> list[str]:
-    """The element types that the operator's input `index` may have."""
+    """The element types that the operator's input `index` may have, of those of the graph."""
     allowed = schema(name, g.opset).inputs[index].types
-    return [t for t in TYPES if f"tensor({_ONNX_NAMES.get(t, t)})" in allowed]
+    return [t for t in g.types if f"tensor({_ONNX_NAMES.get(t, t)})" in allowed]
 
 
 def fill(g: Graph, names: Sequence[str], wanted: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import helper
 
-from benchmarks.fuzzing.graphs import TYPES, Graph, UnfitError, Value
+from benchmarks.fuzzing.graphs import COMMON, TYPES, Graph, UnfitError, Value
 from benchmarks.fuzzing.operators.registry import place
 
 _PLAIN = tuple(t for t in TYPES if t != "bfloat16")
@@ -86,8 +86,11 @@ class _Row:
         g = self.g
         more = [g.like(self.dtype, ())] if g.chance(0.4) else []
         body = g.body([(self.dtype, (1,) * self.rank, 0.0), *((v.dtype, v.shape, v.loose) for v in more)])
-        body.node("Where" if more else "Identity",
-                  [body.new("bool", ()), *body.parameters] if more else body.parameters, exact=True)  # fmt: skip
+        if more:
+            choice = body.new("bool", (), constant=True)
+            body.node("Where", [choice, *body.parameters], exact=True)
+        else:
+            body.node("Identity", body.parameters, exact=True)
         made = g.close(body, [body.values[-1]])
         for value in (*made.input[:1], *made.output):
             value.type.tensor_type.ClearField("shape")
@@ -129,7 +132,7 @@ class _Row:
 @place("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength",
        "SplitToSequence", "ConcatFromSequence", "SequenceMap")  # fmt: skip
 def _sequence(g: Graph, name: str) -> None:
-    row = _Row(g, name, g.dtype(_PLAIN), g.number(0, 3))
+    row = _Row(g, name, g.dtype(COMMON if g.chance(0.7) else _PLAIN), g.number(0, 3))
     steps: Sequence[str] = [g.pick(("insert", "erase", "map")) for _ in range(g.number(0, 3))]
     own = {"SequenceInsert": "insert", "SequenceErase": "erase", "SequenceMap": "map"}
     for step in [*steps, *([own[name]] if name in own else [])]:

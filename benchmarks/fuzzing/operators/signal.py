@@ -19,6 +19,8 @@ def _window(g: Graph, name: str) -> None:
 
 @place("DFT")
 def _dft(g: Graph, name: str) -> None:
+    if g.special:
+        raise UnfitError  # which numbers an infinity reaches is a matter of the algorithm
     inverse = g.chance(0.3)
     real = not inverse and g.chance(0.5)
     shape = (*(g.number(1, 4) for _ in range(g.number(1, 2))), g.pick((1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 31, 32)))
@@ -39,6 +41,8 @@ def _dft(g: Graph, name: str) -> None:
 
 @place("STFT")
 def _stft(g: Graph, name: str) -> None:
+    if g.special:
+        raise UnfitError
     dtype = g.dtype(types(g, name))
     length, frame = g.number(16, 60), g.pick((2, 3, 4, 5, 8, 15, 16))
     onesided = g.pick((None, 0, 1))

@@ -52,9 +52,9 @@ def _trees(g: Graph, name: str) -> None:
     splits: list[list[float]] = []
     leaves: list[tuple[int, float]] = []
 
-    def grow(depth: int) -> tuple[int, bool]:
+    def grow(depth: int, root: bool = False) -> tuple[int, bool]:
         """The number of a node or a leaf, and whether it is a leaf."""
-        if not depth or (g.chance(0.3) and splits):
+        if not depth or (not root and g.chance(0.3)):
             leaves.append((g.number(0, targets - 1), float(g.data("float32", (), -2, 2))))
             return len(leaves) - 1, True
         at = len(splits)
@@ -64,7 +64,7 @@ def _trees(g: Graph, name: str) -> None:
         splits[at] = [mode, g.number(0, features - 1), g.number(-3, 3), left[0], left[1], right[0], right[1]]
         return at, False
 
-    roots = [grow(g.number(1, 4))[0] for _ in range(g.number(1, 3)) if True]
+    roots = [grow(g.number(1, 4), True)[0] for _ in range(g.number(1, 3))]
     columns = list(zip(*splits, strict=True))
     x = g.given(np.rint(g.data(dtype, (rows, features), -4, 4)) + g.pick((0, 0.5)), g.chance(0.2))
     x_array = np.asarray((g.constants | g.inputs)[x.name], dtype)

@@ -25,21 +25,8 @@ def widened(case: Case) -> Case | None:
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph
-    kept = _of_single_precision(graph)
-    changed = False
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        type = value.type.tensor_type
-        if type.elem_type in _NARROW and value.name not in kept:
-            type.elem_type, changed = TensorProto.DOUBLE, True
-    for tensor in graph.initializer:
-        if tensor.name not in kept:
-            _widen(tensor)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _widen(attribute.t)
-            if (node.op_type, attribute.name) in _TYPES and attribute.i in _NARROW:
-                attribute.i = TensorProto.DOUBLE
+    kept = factors_of_sizes(graph)
+    changed = _widen_graph(graph, kept)
     inputs = {name: array if name in kept else _wide(array) for name, array in case.inputs.items()}
     return replace(case, model=model, inputs=inputs) if changed else None
 
@@ -54,8 +41,28 @@ def narrowed(case: Case, outputs: Arrays) -> dict[str, np.ndarray]:
         }
 
 
-def _of_single_precision(graph: onnx.GraphProto) -> set[str]:
-    """What nodes take in float32 alone: factors of sizes."""
+def _widen_graph(graph: onnx.GraphProto, kept: set[str]) -> bool:
+    changed = False
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        type = value.type.tensor_type
+        if type.elem_type in _NARROW and value.name not in kept:
+            type.elem_type, changed = TensorProto.DOUBLE, True
+    for tensor in graph.initializer:
+        if tensor.name not in kept:
+            _widen(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                _widen(attribute.t)
+            if attribute.HasField("g"):
+                _widen_graph(attribute.g, kept)
+            if (node.op_type, attribute.name) in _TYPES and attribute.i in _NARROW:
+                attribute.i = TensorProto.DOUBLE
+    return changed
+
+
+def factors_of_sizes(graph: onnx.GraphProto) -> set[str]:
+    """The names of what nodes take in float32 alone, and what a rounding more would make other shapes of."""
     return {name for node in graph.node if node.op_type in ("Resize", "Upsample") for name in node.input[1:]}
 
 

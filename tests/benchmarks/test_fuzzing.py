@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from benchmarks.fuzz import make_case, operators_of
-from benchmarks.fuzzing.case import Case, load_arrays, save_arrays
+from benchmarks.fuzzing.case import ROUNDED, Case, load_arrays, save_arrays
 from benchmarks.fuzzing.compare import EPSILONS, difference, differences
 from benchmarks.fuzzing.judge import Judge
 from benchmarks.fuzzing.operators import PLACES
@@ -171,6 +171,24 @@ def test_in_double_precision_nothing_is_rounded_but_what_comes_out() -> None:
     np.testing.assert_array_equal(outputs["d"], [1, 1, 1, 1000], strict=True)
     assert widened(with_output(case, "d")) is not None  # of its input
     assert widened(wide) is None
+
+
+def test_a_rounding_on_the_way_may_move_a_result_far() -> None:
+    """Near -1 the arc cosine has no slope that ends: one unit in the last place of erf makes 3.5e-4 of it."""
+    nodes = [
+        helper.make_node("Erf", ["x"], ["a"], doc_string=ROUNDED),
+        helper.make_node("Acos", ["a"], ["y"], doc_string=ROUNDED),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]),
+                              opset_imports=[helper.make_opsetid("", 18)], ir_version=9)  # fmt: skip
+    case = Case(model, {"x": np.array([-3.9, 0.5], np.float32)}, {"y": EPSILONS["float32"]})
+    with Judge(("reference",)) as judge:
+        want = judge.values(case)
+        off = {"y": want["y"] + np.float32([4e-4, 0])}
+        assert judge._moves_as_far(case, off, "reference", want)
+        off = {"y": want["y"] + np.float32([0, 4e-4])}
+        assert not judge._moves_as_far(case, off, "reference", want)
 
 
 # On the engines ---------------------------------------------------------------------------------------------

@@ -11,19 +11,28 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from benchmarks.fuzzing.graphs import Graph, UnfitError
+from benchmarks.fuzzing.graphs import Graph
 from benchmarks.fuzzing.operators import (  # noqa: F401  (importing them is what adds to PLACES)
+    attention,
     constants,
+    control,
     elementwise,
     indices,
     movement,
     normalizations,
     products,
     quantization,
+    random,
+    recurrent,
     reductions,
+    sampling,
+    sequences,
+    signal,
+    traditional,
+    training,
     windows,
 )
-from benchmarks.fuzzing.operators.registry import PLACES, exists
+from benchmarks.fuzzing.operators.registry import PLACES, fill
 
 __all__ = ["PLACES", "random_graph"]
 
@@ -31,18 +40,9 @@ __all__ = ["PLACES", "random_graph"]
 def random_graph(rng: np.random.Generator, names: Sequence[str], most_nodes: int = 12) -> Graph:
     """A graph of 1 to `most_nodes` nodes (few more often than many) of the operators `names`."""
     newest = onnx.defs.onnx_opset_version()
-    opset = int(rng.choice([13, 15, 17, 18, 19, 20, 21, 22, 23, 24]))
+    # ONNX Runtime reads up to 26.
+    opset = int(rng.choice([13, 15, 17, 18, 19, 20, 21, 22, 23, 24, 24, 25, 26, 26, 28]))
     g = Graph(rng, min(opset, newest))
     wanted = min(1 + int(rng.geometric(0.3)) - 1, most_nodes) or 1
-    usable = [name for name in names if name in PLACES and exists(name, g.opset)]
-    tries = 0
-    while len(g.nodes) < wanted and tries < 20 * wanted:
-        tries += 1
-        # Half the nodes read what is there, by an operator that takes it; whether one does shows when it is tried.
-        name = str(rng.choice(usable))
-        kept = list(g.values), dict(g.inputs), dict(g.constants)
-        try:
-            PLACES[name](g, name)
-        except UnfitError:
-            g.values, g.inputs, g.constants = kept
+    fill(g, names, wanted)
     return g

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import helper
 
-from benchmarks.fuzzing.graphs import FLOATS, INTS, Graph, UnfitError, Value
+from benchmarks.fuzzing.graphs import FLOATS, INTS, TYPES, Graph, UnfitError, Value
 from benchmarks.fuzzing.operators.registry import place, schema, types
 
 _SMOOTH = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Erf", "Exp", "HardSwish", "Log", "Mish",
@@ -162,3 +162,17 @@ def _cast(g: Graph, name: str) -> None:
     else:
         code = helper.np_dtype_to_tensor_dtype(g.data(to, ()).dtype)
         g.node(name, [x], exact=to not in FLOATS or x.dtype == to, to=code)
+
+
+@place("BitCast")
+def _bit_cast(g: Graph, name: str) -> None:
+    x = g.any(types(g, name), exact=True)
+    if x.dtype == "bool":
+        raise UnfitError
+    bits = g.data(x.dtype, ()).dtype.itemsize
+    # From and to integers: the bits of nan are not said.
+    to = g.pick([t for t in (INTS if x.dtype in FLOATS or g.chance(0.5) else TYPES)
+                 if t != "bool" and g.data(t, ()).dtype.itemsize == bits])  # fmt: skip
+    if x.dtype in FLOATS and g.special:
+        raise UnfitError
+    g.node(name, [x], exact=True, to=helper.np_dtype_to_tensor_dtype(g.data(to, ()).dtype))

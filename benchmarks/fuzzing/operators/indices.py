@@ -80,7 +80,13 @@ def _scatter_nd(g: Graph, name: str) -> None:
     places = int(np.prod(x.shape[:depth]))
     chosen = g.rng.permutation(places)[: g.number(1, min(places, 9))]
     index = np.stack(np.unravel_index(chosen, x.shape[:depth]), -1).astype(np.int64)
-    g.node(name, [x, g.given(index, g.chance(0.4)), g.like(x.dtype, (len(chosen), *x.shape[depth:]))], exact=True)
+    how = g.pick((None, "none", "add", "mul", "max", "min")[: 1 if g.opset < 16 else 4 if g.opset < 18 else 6])
+    if x.dtype == "bool":
+        how = None
+    if how in ("add", "max", "min") and g.chance(0.5):  # the same place more than once
+        index = np.concatenate([index, index[: g.number(1, len(index))]])
+    update = g.like(x.dtype, (len(index), *x.shape[depth:]))
+    g.node(name, [x, g.given(index, g.chance(0.4)), update], exact=how != "add" and how != "mul", reduction=how)
 
 
 @place("Trilu")

@@ -155,3 +155,13 @@ def _blocks(g: Graph, name: str) -> None:
     shape = (n, c * b * b, h, w) if name[0] == "D" else (n, c, h * b, w * b)
     mode = g.pick((None, "DCR", "CRD")) if name[0] == "D" else None
     g.node(name, [g.like(g.dtype(types(g, name)), shape)], exact=True, blocksize=b, mode=mode)
+
+
+@place("CenterCropPad")
+def _center(g: Graph, name: str) -> None:
+    x = g.any(types(g, name), low=1)
+    axes = g.axes(x.rank, 1) if g.chance(0.5) else None
+    sizes = [max(x.shape[a] + g.number(-5, 5), 0 if g.empty else 1) for a in (axes or range(x.rank))]
+    # ONNX Runtime's own body of it is wrong for int32.
+    kind = np.int32 if g.chance(0.1) else np.int64
+    g.node(name, [x, g.given(np.asarray(sizes, kind))], exact=True, axes=axes)

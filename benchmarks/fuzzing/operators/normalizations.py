@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from onnx import TensorProto
 
 from benchmarks.fuzzing.graphs import Graph, UnfitError
@@ -49,3 +50,14 @@ def _layer_norm(g: Graph, name: str) -> None:
     shape = x.shape[axis % x.rank :]
     bias = g.like(x.dtype, shape) if name[0] == "L" and g.chance(0.5) else None
     g.node(name, [x, g.like(x.dtype, shape), bias], axis=axis, epsilon=g.pick((None, 1e-3)))
+
+
+@place("MeanVarianceNormalization")
+def _mean_variance(g: Graph, name: str) -> None:
+    # ONNX's own body of it is for float32 alone.
+    x = g.any(("float32",), 4, 4, fits=lambda v: 0 not in v.shape)
+    axes = g.axes(x.rank, 1)
+    # What is all alike has a deviation that is a rounding.
+    if np.prod([x.shape[a] for a in axes]) < 2:
+        raise UnfitError
+    g.end(name, [x], [(x.dtype, x.rank)], loose=True, axes=axes)

@@ -38,3 +38,9 @@ def _einsum(g: Graph, name: str) -> None:
     terms = equation.split("->")[0].replace("...", ".").split(",")
     del ranks
     g.node(name, [g.like(dtype, [sizes[letter] for letter in term]) for term in terms], equation=equation)
+
+
+@place("Det")
+def _det(g: Graph, name: str) -> None:
+    size = g.number(1, 7)
+    g.node(name, [g.like(g.dtype(types(g, name)), (*g.dims(0, 2, 20), size, size))])

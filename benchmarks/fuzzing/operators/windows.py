@@ -11,7 +11,7 @@ from benchmarks.fuzzing.graphs import FLOATS, Graph, UnfitError, Value
 from benchmarks.fuzzing.operators.registry import place, types
 
 
-def _window(g: Graph, sizes: Sequence[int], kernel: Sequence[int]) -> dict[str, Any]:
+def moves(g: Graph, sizes: Sequence[int], kernel: Sequence[int]) -> dict[str, Any]:
     """Strides, dilations and pads such that each window lies at least in part inside."""
     rank = len(sizes)
     attributes: dict[str, Any] = {}
@@ -54,7 +54,7 @@ def _conv(g: Graph, name: str) -> None:
     kernel = tuple(g.pick([k for k in (1, 1, 2, 3, 3, 5) if k <= size + 2]) for size in sizes)
     group = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0]) if g.chance(0.4) else 1
     out = group * g.pick((1, 2, 3, 8) if group < 8 else (1, 2))
-    window = _window(g, sizes, kernel)
+    window = moves(g, sizes, kernel)
     shape = (out, x.shape[1] // group, *kernel)
     # Whether an infinite weight meets the zeros around an image is left open.
     w = g.like(x.dtype, shape, low=-2.0, high=2.0) if g.special else g.like(x.dtype, shape)
@@ -84,7 +84,7 @@ def _pool(g: Graph, name: str) -> None:
         raise UnfitError
     x, sizes = image(g, types(g, name))
     kernel = [g.number(1, min(3, size)) for size in sizes]
-    window = _window(g, sizes, kernel)
+    window = moves(g, sizes, kernel)
     if "dilations" in window and g.opset < {"AveragePool": 19, "LpPool": 18}.get(name, 10):
         raise UnfitError
     if g.chance(0.3) and name != "LpPool" and "auto_pad" not in window and g.opset >= 10:

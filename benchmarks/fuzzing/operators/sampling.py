@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from benchmarks.fuzzing.compare import EPSILONS
 from benchmarks.fuzzing.graphs import Graph, UnfitError, Value
-from benchmarks.fuzzing.operators.registry import place, types
+from benchmarks.fuzzing.operators.registry import as_float32, place, types
 
 #: Where a place falls between two elements is a matter of roundings, that 16-bit types do differently.
 _WIDE = ("float32", "float64")
-
-
-def _as_float32(g: Graph) -> None:
-    """The newest value: what the reference evaluator computes in float32, whatever the type."""
-    value = g.values[-1]
-    g.values[-1] = replace(value, loose=max(value.loose, EPSILONS["float32"]))
 
 
 def _sizes(g: Graph, rank: int = 2, low: int = 1, high: int = 9) -> tuple[int, ...]:
@@ -38,7 +29,7 @@ def _grid_sample(g: Graph, name: str) -> None:
     grid = g.new(dtype, (batch, *_sizes(g, rank), rank), -1.3, 1.3)
     g.node(name, [x, grid], mode=g.pick((None, mode)), align_corners=g.pick((None, 0, 1)),
            padding_mode=g.pick((None, "zeros", "border", "reflection")))  # fmt: skip
-    _as_float32(g)
+    as_float32(g)
 
 
 @place("AffineGrid")
@@ -158,7 +149,7 @@ def _deform_conv(g: Graph, name: str) -> None:
     ]
     g.node(name, inputs, strides=strides, dilations=dilations, pads=pads, group=group, offset_group=per_offset,
            kernel_shape=kernel if g.chance(0.5) else None)  # fmt: skip
-    _as_float32(g)
+    as_float32(g)
 
 
 @place("NonMaxSuppression")

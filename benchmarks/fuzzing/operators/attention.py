@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.fuzzing.graphs import Graph, UnfitError, Value
-from benchmarks.fuzzing.operators.registry import place, types
+from benchmarks.fuzzing.operators.registry import as_float32, place, types
 
 
 def _heads(g: Graph) -> tuple[int, int]:
@@ -88,6 +88,7 @@ def _flex_attention(g: Graph, name: str) -> None:
                 body.node("Tanh", [body.values[-1]])
             bodies[key] = g.close(body, [body.values[-1]])
     g.node(name, inputs, scale=g.pick((None, 0.5)), domain="ai.onnx.preview", **bodies)
+    as_float32(g)  # its body computes the scale so
 
 
 @place("LinearAttention")

@@ -50,8 +50,9 @@ def _zero(g: Graph, dtype: str, shape: Sequence[int]) -> Value | None:
     return Value(name, dtype, tuple(shape))
 
 
-def _scale(g: Graph, dtype: str, shape: Sequence[int]) -> Value:
-    return g.new(dtype, shape, 0.05, 0.2)
+def _scale(g: Graph, dtype: str, shape: Sequence[int], constant: bool | None = None) -> Value:
+    array = np.asarray(g.data(dtype, shape, 0.05, 0.2) + np.asarray(0.01, g.data(dtype, ()).dtype))  # not 0
+    return g.given(array, g.chance(0.3) if constant is None else constant)
 
 
 @place("QuantizeLinear")
@@ -132,8 +133,8 @@ def _conv_integer(g: Graph, name: str) -> None:
     zero_w = g.given(np.zeros(per, weights)) if per else _zero(g, weights, ())
     bias = g.new("int32", (maps,), -999, 999) if g.chance(0.5) else None
     out = g.new("float32", (), 20, 90, constant=True)
-    inputs = [x, g.new("float32", (), 0.05, 0.2, constant=True), _zero(g, data, ()), w,
-              g.new("float32", per, 0.05, 0.2, constant=True), zero_w, out, _zero(g, data, ()), bias]  # fmt: skip
+    inputs = [x, _scale(g, "float32", (), True), _zero(g, data, ()), w,
+              _scale(g, "float32", per, True), zero_w, out, _zero(g, data, ()), bias]  # fmt: skip
     g.node(name, inputs, loose=1.0, **attributes)
 
 

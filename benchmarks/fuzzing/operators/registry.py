@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import onnx
 
+from benchmarks.fuzzing.compare import EPSILONS
 from benchmarks.fuzzing.graphs import DOMAINS, Graph, UnfitError
 
 Place = Callable[[Graph, str], None]
@@ -44,6 +46,12 @@ def types(g: Graph, name: str, index: int = 0) -> list[str]:
     """The element types that the operator's input `index` may have, of those of the graph."""
     allowed = schema(name, g.opset).inputs[index].types
     return [t for t in g.types if f"tensor({_ONNX_NAMES.get(t, t)})" in allowed]
+
+
+def as_float32(g: Graph) -> None:
+    """The newest value: what an engine computes in float32, whatever the type."""
+    value = g.values[-1]
+    g.values[-1] = replace(value, loose=max(value.loose, EPSILONS["float32"]))
 
 
 def fill(g: Graph, names: Sequence[str], wanted: int) -> None:

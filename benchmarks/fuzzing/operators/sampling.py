@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.fuzzing.graphs import Graph, UnfitError, Value
-from benchmarks.fuzzing.operators.registry import place, types
+from benchmarks.fuzzing.operators.registry import as_float32, place, types
 
 #: Where a place falls between two elements is a matter of roundings, that 16-bit types do differently.
 _WIDE = ("float32", "float64")
@@ -25,10 +25,11 @@ def _grid_sample(g: Graph, name: str) -> None:
     x = g.like(dtype, (batch, g.number(1, 3), *_sizes(g, rank)))
     modes = ("bilinear", "nearest", "bicubic") if g.opset < 20 else ("linear", "nearest", "cubic")
     mode = g.pick(modes[: 3 if rank == 2 else 2])
-    # Each place new and away from the middle between two elements: a rounding would take another one.
-    grid = g.new("float32" if dtype == "float32" or g.opset < 22 else dtype, (batch, *_sizes(g, rank), rank), -1.3, 1.3)
+    # Each place new: where a computed one falls, a rounding may decide.
+    grid = g.new(dtype, (batch, *_sizes(g, rank), rank), -1.3, 1.3)
     g.node(name, [x, grid], mode=g.pick((None, mode)), align_corners=g.pick((None, 0, 1)),
            padding_mode=g.pick((None, "zeros", "border", "reflection")))  # fmt: skip
+    as_float32(g)
 
 
 @place("AffineGrid")
@@ -148,6 +149,7 @@ def _deform_conv(g: Graph, name: str) -> None:
     ]
     g.node(name, inputs, strides=strides, dilations=dilations, pads=pads, group=group, offset_group=per_offset,
            kernel_shape=kernel if g.chance(0.5) else None)  # fmt: skip
+    as_float32(g)
 
 
 @place("NonMaxSuppression")

@@ -238,4 +238,4 @@ def test_only_what_is_rounded_to_integers_may_be_off_in_them() -> None:
             if whole and value.name not in loose:
                 assert case.loose[value.name] == 0
             elif not whole:
-                assert case.loose[value.name] <= max(EPSILONS.values())
+                assert case.loose[value.name] <= 0.15  # a step of what was quantized to four bits

@@ -228,7 +228,7 @@ def _dying(judge: Judge):
 
 
 def test_only_what_is_rounded_to_integers_may_be_off_in_them() -> None:
-    rounding = ("QuantizeLinear", "DynamicQuantizeLinear", "Resize")
+    rounding = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "Resize")
     for number in range(400):
         case = make_case(1, number, list(PLACES))
         loose = {name for node in case.model.graph.node if node.op_type in rounding for name in node.output}

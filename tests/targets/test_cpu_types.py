@@ -175,6 +175,9 @@ def test_float64_functions(kernels):
         check("pow(x, y)", {"x": [2, 0.1, 7, -2, 0, -8], "y": [0.5, 3.3, -2.5, 3, 0, 1 / 3]}, tolerance=1e-15,
               x="f64[6]", y="f64[6]")  # fmt: skip
         check("lrn(x, size=3)", tolerance=1e-14, x="f64[1,5,3,3]")
+        # The index is a variable in a loop over vectors, the function one of single elements.
+        data = {"x": np.linspace(-1, 1, 8), "i": np.arange(8) % 2}
+        check("asin(gather_elements(x, i, axis=0))", data, tolerance=1e-15, x="f64[2,8]", i="i64[2,8]")
         check("lrn(x, size=3)", tolerance=2e-3, x="f16[1,5,3,3]")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tensorc.errors import UnsupportedError
-from tensorc.ir.types import DTYPES
+from tensorc.ir.types import DTYPES, integer_limits
 
 pytestmark = pytest.mark.compiler
 
@@ -43,6 +43,10 @@ def test_unary_integers(host):
             for op in ("abs", "sign", "relu"):
                 check(f"{op}(x)", x=f"{type}[2,21]")
             check("clip(x, min=1, max=5)", x=f"{type}[2,21]")
+            check("clip(x, min=5, max=1)", x=f"{type}[2,21]")
+            lowest, highest = integer_limits(DTYPES[type])
+            check(f"clip(x, min={lowest}, max=1)", x=f"{type}[2,21]")
+            check(f"clip(x, min=1, max={highest})", x=f"{type}[2,21]")
             check("neg(x)", x=f"{type}[2,21]")
 
 

@@ -59,8 +59,10 @@ def _gelu(g: Graph, name: str) -> None:
 @place("PRelu")
 def _prelu(g: Graph, name: str) -> None:
     x = g.any(types(g, name))
-    slope = [size if g.chance(0.5) else 1 for size in x.shape][g.number(0, x.rank) :]
-    g.node(name, [x, g.like(x.dtype, slope)])
+    shape = [size if g.chance(0.5) else 1 for size in x.shape][g.number(0, x.rank) :]
+    # The reference evaluator multiplies by zero what the slope is not for.
+    slope = g.like(x.dtype, shape, low=-2.0, high=2.0) if g.special and x.dtype in FLOATS else g.like(x.dtype, shape)
+    g.node(name, [x, slope])
 
 
 @place("Clip")
@@ -68,6 +70,7 @@ def _clip(g: Graph, name: str) -> None:
     x = g.any(types(g, name))
     low = 0 if x.dtype.startswith("u") else -3
     bounds = [g.new(x.dtype, (), *ends) if g.chance(0.7) else None for ends in ((low, 1), (1, 5))]
+    bounds = bounds[::-1] if g.chance(0.1) else bounds
     g.node(name, [x, *bounds], exact=True)
 
 

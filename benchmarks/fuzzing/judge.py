@@ -3,7 +3,7 @@
 equal        tensorc agrees with ONNX Runtime, or else with the reference evaluator of the onnx package, or with what
              one of them says in double precision (widen.py)
 sensitive    it does not, but the engine's own result moves as far when its inputs, and what is rounded on the way,
-             move by a rounding
+             move by a rounding; or operators meet nan or infinities for which they are not specified
 unsupported  refused as that, in words
 unchecked    no other engine takes the case (tensorc may have refused it as wrong)
 wrong        another result than all engines have
@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.fuzzing.case import ROUNDED, Arrays, Case, load_arrays, reads
 from benchmarks.fuzzing.compare import EPSILONS, differences
-from benchmarks.fuzzing.shrink import with_output
+from benchmarks.fuzzing.shrink import showing, with_output
 from benchmarks.fuzzing.widen import factors_of_sizes, narrowed, widened
 from tensorc.search.worker import Worker, WorkerError
 
@@ -122,6 +122,8 @@ class Judge:
             return Outcome("sensitive", found)
         if self._right_in_double(case, ours.outputs):
             return Outcome("equal", "", "in double precision")
+        if self._left_open(case):
+            return Outcome("sensitive", found)
         return Outcome("wrong", found, taken[0][0])
 
     def _moves_as_far(self, case: Case, got: Arrays, engine: str, want: Arrays) -> bool:
@@ -154,6 +156,17 @@ class Judge:
                     return False
         return True
 
+    def _left_open(self, case: Case) -> bool:
+        """Whether nan or infinities come to operators of which it is not specified what they make of them."""
+        names = {name for node in case.model.graph.node if node.op_type in _OPEN for name in node.input}
+        made = {value.name for value in onnx.shape_inference.infer_shapes(case.model, data_prop=True).graph.value_info}
+        arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in case.model.graph.initializer}
+        arrays.update(case.inputs)
+        if names & made:
+            arrays.update(self.values(showing(case, sorted(names & made))))
+        floats = (a.astype(np.float64) for name, a in arrays.items() if name in names and a.dtype.name in EPSILONS)
+        return any(not np.isfinite(array).all() for array in floats)
+
     def _right_in_double(self, case: Case, got: Arrays) -> bool:
         wide = widened(case)
         if wide is None:
@@ -177,6 +190,12 @@ class Judge:
             return _Answer("hang" if error.failure == "timeout" else "crash", error.detail, {})
         return _Answer(row["status"], row["detail"], load_arrays(out) if row["status"] == "ok" else {})
 
+
+#: What these make of nan and infinities is not specified. Comparing or leaving out elements loses some; weighing them
+#: with zeros, around an image or where nothing is to be taken, makes some; a sum that is moved along keeps them.
+_OPEN = frozenset(
+    ("AveragePool", "Conv", "ConvTranspose", "GlobalMaxPool", "LRN", "LpPool", "MaxPool", "PRelu", "Resize")
+)
 
 #: Operators that the reference evaluator computes in float32, whatever the type: by its own code, or as it reads
 #: attributes. OneHot gives sums instead of the values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -83,6 +83,13 @@ def with_output(case: Case, name: str) -> Case:
     graph = case.model.graph
     outputs = [value for value in graph.output if value.name == name]
     return _rebuilt(case, list(graph.node), dict(case.inputs), _constants(case), outputs)
+
+
+def showing(case: Case, names: Sequence[str]) -> Case:
+    """The case with these inner values as its outputs."""
+    types = _types(case.model)
+    outputs = [types[name] for name in names if name in types]
+    return _rebuilt(case, list(case.model.graph.node), dict(case.inputs), _constants(case), outputs)
 
 
 def _cut_behind(case: Case) -> Iterator[Case]:

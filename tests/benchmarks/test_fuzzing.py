@@ -191,6 +191,18 @@ def test_a_rounding_on_the_way_may_move_a_result_far() -> None:
         assert not judge._moves_as_far(case, off, "reference", want)
 
 
+def test_what_pooling_makes_of_nan_is_left_open() -> None:
+    nodes = [helper.make_node("Sqrt", ["x"], ["a"]), helper.make_node("MaxPool", ["a"], ["y"], kernel_shape=[2])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4]) for name in "xy"]
+    ends[1].type.tensor_type.shape.dim[2].dim_value = 3
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]),
+                              opset_imports=[helper.make_opsetid("", 18)], ir_version=9)  # fmt: skip
+    with Judge(("reference",)) as judge:
+        for last, left in ((4, False), (-4, True)):
+            case = Case(model, {"x": np.array([[[1, 2, 3, last]]], np.float32)}, {"y": EPSILONS["float32"]})
+            assert judge._left_open(case) == left
+
+
 # On the engines ---------------------------------------------------------------------------------------------
 
 

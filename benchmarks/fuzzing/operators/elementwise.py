@@ -59,10 +59,8 @@ def _gelu(g: Graph, name: str) -> None:
 @place("PRelu")
 def _prelu(g: Graph, name: str) -> None:
     x = g.any(types(g, name))
-    shape = [size if g.chance(0.5) else 1 for size in x.shape][g.number(0, x.rank) :]
-    # The reference evaluator multiplies by zero what the slope is not for.
-    slope = g.like(x.dtype, shape, low=-2.0, high=2.0) if g.special and x.dtype in FLOATS else g.like(x.dtype, shape)
-    g.node(name, [x, slope])
+    slope = [size if g.chance(0.5) else 1 for size in x.shape][g.number(0, x.rank) :]
+    g.node(name, [x, g.like(x.dtype, slope)])
 
 
 @place("Clip")

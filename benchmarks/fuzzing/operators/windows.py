@@ -55,9 +55,7 @@ def _conv(g: Graph, name: str) -> None:
     group = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0]) if g.chance(0.4) else 1
     out = group * g.pick((1, 2, 3, 8) if group < 8 else (1, 2))
     window = moves(g, sizes, kernel)
-    shape = (out, x.shape[1] // group, *kernel)
-    # Whether an infinite weight meets the zeros around an image is left open.
-    w = g.like(x.dtype, shape, low=-2.0, high=2.0) if g.special else g.like(x.dtype, shape)
+    w = g.like(x.dtype, (out, x.shape[1] // group, *kernel))
     bias = g.like(x.dtype, (out,)) if g.chance(0.5) else None
     g.node(name, [x, w, bias], group=group if group > 1 or g.chance(0.2) else None,
            kernel_shape=kernel if g.chance(0.5) else None, **window)  # fmt: skip
@@ -65,8 +63,6 @@ def _conv(g: Graph, name: str) -> None:
 
 @place("ConvTranspose")
 def _conv_transpose(g: Graph, name: str) -> None:
-    if g.special:  # ours is a convolution, which meets infinities with the zeros around and between elements
-        raise UnfitError
     x, sizes = image(g, types(g, name))
     kernel = [g.pick((1, 2, 3)) for _ in sizes]
     strides = [g.number(1, 3) for _ in sizes]
@@ -80,8 +76,6 @@ def _conv_transpose(g: Graph, name: str) -> None:
 
 @place("MaxPool", "AveragePool", "LpPool")
 def _pool(g: Graph, name: str) -> None:
-    if g.special:  # the reference evaluator takes nan for what is outside, ONNX Runtime begins with a finite number
-        raise UnfitError
     x, sizes = image(g, types(g, name))
     kernel = [g.number(1, min(3, size)) for size in sizes]
     window = moves(g, sizes, kernel)
@@ -96,22 +90,16 @@ def _pool(g: Graph, name: str) -> None:
 
 @place("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def _global_pool(g: Graph, name: str) -> None:
-    if g.special and name == "GlobalMaxPool":  # ONNX Runtime begins with the least finite number
-        raise UnfitError
     g.node(name, [image(g, types(g, name))[0]], exact=name == "GlobalMaxPool")
 
 
 @place("LRN")
 def _lrn(g: Graph, name: str) -> None:
-    if g.special:  # ONNX Runtime moves a sum along, from which no nan goes away
-        raise UnfitError
     g.node(name, [image(g, types(g, name))[0]], size=g.pick((1, 3, 5)), bias=g.pick((None, 1.5)))
 
 
 @place("Resize")
 def _resize(g: Graph, name: str) -> None:
-    if g.special:  # engines leave out what weighs nothing, or multiply it by zero
-        raise UnfitError
     # The reference evaluator goes through floats: integers are to be small.
     x = g.any(types(g, name), 4, 4, fits=lambda v: 0 not in v.shape and (v.tame or v.dtype in FLOATS))
     mode = g.pick(("nearest", "linear"))

@@ -51,9 +51,9 @@ def test_graphs_are_valid_and_of_many_kinds() -> None:
 
 def test_every_supported_operator_that_can_be_compared_has_a_generator() -> None:
     lacking = {operator.name for operator in supported_operators()} - set(PLACES)
-    assert "Add" not in lacking
-    assert "Conv" not in lacking
-    assert len(PLACES) > 130
+    strings = {"RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"}
+    deprecated = {"Scatter", "Upsample"}
+    assert lacking == strings | deprecated | {"ImageDecoder"}
 
 
 def test_a_graph_is_the_same_in_every_run() -> None:
@@ -250,4 +250,4 @@ def test_only_what_is_rounded_to_integers_may_be_off_in_them() -> None:
             if whole and value.name not in loose:
                 assert case.loose[value.name] == 0
             elif not whole:
-                assert case.loose[value.name] <= 0.15  # a step of what was quantized to four bits
+                assert case.loose[value.name] <= max(EPSILONS.values())

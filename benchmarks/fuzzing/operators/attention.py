@@ -68,6 +68,7 @@ def _attention(g: Graph, name: str) -> None:
     if g.special:
         raise UnfitError  # 0 times infinity at a masked place, or not: it depends on how masks are applied
     g.node(name, inputs, outputs, **attributes)
+    as_float32(g, len(outputs))  # ONNX's body computes the scale so
 
 
 @place("FlexAttention", domain="ai.onnx.preview")

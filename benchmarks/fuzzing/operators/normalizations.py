@@ -30,7 +30,8 @@ def _instance_norm(g: Graph, name: str) -> None:
 
 @place("GroupNormalization")
 def _group_norm(g: Graph, name: str) -> None:
-    x, _ = image(g, types(g, name))
+    # In float32 inside, whatever the type, unless the model says otherwise.
+    x, _ = image(g, [t for t in types(g, name) if t != "float64"])
     groups = g.pick([d for d in range(1, x.shape[1] + 1) if x.shape[1] % d == 0])
     size = (groups if g.opset < 21 else x.shape[1],)
     stash = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import ml_dtypes
 import numpy as np
 
+from benchmarks.fuzzing.compare import EPSILONS
 from benchmarks.fuzzing.graphs import FLOATS, INTS, Graph, UnfitError, Value
 from benchmarks.fuzzing.operators.registry import place, types
 from benchmarks.fuzzing.operators.windows import moves
@@ -69,10 +70,10 @@ def _quantize(g: Graph, name: str) -> None:
         loose = 1.0
         g.node(name, [x, scale, zero], loose=loose, **attributes)
         return
-    # What is in types of few bits is seen when it is turned back: a tie may be rounded either way, one step of 4 bits.
+    # What is in types of few bits is seen when it is turned back.
     zero = _zero(g, to, shape)
     (small,) = g.inner(name, [x, scale, zero], **attributes)
-    g.declare("DequantizeLinear", [small, scale, zero], [(dtype, x.shape, 0.15)], **attributes)
+    g.declare("DequantizeLinear", [small, scale, zero], [(dtype, x.shape, EPSILONS["bfloat16"])], **attributes)
 
 
 @place("DequantizeLinear")

@@ -48,10 +48,11 @@ def types(g: Graph, name: str, index: int = 0) -> list[str]:
     return [t for t in g.types if f"tensor({_ONNX_NAMES.get(t, t)})" in allowed]
 
 
-def as_float32(g: Graph) -> None:
-    """The newest value: what an engine computes in float32, whatever the type."""
-    value = g.values[-1]
-    g.values[-1] = replace(value, loose=max(value.loose, EPSILONS["float32"]))
+def as_float32(g: Graph, count: int = 1) -> None:
+    """The newest values: what an engine computes in float32, whatever the type."""
+    for index in range(-count, 0):
+        value = g.values[index]
+        g.values[index] = replace(value, loose=max(value.loose, EPSILONS["float32"]))
 
 
 def fill(g: Graph, names: Sequence[str], wanted: int) -> None:

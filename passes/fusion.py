@@ -211,6 +211,9 @@ class _Fusion:
             elif kind in (Kind.VIEW, Kind.INJECTIVE):
                 if (node.op == "concat" and made) or (node.op in _REPEATING and computed):
                     return False
+                # A row whose place is data is to be one run of memory, not a line for each of its elements.
+                if node.op == "gather_nd" and any(maker.op == "transpose" for maker in made):
+                    return False
                 # Other elements of it than the ones at hand would be computed for its other readers.
                 if any(len(maker.output.users) > 1 for maker in computed):
                     return False

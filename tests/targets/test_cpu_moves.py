@@ -42,6 +42,17 @@ def test_padding_around_an_interior(kernels, widths):
         check(f"pad(x, {other})", x="f32[3,45]")
 
 
+def test_windows(kernels):
+    windows = "unfold(x, axis=2, out=37, kernel=3)"
+    rows = f"unfold({windows}, axis=1, out=2, kernel=2, stride=2, dilation=3)"
+    padded = "pad(x, before=(0, 0, 1), after=(0, 0, 2), mode='constant', value=2.0)"
+    with kernels.batch() as check:
+        check(windows, x="f32[3,5,39]")
+        check(f"transpose({rows}, perm=(0, 2, 4, 1, 3))", x="f32[3,6,39]")
+        check(f"transpose(unfold({padded}, axis=2, out=40, kernel=3), perm=(0, 1, 3, 2))", x="f16[3,5,39]")
+        check("unfold(x, axis=0, out=3, kernel=4, stride=5, dilation=2)", x="u8[17,5]")
+
+
 def test_sums_of_shifted_elements(kernels):
     """Several paddings in one kernel: the interior is that of all of them."""
     terms = [

@@ -65,6 +65,11 @@ def _sources(node: Node, axis: int, shift: int) -> list[tuple[Value, int, int]]:
         return [(x, axis, shift - node.attrs["before"][axis])]
     if node.op == "slice" and node.attrs["steps"][axis] == 1:
         return [(x, axis, shift + node.attrs["starts"][axis])]
+    if node.op == "unfold":
+        first, dilation = node.attrs["axis"], node.attrs["dilation"]
+        if axis == first and node.attrs["stride"] == 1:  # each element of a window meets an edge at its own place
+            return [(x, axis, shift + k * dilation) for k in range(node.attrs["kernel"])]
+        return [] if axis in (first, first + 1) else [(x, axis if axis < first else axis - 1, shift)]
     if node.op == "reshape":
         source = static_shape(x.shape)
         outer = math.prod(shape[:axis])

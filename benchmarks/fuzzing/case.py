@@ -48,3 +48,14 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             _, dtype, name = key.split(":", 2)
             arrays[name] = file[key].view(getattr(ml_dtypes, dtype)) if dtype in _BYTES else file[key]
     return arrays
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """The names of the values that a node reads, its bodies included. Names are different in all of a model."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            names.update(value.name for value in attribute.g.output)
+            for inner in attribute.g.node:
+                names |= reads(inner)
+    return names

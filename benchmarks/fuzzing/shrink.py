@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.fuzzing.case import Arrays, Case
+from benchmarks.fuzzing.case import Arrays, Case, reads
 
 _MOST_TRIES = 80
 
@@ -61,7 +61,7 @@ def _rebuilt(case: Case, nodes: list[onnx.NodeProto], inputs: dict[str, np.ndarr
     for node in reversed(nodes):
         if wanted & set(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted |= reads(node)
     given = {name: array for name, array in inputs.items() if name in wanted}
     infos = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

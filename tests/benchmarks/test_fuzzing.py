@@ -50,9 +50,9 @@ def test_graphs_are_valid_and_of_many_kinds() -> None:
 
 def test_every_supported_operator_that_can_be_compared_has_a_generator() -> None:
     lacking = {operator.name for operator in supported_operators()} - set(PLACES)
-    assert "Add" not in lacking
-    assert "Conv" not in lacking
-    assert len(PLACES) > 130
+    strings = {"RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"}
+    deprecated = {"Scatter", "Upsample"}
+    assert lacking == strings | deprecated | {"ImageDecoder"}
 
 
 def test_a_graph_is_the_same_in_every_run() -> None:
@@ -179,7 +179,8 @@ def _dying(judge: Judge):
 def test_only_what_is_quantized_may_be_off_in_integers() -> None:
     for number in range(400):
         case = make_case(1, number, list(PLACES))
-        loose = {name for node in case.model.graph.node if "Quantize" in node.op_type for name in node.output}
+        quantizing = [n for n in case.model.graph.node if "Quantize" in n.op_type or "QLinear" in n.op_type]
+        loose = {name for node in quantizing for name in node.output}
         for value in case.model.graph.output:
             code = value.type.tensor_type.elem_type
             whole = np.issubdtype(helper.tensor_dtype_to_np_dtype(code), np.integer) or code == TensorProto.BOOL

@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,12 @@ def _write_ahead(opened: _Opened, options: CompileOptions, out: Path, clock: _Cl
     if options.tune is not None:
         raise UserError("--tune is for a model of one shape: its records serve the others")
     with clock.phase("build"):
-        ahead = specialise(opened.model, lambda graph: build_graph(graph, opened.target, options), clock.steps("build"))
+        packings: set[Hashable] = set()
+
+        def build(graph: Graph) -> Program:
+            return build_graph(graph, opened.target, options, packings)
+
+        ahead = specialise(opened.model, build, clock.steps("build"))
     manifest = {
         **_signature(opened, options),
         "threads": options.threads,
@@ -161,10 +166,10 @@ def _write_staged(opened: _Opened, options: CompileOptions, out: Path, why: str,
     return _write(out, manifest, {MODEL_SECTION: [packed.message], WEIGHTS_SECTION: packed.chunks}, clock, [])
 
 
-def build_graph(graph: Graph, target: Target, options: CompileOptions) -> Program:
-    """A program of a graph as the frontend gives it."""
+def build_graph(graph: Graph, target: Target, options: CompileOptions, packings: set[Hashable]) -> Program:
+    """A program of a graph as the frontend gives it; `packings` as in `search.choice`."""
     run_passes(graph, target.passes(options))
-    return target.build(graph, options, _choose_schedules(graph, target, options), lambda *_: None)
+    return target.build(graph, options, _choose_schedules(graph, target, options, packings), lambda *_: None)
 
 
 def tune_model(
@@ -288,7 +293,8 @@ def _warn_of_foreign(database: Database, tasks: Sequence[Task], context: TuningC
         warnings.warn(f"{database.path}: {foreign}; tune again to replace them", TensorcWarning, stacklevel=2)
 
 
-def _choose_schedules(graph: Graph, target: Target, options: CompileOptions) -> dict[str, Choice]:
+def _choose_schedules(graph: Graph, target: Target, options: CompileOptions,
+                      packings: set[Hashable] | None = None) -> dict[str, Choice]:  # fmt: skip
     """By workload key, from the database or by the target's pretrained model."""
     context = target.tuning(options)
     if context is None:
@@ -301,10 +307,10 @@ def _choose_schedules(graph: Graph, target: Target, options: CompileOptions) -> 
     try:
         database = Database(options.database)
     except UserError:  # there is no home, so no database of the user's own
-        return choose(tasks, context, None, context.pretrained())
+        return choose(tasks, context, None, context.pretrained(), packings)
     with database:
         _warn_of_foreign(database, tasks, context)
-        return choose(tasks, context, database, context.pretrained())
+        return choose(tasks, context, database, context.pretrained(), packings)
 
 
 def _origins(choices: Mapping[str, Choice]) -> str:

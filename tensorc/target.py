@@ -88,6 +88,13 @@ class Target(abc.ABC):
     def __init__(self, part: str = ""):
         self.part = part
 
+    def prepare(self) -> None:  # noqa: B027  (optional)
+        """Import what compiling takes, for those who would rather wait now than at the first compilation."""
+
+    def default_threads(self) -> int:
+        """How many threads a program runs on here unless it is told."""
+        return 1
+
     @abc.abstractmethod
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
         """The passes from the frontend's graph to fused groups, in order."""

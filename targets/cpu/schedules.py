@@ -20,9 +20,11 @@ S = TypeVar("S", bound="Schedule")
 
 
 class Schedule:
-    """Base of the schedules: `kind` names the kernel that they are for."""
+    """Base of the schedules: `kind` names the kernel that they are for, `packing` the knobs that decide in which order
+    it reads constants."""
 
     kind: ClassVar[str]
+    packing: ClassVar[tuple[str, ...]] = ()
 
     def to_json(self) -> ScheduleJson:
         return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
@@ -44,6 +46,7 @@ class MatmulSchedule(Schedule):
     """
 
     kind = "matmul"
+    packing = ("vectors",)
     rows: int
     vectors: int
     unroll: int
@@ -56,6 +59,7 @@ class BlockedMatmulSchedule(Schedule):
     rows, `depth` steps of the reduction at a time."""
 
     kind = "blocked_matmul"
+    packing = ("vectors", "depth", "panels")
     rows: int
     vectors: int
     unroll: int
@@ -93,6 +97,7 @@ class ConvSchedule(Schedule):
     """
 
     kind = "conv"
+    packing = ("vectors", "order")
     rows: int
     columns: int
     vectors: int
@@ -118,6 +123,7 @@ class WinogradSchedule(Schedule):
     """
 
     kind = "winograd"
+    packing = ("tile", "vectors")
     tile: int
     rows: int
     vectors: int
@@ -125,16 +131,20 @@ class WinogradSchedule(Schedule):
     shares: int
 
 
-def parse_schedule(row: Mapping[str, Any]) -> Schedule:
-    """The schedule that `to_json` wrote. Raises ValueError."""
-    kinds: tuple[type[Schedule], ...] = (
+KINDS: Mapping[str, type[Schedule]] = {
+    kind.kind: kind
+    for kind in (
         AttentionSchedule, BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule,
         WinogradSchedule,
-    )  # fmt: skip
-    for kind in kinds:
-        if row.get("kind") == kind.kind:
-            return kind.from_json(row)
-    raise ValueError(f"no kernel has a schedule of kind {row.get('kind')!r}: {', '.join(k.kind for k in kinds)}")
+    )
+}  # fmt: skip
+
+
+def parse_schedule(row: Mapping[str, Any]) -> Schedule:
+    """The schedule that `to_json` wrote. Raises ValueError."""
+    if row.get("kind") not in KINDS:
+        raise ValueError(f"no kernel has a schedule of kind {row.get('kind')!r}: {', '.join(KINDS)}")
+    return KINDS[row["kind"]].from_json(row)
 
 
 def checked(schedule: Schedule | None, kind: type[S]) -> S | None:

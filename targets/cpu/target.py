@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,14 @@ class CpuTarget(Target):
     """`cpu` compiles for this machine, `cpu:NAME` for a named one."""
 
     name = "cpu"
+
+    def prepare(self) -> None:
+        for module in ("cost_models.graph_model", "cost_models.xgboost_model", "targets.cpu.build",
+                       "targets.cpu.tuning.context"):  # fmt: skip
+            import_module(module)
+
+    def default_threads(self) -> int:
+        return machines.available_cores()
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:  # noqa: ARG002  (the contract's)
         from passes.canonical import canonical_passes

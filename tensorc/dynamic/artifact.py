@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,17 @@ def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why
 
 
 def load_ahead(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
-    """The executable of an artifact whose manifest has programs for several shapes."""
+    """The executable of an artifact whose manifest has programs for several shapes; 0 threads as in `load_dynamic`."""
     constants = views(sections[SECTION], manifest[SECTION])
     target = find_target(manifest["target"])
+    threads = threads or manifest["threads"] or target.default_threads()
     programs: dict[tuple[Kind, ...], Callable[[], Executable]] = {}
     for row in manifest[AHEAD]:
         kinds = tuple(kind_from_json(kind) for kind in row["kinds"])
         own = {name: sections[section] for name, section in row["sections"].items()}
         used = [constants[number] for number in row["constants"]]
         programs[kinds] = functools.partial(target.load, row["program"], own, used, threads)
-    return AheadExecutable(programs, manifest["inputs"], threads or manifest["threads"])
+    return AheadExecutable(programs, manifest["inputs"], threads)
 
 
 def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview], threads: int) -> Executable:
@@ -56,10 +57,11 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
     from tensorc.frontend.wire import Extent
 
     how = manifest[KEY]
+    target = find_target(manifest["target"])
     options = CompileOptions(
         target=manifest["target"],
         shapes={name: parse_shape(shape) for name, shape in how["shapes"].items()},
-        threads=threads or how["threads"],
+        threads=threads or how["threads"] or target.default_threads(),
         numerics=how["numerics"],
         fallback=how["fallback"],
         database=None if how["database"] is None else Path(how["database"]),
@@ -73,18 +75,26 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
         return opened.start(dict(zip(names, kinds, strict=True)))
 
     declared = [(row.name, row.dtype) for row in opened.inputs]
-    store = ConstantStore()
-    return DynamicExecutable(declared, start, lambda graph: build_executable(graph, options, store), options.threads)
+    # Whoever loads such a model waits for the compiler's imports now rather than in the first run.
+    target.prepare()
+    return DynamicExecutable(declared, start, Builder(options).build, options.threads)
 
 
-def build_executable(graph: Graph, options: CompileOptions, store: ConstantStore) -> Executable:
-    """Compile a stage's graph and load it, in memory. Its constants are those of `store` where it has them."""
-    from tensorc.driver import build_graph
+class Builder:
+    """Compiles the stages of one model and loads them, in memory, where they share packed weights."""
 
-    target = find_target(options.target)
-    program = build_graph(graph, target, options)
-    sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
-    try:
-        return target.load(program.manifest, sections, store.get(program.constants), options.threads)
-    except MemoryError as error:
-        raise UserError(f"no memory for another specialisation: {error}") from error
+    def __init__(self, options: CompileOptions):
+        self.options = options
+        self.store = ConstantStore()
+        self.packings: set[Hashable] = set()
+
+    def build(self, graph: Graph) -> Executable:
+        from tensorc.driver import build_graph
+
+        target = find_target(self.options.target)
+        program = build_graph(graph, target, self.options, self.packings)
+        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
+        try:
+            return target.load(program.manifest, sections, self.store.get(program.constants), self.options.threads)
+        except MemoryError as error:
+            raise UserError(f"no memory for another specialisation: {error}") from error

@@ -621,6 +621,13 @@ def _gather(e: Elements, node: Node, index: Index) -> Expr:
     return e.at(x, [*index[:axis], position, *index[axis + rank :]])
 
 
+@rule("unfold")
+def _unfold(e: Elements, node: Node, index: Index) -> Expr:
+    axis = node.attrs["axis"]
+    position = index[axis] * node.attrs["stride"] + index[axis + 1] * node.attrs["dilation"]
+    return e.at(node.inputs[0], [*index[:axis], position, *index[axis + 2 :]])
+
+
 @rule("gather_elements")
 def _gather_elements(e: Elements, node: Node, index: Index) -> Expr:
     x, indices = node.inputs

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from tensorc.search.context import TuningContext
 from tensorc.search.database import Database
 from tensorc.search.model import CostModel, Prediction
 from tensorc.search.population import Population
-from tensorc.search.space import ScheduleJson
+from tensorc.search.space import ScheduleJson, Values
 from tensorc.search.tasks import Task
 
 
@@ -25,13 +27,24 @@ class Choice:
     deviation: float | None = None
 
 
-def choose(tasks: Iterable[Task], context: TuningContext, database: Database | None,
-           model: CostModel | None) -> dict[str, Choice]:  # fmt: skip
-    """A choice for each task, by workload key."""
-    return {task.key.workload: _choose(task, context, database, model) for task in tasks}
+#: Another specialisation of a model is predicted to run at most so much longer for the sake of packed weights that
+#: are in memory already. GPT-2 at ten lengths needs two packings so, and ten without.
+_PACKING_MARGIN = 0.05
 
 
-def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None) -> Choice:
+def choose(tasks: Iterable[Task], context: TuningContext, database: Database | None, model: CostModel | None,
+           packings: set[Hashable] | None = None) -> dict[str, Choice]:  # fmt: skip
+    """A choice for each task, by workload key. `packings` are those of the model's other specialisations, which are
+    preferred; the new ones are added."""
+    tasks = list(tasks)
+    choices = {task.key.workload: _choose(task, context, database, model, packings or ()) for task in tasks}
+    if packings is not None:
+        packings.update(context.packing(task.body, choices[task.key.workload].schedule) for task in tasks)
+    return choices
+
+
+def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None,
+            packings: Collection[Hashable]) -> Choice:  # fmt: skip
     known = database.records(task.key) if database is not None else ()
     # Of another numeric policy, or of before a knob had fewer choices, there may be records that are not legal here.
     legal = [record for record in known if record.ok and task.space.values(record.schedule) is not None]
@@ -40,18 +53,31 @@ def _choose(task: Task, context: TuningContext, database: Database | None, model
         return Choice(schedule, "record", *_predicted(task, schedule, context, model))
     if model is None:
         return Choice(task.space.default, "default")
-    values, prediction = Population(context, model).best(task, 1)
+    population = Population(context, model)
+    values, prediction = population.all(task) if packings else population.best(task, 1)
     if not values:
         return Choice(task.space.default, "default")
-    return Choice(task.space.schedule(values[0]), "prediction", *_first(prediction))
+    chosen = _packed_already(task, context, values, prediction, packings)
+    return Choice(task.space.schedule(values[chosen]), "prediction", *_numbered(prediction, chosen))
+
+
+def _packed_already(task: Task, context: TuningContext, values: Sequence[Values], prediction: Prediction,
+                    packings: Collection[Hashable]) -> int:  # fmt: skip
+    """The number of the first candidate that reads weights as they are packed, unless it is too slow; else 0."""
+    limit = prediction.log2_seconds[0] + math.log2(1 + _PACKING_MARGIN)
+    for number in np.flatnonzero(prediction.log2_seconds <= limit).tolist():
+        if context.packing(task.body, task.space.schedule(values[number])) in packings:
+            chosen: int = number
+            return chosen
+    return 0
 
 
 def _predicted(
     task: Task, schedule: ScheduleJson, context: TuningContext, model: CostModel | None
 ) -> tuple[float | None, float | None]:
-    return (None, None) if model is None else _first(model.predict(context.features(task.body, [schedule])))
+    return (None, None) if model is None else _numbered(model.predict(context.features(task.body, [schedule])), 0)
 
 
-def _first(prediction: Prediction) -> tuple[float, float]:
-    """Seconds and deviation of the first candidate."""
-    return math.pow(2.0, float(prediction.log2_seconds[0])), float(prediction.uncertainty[0])
+def _numbered(prediction: Prediction, number: int) -> tuple[float, float]:
+    """Seconds and deviation of one candidate."""
+    return math.pow(2.0, float(prediction.log2_seconds[number])), float(prediction.uncertainty[number])

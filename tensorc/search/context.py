@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,14 @@ class TuningContext(abc.ABC):
     @abc.abstractmethod
     def features(self, body: Graph, schedules: Sequence[ScheduleJson]) -> np.ndarray:
         """[schedules, features] for the cost model."""
+
+    def packing(
+        self,
+        body: Graph,  # noqa: ARG002  (the contract's)
+        schedule: ScheduleJson,  # noqa: ARG002
+    ) -> Hashable:
+        """In which order a kernel of that schedule reads the constants; None where every schedule has them alike."""
+        return None
 
     @abc.abstractmethod
     def pretrained(self, seed: int = 0) -> CostModel | None:

@@ -15,6 +15,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tensorc
+from targets.cpu.machine import available_cores
 from tensorc.dynamic.executable import DynamicExecutable
 from tensorc.errors import UserError
 from tensorc.runtime.constants import ConstantStore
@@ -66,8 +67,11 @@ def agrees(compiled: tensorc.runtime.model.Model, path: Path, given: dict[str, n
 
 
 def test_any_shape_from_one_artifact(free: Path, tmp_path: Path) -> None:
-    tensorc.compile(free, out=tmp_path / "free.tcm", threads=1).close()
+    tensorc.compile(free, out=tmp_path / "free.tcm").close()
     with tensorc.load(tmp_path / "free.tcm") as compiled:
+        assert compiled.threads == available_cores()
+    with tensorc.load(tmp_path / "free.tcm", threads=1) as compiled:
+        assert compiled.threads == 1
         assert [info.shape for info in compiled.get_inputs()] == [["n", 16], ["n", "k"]]
         for n, k in ((3, 2), (1, 1), (3, 2), (8, 5), (1, 1)):
             agrees(compiled, free, feed(n, k))

@@ -209,6 +209,27 @@ def test_choices_come_from_records_then_predictions_then_rules(graph):
         assert choice.schedule["unroll"] == 1
 
 
+def test_another_specialisation_takes_what_is_packed_unless_it_is_slow(graph):
+    class Packed(Bench):
+        def packing(self, _body, schedule):
+            return schedule["tile"]
+
+    class Near(Guess):
+        """Says of no tile that it is much slower than the best, of 8."""
+
+        def predict(self, features):
+            return Prediction(np.minimum(features[:, 0], features[:, 0].min() + 0.06), np.ones(len(features)))
+
+    context, task = Packed(), tasks_of(graph, Packed())[0]
+    for packings, tile in (({16}, 16), ({8, 16}, 8), (set(), 8)):
+        known = set(packings)
+        (choice,) = choose([task], context, None, Near(), known).values()
+        assert choice.schedule["tile"] == tile
+        assert known == packings | {tile}
+    (choice,) = choose([task], context, None, Guess(), {16}).values()
+    assert choice.schedule["tile"] == 8
+
+
 def test_a_record_that_is_no_longer_legal_is_passed_over(graph):
     context, database = Bench(), Database.memory()
     tasks = tasks_of(graph, context)

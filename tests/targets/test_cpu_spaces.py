@@ -10,6 +10,7 @@ from targets.cpu.kernels import lower
 from targets.cpu.machine import NAMED
 from targets.cpu.schedules import ConvSchedule, MatmulSchedule, parse_schedule
 from targets.cpu.spaces import space_of
+from targets.cpu.tuning.context import CpuTuning
 from tensorc.search.records import identity_of
 
 MACHINE = NAMED["sapphirerapids"]
@@ -68,6 +69,16 @@ def test_what_a_space_offers_can_be_lowered(body):
         kernel = lower(body, MACHINE, schedule)
         assert kernel.schedule == schedule
         assert kernel.tasks >= 1
+
+
+def test_schedules_of_one_packing_read_the_same_constants(body):
+    _, schedules = schedules_of(body)
+    context = CpuTuning(MACHINE, 1)
+    rng = np.random.default_rng(0)
+    names: dict = {}
+    for schedule in (schedules[i] for i in rng.permutation(len(schedules))[:24]):
+        packed = {number: packing.name for number, packing in lower(body, MACHINE, schedule).packings.items()}
+        assert names.setdefault(context.packing(body, schedule), packed) == packed
 
 
 def test_candidates_are_told_apart(body):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,9 @@ import numpy as np
 
 import cost_models
 from targets.cpu.features import BASELINE, FEATURES, features
+from targets.cpu.kernels import head
 from targets.cpu.machine import Machine, available_cores
+from targets.cpu.schedules import KINDS
 from targets.cpu.spaces import space_of
 from targets.cpu.tuning.bundle import export_bundle, import_results
 from targets.cpu.tuning.measure import core_cpus
@@ -46,6 +48,12 @@ class CpuTuning(TuningContext):
 
     def features(self, body: Graph, schedules: Sequence[ScheduleJson]) -> np.ndarray:
         return features(body, self.target, self.threads, schedules)
+
+    def packing(self, body: Graph, schedule: ScheduleJson) -> Hashable:
+        knobs = KINDS[schedule["kind"]].packing
+        node = head(body)
+        assert node is not None
+        return (str(node.inputs[1].type), schedule["kind"], *(schedule[knob] for knob in knobs)) if knobs else None
 
     def pretrained(self, seed: int = 0) -> CostModel | None:
         if not PRETRAINED.is_dir():

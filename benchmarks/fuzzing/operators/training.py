@@ -22,7 +22,7 @@ def _loss(g: Graph, name: str) -> None:
     ignored = None
     reduction = g.pick((None, "none", "sum", "mean"))
     if g.chance(0.4):
-        ignored = g.pick((0, -1, 255, classes - 1))
+        ignored = g.pick((0, -2, 255, classes - 1))  # -1 is none to the reference evaluator
         if ignored < 0 or ignored >= classes:
             labels = np.where(g.rng.random(labels.shape) < 0.3, ignored, labels).astype(labels.dtype)
         if (labels == ignored).all():

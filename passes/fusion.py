@@ -27,7 +27,9 @@ _MOVES = frozenset({"slice", "transpose"})
 #: A convolution whose filter is one pixel takes each channel from a place of its own.
 _CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
-_REPEATING = frozenset({"concat", "expand", "gather", "gather_elements", "gather_nd", "lrn", "pad"})
+_REPEATING = frozenset({"concat", "expand", "gather", "gather_elements", "gather_nd", "lrn", "pad", "unfold"})
+#: Of those, what only says from where elements are read.
+_ADDRESSING = frozenset({"unfold"})
 _HEADS = (Kind.ANCHOR, Kind.REDUCTION)
 #: Nodes in one kernel. What longer ones save is a small part of their work, and kernels are written recursively.
 _MOST_NODES = 48
@@ -212,10 +214,13 @@ class _Fusion:
             elif kind in (Kind.VIEW, Kind.INJECTIVE):
                 if (node.op == "concat" and made) or (node.op in _REPEATING and computed):
                     return False
+                # A row whose place is data is to be one run of memory, not a line for each of its elements.
+                if node.op == "gather_nd" and any(maker.op == "transpose" for maker in made):
+                    return False
                 # Other elements of it than the ones at hand would be computed for its other readers.
                 if any(len(maker.output.users) > 1 for maker in computed):
                     return False
-                if not computed and node.op not in _REPEATING:
+                if not computed and (node.op not in _REPEATING or node.op in _ADDRESSING):
                     moved.add(node)
                 if node.op in moves and slid.issuperset(made):
                     slid.add(node)

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from passes.rules.quantized import TOGETHER
+from passes.rules.repetition import gathers_as_expansion, sink_below_unblock
 from passes.rules.shuffle import sink_below_depthwise, sink_below_elementwise
 from passes.rules.windows import conv_1d, conv_by_computed, conv_nd, pool_over_two_axes
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
@@ -64,6 +65,7 @@ class _Blocking:
             "max_pool": [pool_over_two_axes, self._sink_pool],
             "avg_pool": [pool_over_two_axes, self._sink_pool],
             "concat": [self._sink_concat],
+            "gather": [sink_below_unblock, gathers_as_expansion],
             "block": [_cancel, _reshape_block],
             "unblock": [_reshape_unblock],
             "softmax": [_softmax_last],

@@ -18,6 +18,10 @@ _BYTES = {"bfloat16": np.uint16, "float8_e4m3fn": np.uint8, "float8_e4m3fnuz": n
           "float8_e5m2fnuz": np.uint8, "int4": np.uint8, "uint4": np.uint8}  # fmt: skip
 
 
+#: What the documentation of a node says whose results are rounded: another engine may have other last digits.
+ROUNDED = "rounded"
+
+
 @dataclass(frozen=True)
 class Case:
     """`loose` says of each output, by name, how far it may be off: see compare.py. `exact` outputs have 0."""
@@ -48,3 +52,14 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             _, dtype, name = key.split(":", 2)
             arrays[name] = file[key].view(getattr(ml_dtypes, dtype)) if dtype in _BYTES else file[key]
     return arrays
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """The names of the values that a node reads, its bodies included. Names are different in all of a model."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            names.update(value.name for value in attribute.g.output)
+            for inner in attribute.g.node:
+                names |= reads(inner)
+    return names

@@ -7,7 +7,7 @@ certain arguments (comparisons, rounding, casts to integers) are given values th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,16 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.fuzzing.case import Case
+from benchmarks.fuzzing.case import ROUNDED, Case, reads
 from benchmarks.fuzzing.compare import EPSILONS
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 TYPES = (*FLOATS, *INTS, "bool")
+#: Those that engines have most operators for. Bodies are of them: ONNX Runtime refuses a graph for one node.
+COMMON = ("float32", "float64", "int64", "int32", "bool")
+#: The versions of the domains besides ONNX's own one.
+DOMAINS = {"ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
 #: Odd sizes around the vectors of processors, and small ones; 0 comes by itself, see `Graph.dims`.
 _SIZES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65)
 _MOST_ELEMENTS = 4096
@@ -47,15 +51,23 @@ class Value:
 class Graph:
     """A graph under construction, for one opset; every choice comes from `rng`."""
 
-    def __init__(self, rng: np.random.Generator, opset: int):
+    def __init__(self, rng: np.random.Generator, opset: int, prefix: str = ""):
         self.rng = rng
         self.opset = opset
+        #: What the names of values begin with: a body of a node names none as its surroundings do.
+        self.prefix = prefix
+        self.types: Sequence[str] = TYPES
+        #: What a body may read of its surroundings, and its parameters.
+        self.outer: dict[str, Value] = {}
+        self.parameters: list[Value] = []
         self.values: list[Value] = []
         self.inputs: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.nodes: list[onnx.NodeProto] = []
         #: Results whose shape depends on data: nobody reads them. Their axes have names instead of sizes.
         self.ends: list[tuple[Value, onnx.ValueInfoProto]] = []
+        #: What ONNX's own inference does not find out by itself.
+        self.declared: list[onnx.ValueInfoProto] = []
         #: Whether there are infinities and nan in the data, and sizes of 0.
         self.special = rng.random() < 0.15
         self.empty = rng.random() < 0.07
@@ -134,8 +146,8 @@ class Graph:
 
     def given(self, array: np.ndarray | Sequence[int], constant: bool = True) -> Value:
         """A value of these elements: an initializer, or an input."""
-        array = np.asarray(array, np.int64) if not isinstance(array, np.ndarray) else array
-        name = f"{'c' if constant else 'x'}{len(self.inputs) + len(self.constants)}"
+        array = np.asarray(array, None if isinstance(array, (np.ndarray, np.generic)) else np.int64)
+        name = f"{self.prefix}{'c' if constant else 'x'}{len(self.inputs) + len(self.constants)}"
         (self.constants if constant else self.inputs)[name] = array
         with np.errstate(all="ignore"):
             tame = array.dtype == bool or not array.size or bool(np.all(np.abs(array.astype(np.float64)) < 100))
@@ -176,16 +188,15 @@ class Graph:
 
     # Nodes ----------------------------------------------------------------------------------------------
 
-    def node(self, op: str, inputs: Sequence[Value | None], outputs: int = 1, exact: bool = False,
+    def node(self, op: str, inputs: Sequence[Value | None], outputs: int | Sequence[bool] = 1, exact: bool = False,
              loose: float | None = None, **attributes: Any) -> None:  # fmt: skip
-        """Add a node. `exact`: its result is as exact as its inputs are; `loose` says it outright."""
-        names = [value.name if value is not None else "" for value in inputs]
-        while names and not names[-1]:
-            names.pop()
-        first = sum(len(node.output) for node in self.nodes)
-        made = [f"y{first + i}" for i in range(outputs)]
-        given = {key: value for key, value in attributes.items() if value is not None and value != []}
-        node = helper.make_node(op, names, made, **given)
+        """Add a node. `outputs` is their number, or says of each whether it is there.
+
+        `exact`: its result is as exact as its inputs are; `loose` says it outright.
+        """
+        node = self._node(op, inputs, [True] * outputs if isinstance(outputs, int) else outputs, attributes)
+        node.doc_string = "" if exact else ROUNDED
+        made = [name for name in node.output if name]
         types = self._inferred([*self.nodes, node], made)
         self.nodes.append(node)
         sources = [value for value in inputs if value is not None]
@@ -196,25 +207,73 @@ class Graph:
             off = rounded if dtype in FLOATS else loose or 0.0  # exact, unless it was said to be quantized
             self.values.append(Value(name, dtype, shape, off, tame=exact and all(v.tame for v in sources)))
 
+    def inner(self, op: str, inputs: Sequence[Value | None], outputs: int | Sequence[bool] = 1,
+              **attributes: Any) -> list[Value]:  # fmt: skip
+        """Add a node whose results are for the caller alone: no tensors, or of types that nobody else takes."""
+        node = self._node(op, inputs, [True] * outputs if isinstance(outputs, int) else outputs, attributes)
+        self.nodes.append(node)
+        worst = max((value.loose for value in inputs if value is not None), default=0.0)
+        return [Value(name, "", (), worst) for name in node.output]
+
     def end(self, op: str, inputs: Sequence[Value | None], results: Sequence[tuple[str, int]], loose: bool = False,
             **attributes: Any) -> None:  # fmt: skip
         """Add a node whose results, of these types and numbers of axes, have shapes that only its run settles."""
-        names = [value.name if value is not None else "" for value in inputs]
-        first = sum(len(node.output) for node in self.nodes)
-        made = [f"y{first + i}" for i in range(len(results))]
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(op, names, made, **given))
         worst = max(value.loose for value in inputs if value is not None)
-        for name, (dtype, rank) in zip(made, results, strict=True):
-            info = _info(name, dtype, [f"{name}_{axis}" for axis in range(rank)])
-            off = max(worst, EPSILONS.get(dtype, 0.0)) if loose else worst
-            self.ends.append((Value(name, dtype, (), off), info))
+        found = [
+            (dtype, (None,) * rank, max(worst, EPSILONS.get(dtype, 0.0)) if loose else worst) for dtype, rank in results
+        ]
+        self.declare(op, inputs, found, **attributes)
+
+    def declare(self, op: str, inputs: Sequence[Value | None],
+                results: Sequence[tuple[str, tuple[int | None, ...], float]], **attributes: Any) -> None:  # fmt: skip
+        """Add a node whose results have these types, shapes (None: settled by its run) and errors, by our word."""
+        node = self._node(op, inputs, [True] * len(results), attributes)
+        self.nodes.append(node)
+        for name, (dtype, shape, off) in zip(node.output, results, strict=True):
+            info = _info(name, dtype, [f"{name}_{axis}" if size is None else size for axis, size in enumerate(shape)])
+            if None in shape:
+                self.ends.append((Value(name, dtype, (), off), info))
+            else:
+                self.declared.append(info)
+                self.values.append(Value(name, dtype, shape, off, tame=False))
+
+    def _node(self, op: str, inputs: Sequence[Value | None], outputs: Sequence[bool],
+              attributes: dict[str, Any]) -> onnx.NodeProto:  # fmt: skip
+        names = [value.name if value is not None else "" for value in inputs]
+        while names and not names[-1]:
+            names.pop()
+        first = sum(len(node.output) for node in self.nodes)
+        made = [f"{self.prefix}y{first + i}" if there else "" for i, there in enumerate(outputs)]
+        given = {key: value for key, value in attributes.items() if value is not None and value != []}
+        return helper.make_node(op, names, made, **given)
+
+    # Bodies ---------------------------------------------------------------------------------------------
+
+    def body(self, parameters: Iterable[tuple[str, tuple[int, ...], float]] = ()) -> Graph:
+        """The graph of an attribute of the next node: it reads what there is here, and its parameters."""
+        inner = Graph(self.rng, self.opset, f"{self.prefix}b{self.rng.integers(1 << 30)}_")
+        inner.special, inner.empty = self.special, self.empty
+        inner.types = COMMON
+        inner.outer = {**self.outer, **{value.name: value for value in (*self.parameters, *self.values)}}
+        for index, (dtype, shape, off) in enumerate(parameters):
+            inner.parameters.append(Value(f"{inner.prefix}p{index}", dtype, shape, off, tame=False))
+        inner.values = [*self.values, *inner.parameters]
+        return inner
+
+    def close(self, inner: Graph, results: Sequence[Value]) -> onnx.GraphProto:
+        """The finished body. What it was given as inputs is given to this graph."""
+        self.inputs.update(inner.inputs)
+        return helper.make_graph(
+            inner.nodes, inner.prefix + "body", [_info(v.name, v.dtype, v.shape) for v in inner.parameters],
+            [_info(v.name, v.dtype, v.shape) for v in results],
+            [numpy_helper.from_array(array, name) for name, array in inner.constants.items()],
+        )  # fmt: skip
 
     def _inferred(self, nodes: Sequence[onnx.NodeProto], names: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
         """Types and shapes by ONNX's own inference; UnfitError where it does not know, or finds a fault."""
         try:
             model = onnx.shape_inference.infer_shapes(self.model(nodes, []), strict_mode=True, data_prop=True)
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, ValueError) as error:  # the latter is its own fault
             raise UnfitError from error
         found = {value.name: value.type.tensor_type for value in model.graph.value_info}
         result = []
@@ -231,18 +290,23 @@ class Graph:
         return result
 
     def model(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[Value]) -> onnx.ModelProto:
-        used = {name for node in nodes for name in node.input} | {value.name for value in outputs}
+        used = {name for node in nodes for name in reads(node)} | {value.name for value in outputs}
+        around = [value for value in (*self.outer.values(), *self.parameters) if value.name in used]
         graph = helper.make_graph(
             nodes, "fuzz",
-            [_info(name, array.dtype.name, array.shape) for name, array in self.inputs.items() if name in used],
+            [_info(name, array.dtype.name, array.shape) for name, array in self.inputs.items() if name in used]
+            + [_info(value.name, value.dtype, value.shape) for value in around],
             [_info(value.name, value.dtype, value.shape) for value in outputs],
             [numpy_helper.from_array(array, name) for name, array in self.constants.items() if name in used],
+            value_info=[info for info in self.declared if info.name not in {value.name for value in outputs}],
         )  # fmt: skip
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
+        domains = {"": self.opset} | {node.domain: DOMAINS[node.domain] for node in nodes if node.domain}
+        opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def case(self) -> Case:
         """The graph as a case: its outputs are what nobody reads, and now and then what is read, too."""
-        read = {name for node in self.nodes for name in node.input}
+        read = {name for node in self.nodes for name in reads(node)}
         made = {name for node in self.nodes for name in node.output}
         outputs = [v for v in self.values if v.name in made and (v.name not in read or self.chance(0.1))]
         model = self.model(self.nodes, outputs)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.fuzzing.case import Arrays, Case
+from benchmarks.fuzzing.case import Arrays, Case, reads
 
 _MOST_TRIES = 80
 
@@ -61,7 +61,7 @@ def _rebuilt(case: Case, nodes: list[onnx.NodeProto], inputs: dict[str, np.ndarr
     for node in reversed(nodes):
         if wanted & set(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted |= reads(node)
     given = {name: array for name, array in inputs.items() if name in wanted}
     infos = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -83,6 +83,13 @@ def with_output(case: Case, name: str) -> Case:
     graph = case.model.graph
     outputs = [value for value in graph.output if value.name == name]
     return _rebuilt(case, list(graph.node), dict(case.inputs), _constants(case), outputs)
+
+
+def showing(case: Case, names: Sequence[str]) -> Case:
+    """The case with these inner values as its outputs."""
+    types = _types(case.model)
+    outputs = [types[name] for name in names if name in types]
+    return _rebuilt(case, list(case.model.graph.node), dict(case.inputs), _constants(case), outputs)
 
 
 def _cut_behind(case: Case) -> Iterator[Case]:

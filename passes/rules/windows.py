@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from passes.rules.matching import reshaped
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
@@ -20,8 +18,7 @@ def unfold(build: Builder, x: Value, axis: int, out: int, kernel: int, stride: i
     """The `out` windows of `kernel` elements along `axis`, which becomes two axes: [out, kernel]."""
     shape = static_shape(x.shape)
     if kernel > 1:
-        index = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation
-        return build("gather", x, build.constant(index, "int64"), axis=axis)
+        return build("unfold", x, axis=axis, out=out, kernel=kernel, stride=stride, dilation=dilation)
     if (out, stride) != (shape[axis], 1):
         sizes = (*shape[:axis], out, *shape[axis + 1 :])
         steps = tuple(stride if i == axis else 1 for i in range(len(shape)))

@@ -123,7 +123,8 @@ class Call:
         """An attribute as a Python value: strings decoded, lists as tuples; `default` when it is absent."""
         attribute = self._attributes.get(name)
         if attribute is None:
-            return default
+            # A default is a number in single precision, as what is given is.
+            return float(np.float32(default)) if isinstance(default, float) else default
         value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")

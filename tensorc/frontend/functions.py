@@ -27,6 +27,9 @@ from tensorc.ir.graph import Value
 Schema = Any
 #: The operators of this domain are not final; they have no rules, but some have bodies.
 PREVIEW = "ai.onnx.preview"
+#: The oldest opset that has all that the bodies of that domain hold. They name none, and graphs of the node's own,
+#: which are of the model's opset, are part of them: they are read in the model's, or in this one if that is older.
+PREVIEW_OPSET = 15
 #: How deep bodies may hold operators that have bodies. The standard's own go down four steps.
 DEEPEST = 16
 #: What the bodies that are made for one node may hold that has no rule, as far as `supported_operators` must know it.
@@ -68,7 +71,8 @@ def body_of(node: onnx.NodeProto, opset: int, inputs: Sequence[Datum | None], de
         raise UnsupportedError("the standard has no function body for such inputs and attributes")
     versions = [entry.version for entry in function.opset_import if entry.domain in ("", STANDARD)]
     nodes = tuple(_Inlining(node, function, schema).nodes())
-    return Body(nodes, versions[0] if versions else opset, frozenset(_names_read(nodes)))
+    own = max(opset, PREVIEW_OPSET) if domain_of(node) == PREVIEW else opset
+    return Body(nodes, versions[0] if versions else own, frozenset(_names_read(nodes)))
 
 
 @cache

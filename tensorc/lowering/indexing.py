@@ -7,6 +7,7 @@ holds in registers. This is the whole meaning of elementwise, broadcasting and d
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
 from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
-from tensorc.ir.types import STORED, bits_of, is_float, is_integer
+from tensorc.ir.types import STORED, bits_of, integer_limits, is_float, is_integer
 from tensorc.lowering import tir
 from tensorc.lowering.conversion import convert
 from tensorc.lowering.math import Math
@@ -400,7 +401,15 @@ def _at_least(node: Node, x: Expr, low: float) -> Expr:
 
 
 def _bounded(node: Node, x: Expr, low: float, high: float) -> Expr:
-    return tir.select(tir.compare("greater", x, _number(node, high)), _number(node, high), _at_least(node, x, low))
+    # Bounds that every number keeps are left out: TVM takes the least int64 for minus infinity, and what is bounded
+    # above for less than that.
+    dtype = node.output.dtype
+    lowest, highest = integer_limits(dtype) if is_integer(dtype) else (-math.inf, math.inf)
+    low = min(low, high)  # where they cross, everything is `high`
+    value = _at_least(node, x, low) if low > lowest else x
+    if high >= highest:
+        return value
+    return tir.select(tir.compare("greater", x, _number(node, high)), _number(node, high), value)
 
 
 def _sign(node: Node, x: Expr) -> Expr:
@@ -610,6 +619,13 @@ def _gather(e: Elements, node: Node, index: Index) -> Expr:
     axis, rank = node.attrs["axis"], len(indices.shape)
     position = _row(e, e.at(indices, index[axis : axis + rank]), static_shape(x.shape)[axis])
     return e.at(x, [*index[:axis], position, *index[axis + rank :]])
+
+
+@rule("unfold")
+def _unfold(e: Elements, node: Node, index: Index) -> Expr:
+    axis = node.attrs["axis"]
+    position = index[axis] * node.attrs["stride"] + index[axis + 1] * node.attrs["dilation"]
+    return e.at(node.inputs[0], [*index[:axis], position, *index[axis + 2 :]])
 
 
 @rule("gather_elements")

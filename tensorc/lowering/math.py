@@ -13,7 +13,7 @@ asserts them, with fused multiply-adds and without; measured 2026-11-21 on x86-6
 | tanh | 2.5 | |
 | sigmoid | 2.4 | x >= -87.3; 0 below -88.8 |
 | erf | 5.5 | 7.5 without fused multiply-adds |
-| sin, cos | 1.5 | up to 1.6e6; an absolute error of 1.5e-7 up to 1e9; sin 0 and cos 1 from 2^30 on |
+| sin, cos | 1.5 | up to 1.6e6; an absolute error of 1.5e-7 beyond |
 | pow | 0.501 | computed in float64 |
 
 Sources: exp, log, sin and cos follow the range reductions of Cephes (Moshier); erf is a rational minimax fit on a
@@ -59,6 +59,13 @@ def _polynomial(x: Expr, coefficients: list[float], dtype: str = "float32") -> E
     for c in coefficients[1:]:
         result = result * x + const(c, dtype)
     return result
+
+
+#: 2/pi in pieces of 27 bits: with the 24 of a float32 the products fit float64, and all of them see its last bit.
+_TWO_OVER_PI = [
+    (0x145F306DC9C882A53F84EAFA3EA69BB81B6C52B327887208 >> (162 - 27 * k) & (1 << 27) - 1) * 2.0 ** (-27 * (k + 1))
+    for k in range(7)
+]
 
 
 class Math:
@@ -151,14 +158,10 @@ class Math:
         return _f(1.0) / (_f(1.0) + self.exp(_f(0.0) - x))
 
     def _sincos(self, x: Expr, quarter_turns: int) -> Expr:
-        # Cody and Waite's reduction to [-pi/4, pi/4], in float64 with pi/2 in two parts, the first so short that its
-        # multiples are exact.
         x = self._keep(x)
-        size = self._keep(intrinsic("abs", x))
-        wide = self._keep(cast(select(compare("less", size, _f(2.0**30)), x, _f(0.0)), "float64"))
-        n = self._keep(intrinsic("floor", wide * _d(2 / math.pi) + _d(0.5)))
-        r = self._keep(cast(wide - n * _d(1.57079632673412561417e00) - n * _d(6.07710050650619224932e-11), "float32"))
-        quadrant = self._keep(cast(n, "int32") + const(quarter_turns, "int32"))
+        turned, r = self.quarter_turns(x)
+        r = self._keep(cast(r, "float32"))
+        quadrant = self._keep(turned + const(quarter_turns, "int32"))
         s = self._keep(r * r)
         sine = r + r * s * _polynomial(s, [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1])
         cosine = s * s * _polynomial(s, [2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2])
@@ -167,7 +170,28 @@ class Math:
         negative = compare("equal", bitwise_and(quadrant, 2), const(2, "int32"))
         value = self._keep(select(odd, cosine, sine))
         value = select(negative, _f(0.0) - value, value)
-        return select(compare("less", size, _f(math.inf)), value, _f(math.nan))
+        return select(compare("less", intrinsic("abs", x), _f(math.inf)), value, _f(math.nan))
+
+    def quarter_turns(self, x: Expr) -> tuple[Expr, Expr]:
+        """How often a quarter turn goes into the angle x, an int32 that may be off by multiples of 4, and the float64
+        in [-pi/4, pi/4] that is left. Both are 0 for infinities and nan."""
+        size = self._keep(intrinsic("abs", x))
+        small = self._keep(compare("less", size, _f(2.0**30)))
+        # Cody and Waite's reduction, with pi/2 in two parts, the first so short that its multiples are exact.
+        near = self._keep(cast(select(small, x, _f(0.0)), "float64"))
+        n = self._keep(intrinsic("floor", near * _d(2 / math.pi) + _d(0.5)))
+        rest = near - n * _d(1.57079632673412561417e00) - n * _d(6.07710050650619224932e-11)
+        # Payne and Hanek's: products with pieces of 2/pi are exact, and so is what is left of each modulo 4.
+        finite = compare("less", size, _f(math.inf))
+        far = self._keep(cast(select(logical("and", finite, compare("greater_equal", size, _f(2.0**30))), x, _f(0.0)),
+                              "float64"))  # fmt: skip
+        turns = _d(0.0)
+        for piece in _TWO_OVER_PI:
+            product = self._keep(far * _d(piece))
+            turns = self._keep(turns + (product - _d(4.0) * intrinsic("floor", product * _d(0.25))))
+        m = self._keep(intrinsic("floor", turns + _d(0.5)))
+        turned = cast(self._keep(select(small, n, m)), "int32")
+        return turned, self._keep(select(small, rest, (turns - m) * _d(math.pi / 2)))
 
     def sin(self, x: Expr) -> Expr:
         return self._sincos(x, 0)

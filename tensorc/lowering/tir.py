@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import ir
 from tvm import tirx as T  # noqa: N812  (as TVM's own scripts call it)
+from tvm_ffi import structural_walk
 
 from tensorc.errors import UnsupportedError
 from tensorc.ir.types import STORED, numpy_dtype
@@ -261,6 +262,8 @@ class KernelBuilder:
         self._blocks.append([])
         yield variable
         body = _sequence(self._blocks.pop())
+        if kind == T.ForKind.VECTORIZED and _binds_and_calls(body):
+            kind = T.ForKind.SERIAL
         self._blocks[-1].append(T.For(variable, _index(begin), _index(extent), kind, body))
 
     def serial(self, extent: Expr, begin: Expr = 0, name: str = "i") -> contextlib.AbstractContextManager[Expr]:
@@ -298,6 +301,22 @@ class KernelBuilder:
         body = _sequence([*self._declarations, *statements])
         function = T.PrimFunc([*self._params, self.begin, self.end], body)
         return function.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
+
+
+def _binds_and_calls(body: Any) -> bool:
+    """Whether a loop's body has variables of its own and calls the C library. TVM vectorises the variables, then takes
+    the statement that calls apart into single lanes, where they are not to be found."""
+    found: set[str] = set()
+
+    def call(node: Any) -> None:
+        if getattr(node.op, "name", "") == "tirx.call_pure_extern":
+            found.add("call")
+
+    def bind(_: Any) -> None:
+        found.add("bind")
+
+    structural_walk(body, [(ir.Call, call), (T.Bind, bind)])
+    return len(found) == 2
 
 
 def _bytes(dtype: str) -> int:

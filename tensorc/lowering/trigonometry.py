@@ -2,8 +2,8 @@
 
 They are computed in float64 and rounded once: half a unit in the last place, and a little (0.51 at most,
 `pytest tests/lowering/test_trigonometry.py`), where they are few enough in models that this costs nothing that counts.
-Branch-free and total as those of `tensorc.lowering.math`. The tangent is that of sin and cos there: good up to 2^30,
-beyond which it is 0.
+Branch-free and total as those of `tensorc.lowering.math`. The tangent is that of sin and cos there, of an angle
+that is reduced as theirs is.
 """
 
 from __future__ import annotations
@@ -45,18 +45,15 @@ class Trigonometry:
 
     def tan(self, x: Expr) -> Expr:
         x = self._keep(x)
-        size = self._keep(intrinsic("abs", x))
-        wide = self._keep(cast(select(compare("less", size, const(2.0**30, "float32")), x, const(0, "float32")),
-                               "float64"))  # fmt: skip
-        n = self._keep(intrinsic("floor", wide * _d(2 / math.pi) + _d(0.5)))
-        r = self._keep(wide - n * _d(1.57079632673412561417e00) - n * _d(6.07710050650619224932e-11))
+        turned, r = self._math.quarter_turns(x)
         s = self._keep(r * r)
         sine = self._keep(r * _polynomial(s, [(-1) ** k / math.factorial(2 * k + 1) for k in range(7)]))
         cosine = self._keep(_polynomial(s, [(-1) ** k / math.factorial(2 * k) for k in range(8)]))
-        odd = compare("equal", bitwise_and(cast(n, "int32"), 1), const(1, "int32"))
+        odd = compare("equal", bitwise_and(turned, 1), const(1, "int32"))
         over, under = self._keep(select(odd, cosine, sine)), self._keep(select(odd, _d(-1) * sine, cosine))
         value = self._keep(cast(over / under, "float32"))
-        return select(compare("less", size, const(math.inf, "float32")), value, const(math.nan, "float32"))
+        finite = compare("less", intrinsic("abs", x), const(math.inf, "float32"))
+        return select(finite, value, const(math.nan, "float32"))
 
     def sinh(self, x: Expr) -> Expr:
         x, size = self._size(x)

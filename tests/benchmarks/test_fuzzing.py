@@ -9,15 +9,16 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from benchmarks.fuzz import make_case, operators_of
-from benchmarks.fuzzing.case import Case, load_arrays, save_arrays
+from benchmarks.fuzzing.case import ROUNDED, Case, load_arrays, save_arrays
 from benchmarks.fuzzing.compare import EPSILONS, difference, differences
 from benchmarks.fuzzing.judge import Judge
 from benchmarks.fuzzing.operators import PLACES
-from benchmarks.fuzzing.shrink import shrink
+from benchmarks.fuzzing.shrink import shrink, with_output
+from benchmarks.fuzzing.widen import narrowed, widened
 from tensorc.frontend.functions import supported_operators
 
 #: What every graph below is made of: operators with kernels for every type that ONNX gives them here.
@@ -50,9 +51,9 @@ def test_graphs_are_valid_and_of_many_kinds() -> None:
 
 def test_every_supported_operator_that_can_be_compared_has_a_generator() -> None:
     lacking = {operator.name for operator in supported_operators()} - set(PLACES)
-    assert "Add" not in lacking
-    assert "Conv" not in lacking
-    assert len(PLACES) > 130
+    strings = {"RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"}
+    deprecated = {"Scatter", "Upsample"}
+    assert lacking == strings | deprecated | {"ImageDecoder"}
 
 
 def test_a_graph_is_the_same_in_every_run() -> None:
@@ -140,6 +141,68 @@ def test_shrinking_finds_the_node_that_is_wrong() -> None:
     assert [array.size for array in small.inputs.values()] == [1]
 
 
+# Judging ----------------------------------------------------------------------------------------------------
+
+
+def test_in_double_precision_nothing_is_rounded_but_what_comes_out() -> None:
+    """Sums in float16 go astray: what the case means shows in float64, in the types that it asks for."""
+    nodes = [
+        helper.make_node("Resize", ["x", "", "s"], ["a"], mode="nearest"),
+        helper.make_node("Cast", ["a"], ["b"], to=TensorProto.BFLOAT16),
+        helper.make_node("CumSum", ["b", "axis"], ["c"]),
+        helper.make_node("Shape", ["c"], ["d"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT16, [1, 1, 1, 500])],
+        [helper.make_tensor_value_info("c", TensorProto.BFLOAT16, [1, 1, 1, 1000]),
+         helper.make_tensor_value_info("d", TensorProto.INT64, [4])],
+        [numpy_helper.from_array(np.array([1, 1, 1, 2], np.float32), "s"),
+         numpy_helper.from_array(np.array(3), "axis")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    case = Case(model, {"x": np.ones((1, 1, 1, 500), np.float16)}, {"c": EPSILONS["bfloat16"], "d": 0.0})
+    wide = widened(case)
+    onnx.checker.check_model(wide.model, full_check=True)
+    outputs = dict(zip("cd", ReferenceEvaluator(wide.model).run(None, dict(wide.inputs)), strict=True))
+    assert outputs["c"].dtype == np.float64
+    outputs = narrowed(case, outputs)
+    assert outputs["c"].dtype == ml_dtypes.bfloat16
+    assert outputs["c"][0, 0, 0, -1] == 1000
+    np.testing.assert_array_equal(outputs["d"], [1, 1, 1, 1000], strict=True)
+    assert widened(with_output(case, "d")) is not None  # of its input
+    assert widened(wide) is None
+
+
+def test_a_rounding_on_the_way_may_move_a_result_far() -> None:
+    """Near -1 the arc cosine has no slope that ends: one unit in the last place of erf makes 3.5e-4 of it."""
+    nodes = [
+        helper.make_node("Erf", ["x"], ["a"], doc_string=ROUNDED),
+        helper.make_node("Acos", ["a"], ["y"], doc_string=ROUNDED),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]),
+                              opset_imports=[helper.make_opsetid("", 18)], ir_version=9)  # fmt: skip
+    case = Case(model, {"x": np.array([-3.9, 0.5], np.float32)}, {"y": EPSILONS["float32"]})
+    with Judge(("reference",)) as judge:
+        want = judge.values(case)
+        off = {"y": want["y"] + np.float32([4e-4, 0])}
+        assert judge._moves_as_far(case, off, "reference", want)
+        off = {"y": want["y"] + np.float32([0, 4e-4])}
+        assert not judge._moves_as_far(case, off, "reference", want)
+
+
+def test_what_pooling_makes_of_nan_is_left_open() -> None:
+    nodes = [helper.make_node("Sqrt", ["x"], ["a"]), helper.make_node("MaxPool", ["a"], ["y"], kernel_shape=[2])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4]) for name in "xy"]
+    ends[1].type.tensor_type.shape.dim[2].dim_value = 3
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:]),
+                              opset_imports=[helper.make_opsetid("", 18)], ir_version=9)  # fmt: skip
+    with Judge(("reference",)) as judge:
+        for last, left in ((4, False), (-4, True)):
+            case = Case(model, {"x": np.array([[[1, 2, 3, last]]], np.float32)}, {"y": EPSILONS["float32"]})
+            assert judge._left_open(case) == left
+
+
 # On the engines ---------------------------------------------------------------------------------------------
 
 
@@ -176,10 +239,11 @@ def _dying(judge: Judge):
     return dies
 
 
-def test_only_what_is_quantized_may_be_off_in_integers() -> None:
+def test_only_what_is_rounded_to_integers_may_be_off_in_them() -> None:
+    rounding = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "Resize")
     for number in range(400):
         case = make_case(1, number, list(PLACES))
-        loose = {name for node in case.model.graph.node if "Quantize" in node.op_type for name in node.output}
+        loose = {name for node in case.model.graph.node if node.op_type in rounding for name in node.output}
         for value in case.model.graph.output:
             code = value.type.tensor_type.elem_type
             whole = np.issubdtype(helper.tensor_dtype_to_np_dtype(code), np.integer) or code == TensorProto.BOOL

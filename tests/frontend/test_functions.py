@@ -157,6 +157,12 @@ def test_a_graph_that_the_body_calls() -> None:
     np.testing.assert_allclose(got, scores / scores.sum(-1, keepdims=True) @ v, rtol=1e-5)
 
 
+def test_a_preview_body_in_a_model_that_is_older_than_its_nodes() -> None:
+    node = helper.make_node("FlexAttention", ["q", "k", "v"], ["y"], domain="ai.onnx.preview")
+    arrays = [random(1, 2, 3, 4), random(1, 2, 5, 4), random(1, 2, 5, 4)]
+    check(model_of(node, arrays, 13, helper.make_opsetid("ai.onnx.preview", 1)), arrays)
+
+
 def test_names_inside_of_branches() -> None:
     node = helper.make_node("AffineGrid", ["theta", "size"], ["grid"], align_corners=1)
     body = body_of(node, 20, [None, None])

@@ -593,6 +593,12 @@ SPREADING = [
         pads=[1, 1, 1, 1],
     ),
     case("Col2Im", 18, _random(1, 10, 15), ints(3, 4, 5), ints(1, 5, 1), constants=(1, 2), pads=[0, 0, 0, 0, 1, 0]),
+    case(
+        "Col2Im", 18, _random(1, 9, 36), ints(11, 12), ints(3, 3), constants=(1, 2), strides=[2, 2], pads=[1, 1, 1, 1]
+    ),
+    case("Col2Im", 18, _random(1, 9, 63), ints(3, 4), ints(3, 3), constants=(1, 2), pads=[2, 3, 4, 4]),
+    case("Col2Im", 18, _random(1, 49, 90), ints(12, 14), ints(7, 7), constants=(1, 2), pads=[1, 1, 2, 1]),
+    case("Col2Im", 18, _random(2, 3, 2), ints(5), ints(3), constants=(1, 2), strides=[9], pads=[4, 3]),
     *(
         case(
             "MaxPool", 12, IMAGE, kernel_shape=[3, 2], pads=[1, 0, 1, 1], strides=[2, 1], storage_order=order, outputs=2

@@ -80,3 +80,13 @@ def test_dropout_without_training_is_nothing() -> None:
         y, mask = run("Dropout", *inputs, outputs=2)
         np.testing.assert_array_equal(y, X)
         assert mask.all()
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_numbers_of_few_bits_do_not_reach_the_end_of_their_range(dtype: int) -> None:
+    (x,) = run("RandomUniform", shape=[40000], dtype=dtype, seed=3.0, low=1.0, high=3.0)
+    assert x.min() >= 1
+    assert x.max() < 3
+    ones = np.ones(40000, helper.tensor_dtype_to_np_dtype(dtype))
+    (certain,) = run("Bernoulli", ones, seed=3.0)
+    assert (certain == 1).all()

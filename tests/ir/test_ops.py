@@ -154,6 +154,8 @@ F32 = TensorType("float32", (2, 3))
         ("pad", [F32], {"before": (1, 1), "after": (1, 1), "mode": "odd"}, "not 'odd'"),
         ("gather", [F32, F32], {"axis": 0}, "indices must be int32 or int64"),
         ("gather_nd", [F32, TensorType("int64", (1, 3))], {}, "does not take indices"),
+        ("unfold", [F32], {"axis": 9, "out": 1, "kernel": 1}, "unfold of"),
+        ("unfold", [F32], {"axis": 0, "out": 99, "kernel": 2}, "ends at"),
         ("matmul", [F32, F32], {}, "cannot multiply"),
         ("batch_norm", [F32, F32, F32, F32, F32], {}, r"must be \[3\]"),
         ("block", [TensorType("float32", (1, 3, 2, 2))], {"block": 4, "groups": 2}, "do not divide into 2 groups"),

@@ -128,8 +128,6 @@ def test_special_values(call, name):
         x = x[~(x > 0)]
     if name == "log1p":
         x = np.array([np.nan, 0, 1e-45, 1.1754944e-38, 1], np.float32)
-    if name in ("sin", "cos"):
-        x = x[~(np.isfinite(x) & (np.abs(x) > 1e9))]  # see test_bounded_results
     with np.errstate(all="ignore"):
         true = REFERENCE[name](x.astype(np.float64)).astype(np.float32)
     got = call(name, x)
@@ -139,8 +137,8 @@ def test_special_values(call, name):
 
 
 def test_sin_and_cos_of_large_numbers(call):
-    """Digits are lost near their zeros, no more than that, as long as the argument has a fraction."""
-    x = scales(1e6, 1e9)
+    """Digits are lost near their zeros, no more than that."""
+    x = np.append(scales(1e6, 3.4e38), np.float32([2**30, -(2**30), 4041630782, 3.4e38, 1.6367e38, -np.pi * 2**100]))
     for name in ("sin", "cos"):
         assert np.abs(call(name, x) - REFERENCE[name](x.astype(np.float64))).max() < 1.5e-7
 
@@ -157,9 +155,8 @@ def test_bounded_results(call):
     for name in ("tanh", "erf"):
         got = call(name, steps(-20, 20))
         assert np.abs(got).max() == 1
-    huge = np.array([1.1e9, -2e9, 1e20, -3.4e38], np.float32)
-    assert np.abs(call("sin", huge)).max() <= 1
-    assert np.abs(call("cos", huge)).max() <= 1
+    for name in ("sin", "cos"):
+        assert np.abs(call(name, scales(1e-3, 3.4e38))).max() <= 1
 
 
 def test_special_values_of_pow(call):

@@ -88,8 +88,6 @@ def test_errors(call, name, x):
 def test_special_values(call, name):
     x = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1, -1, 1.5, -1.5, 1e-45, -1e-45, 1.1754944e-38, 3.4e38, -3.4e38,
                   90, -90, 2, 0.5], np.float32)  # fmt: skip
-    if name == "tan":
-        x = x[~(np.isfinite(x) & (np.abs(x) > 1e9))]
     with np.errstate(all="ignore"):
         wanted = true(name, x).astype(np.float32)
     got = call(name, x)

@@ -246,6 +246,11 @@ CASES = {
         "%j = abs(%i) : i32[3] %0 = gather(%x, %j) : f32[3,8] %1 = neg(%0) : f32[3,8] return %1",
         "abs gather+neg",
     ),
+    "rows at places that are data": (
+        "%x: f32[8,4], %i: i32[3,1]",
+        f"%0 = {TURN.format('%x')} : f32[4,8] %1 = gather_nd(%0, %i) : f32[3,8] %2 = neg(%1) : f32[3,8] return %2",
+        "transpose gather_nd+neg",
+    ),
     "both halves of a computed value": (
         X,
         f"%0 = exp(%x) : {T} %1 = {HALF.format('%0', 0)} %2 = {HALF.format('%0', 4)} %3 = add(%1, %2) : f32[4,4] "

@@ -6,12 +6,13 @@ import contextlib
 import math
 
 from targets.cpu.kernels.group import GroupKernel, Kernel, vector_blocks
+from targets.cpu.kernels.padding import interior
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import lanes_of
 from tensorc.ir import OPS, Constant, Graph, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
-from tensorc.lowering.indexing import Index, unravel
+from tensorc.lowering.indexing import Index, ravel, unravel
 from tensorc.lowering.tir import Expr
 
 #: Elements that a task should hold at least, so that handing it out costs little beside doing it.
@@ -55,7 +56,10 @@ def collapse(body: Graph) -> Graph:
 
 
 def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
-    """Nested loops over the result's axes, vectorised along the last, the leading ones shared out as tasks."""
+    """Nested loops over the result's axes, vectorised along the last, the leading ones shared out as tasks.
+
+    Where a short last axis was another one before, or repeats, vectors go along the axis in front of it.
+    """
     body = collapse(body)
     group = GroupKernel(body, machine)
     shape = static_shape(body.outputs[0].shape)
@@ -63,6 +67,9 @@ def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
         raise ValueError(f"the outputs of an elementwise group differ in shape: {body.outputs}")
     *outer, inner = shape or (1,)
     lanes = lanes_of(machine, body.outputs[0].dtype)
+    turned = _is_turned(body, lanes)
+    if turned:
+        inner *= outer.pop()
     if inner >= 2 * TASK_ELEMENTS:
         return _long_rows(group, outer, inner, lanes)
     split = len(outer)
@@ -70,6 +77,7 @@ def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
         split -= 1
     builder = group.builder
     leading, nested = outer[:split], outer[split:]
+    pieces = interior(body, len(shape) - 2 if turned else len(shape) - 1)
     # The last leading axis is cut into runs when one step of it is still little work.
     run = max(1, min(leading[-1], TASK_ELEMENTS // (inner * math.prod(nested)))) if leading else 1
     task_shape = [*leading[:-1], -(-leading[-1] // run)] if leading else []
@@ -77,9 +85,13 @@ def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
     def rows(index: Index) -> None:
         with contextlib.ExitStack() as loops:
             rest = [loops.enter_context(builder.serial(extent, name="r")) for extent in nested]
-            for first, width in vector_blocks(builder, inner, lanes):
-                with builder.vector(width) as lane:
-                    group.store_outputs([*index, *rest, first + lane][: len(shape)])
+            for begin, extent in pieces:
+                for first, width in vector_blocks(builder, extent, lanes):
+                    if turned:
+                        _store_turned(group, [*index, *rest], begin + first, width)
+                        continue
+                    with builder.vector(width) as lane:
+                        group.store_outputs([*index, *rest, begin + first + lane][: len(shape)])
 
     with builder.tasks() as task:
         where = [i if isinstance(i, int) else builder.bind(i) for i in unravel(task, task_shape)]
@@ -90,6 +102,41 @@ def lower_elementwise(body: Graph, machine: Machine) -> Kernel:
             with builder.serial(count, name="r") as step:
                 rows([*where[:-1], where[-1] * run + step])
     return group.finish(math.prod(task_shape))
+
+
+def _is_turned(body: Graph, lanes: int) -> bool:
+    """Whether the elements along a short last axis lie apart, or are one, in what they are made of."""
+    shape = static_shape(body.outputs[0].shape)
+    if len(shape) < 2 or not 1 < shape[-1] <= lanes // 2 or not lanes // 2 <= shape[-2] < TASK_ELEMENTS // shape[-1]:
+        return False
+    last = len(shape) - 1
+    return any(
+        (node.op == "transpose" and node.attrs["perm"][-1] != last)
+        or (node.op == "expand" and node.inputs[0].shape[-1:] in ((), (1,)))
+        for node in body.nodes
+        if node.output.shape == shape
+    )
+
+
+def _store_turned(group: GroupKernel, outer: Index, first: Expr, width: int) -> None:
+    """Store `width` short rows from the `first` on: a vector for each place in them, laid into each other."""
+    builder = group.builder
+    for value, buffer in zip(group.body.outputs, group.outputs, strict=True):
+        shape = static_shape(value.shape)
+        length = shape[-1]
+        held = builder.registers("int8" if value.dtype == "bool" else value.dtype, length * width, "rows")
+        for place in range(length):
+            with builder.vector(width) as lane:
+                element = group.elements.evaluate(value, [*outer, first + lane, place])
+                builder.store(
+                    held, tir.cast(element, "int8") if value.dtype == "bool" else element, place * width + lane
+                )
+        begin = ravel([*outer, first, 0], shape)
+        for part in range(length):
+            with builder.vector(width) as lane:
+                at = part * width + lane
+                element = builder.load(held, tir.floor_mod(at, length) * width + tir.floor_div(at, length))
+                builder.store(buffer, element, begin + at)
 
 
 def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> Kernel:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
+from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator, vector_blocks
 from targets.cpu.kernels.products import Products, in_steps, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
@@ -37,6 +37,11 @@ from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, const
 
 _CACHE_LINE = 64
+#: Up to so many bytes a computed matrix is read as it lies, by one task; of a larger one a task takes strips of so many
+#: bytes, which stay in the second-level cache while all rows meet them, and so few that there are so many tasks.
+_NEAR_BYTES = 64 << 10
+_STRIP_BYTES = 256 << 10
+_TASKS = 16
 
 
 class _Tile:
@@ -325,9 +330,9 @@ class _BlockedMatmul:
 
 
 def lower_matmul(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:
-    """A product of two computed matrices; a task is one matrix of the batch's row tile.
+    """A product of two computed matrices; a task is a strip of columns of one matrix of the batch.
 
-    With B transposed, its columns are gathered into rows of scratch memory first, once for each matrix of the batch.
+    Where B is transposed, or large and met by many rows, the strip is laid into rows of scratch memory first.
     """
     group = GroupKernel(body, machine)
     builder, elements = group.builder, group.elements
@@ -337,19 +342,26 @@ def lower_matmul(body: Graph, node: Node, machine: Machine, given: Schedule | No
     *batch, rows, columns = static_shape(node.output.shape)
     depth = static_shape(a.shape)[-1]
     schedule = checked(given, ProductSchedule) or product_schedule(rows, depth, columns, lanes, machine)
-    padded = -(-columns // lanes) * lanes
-    packed = group.scratch(b.dtype, depth * padded) if transposed else None
+    step = schedule.vectors * lanes
+    column_bytes = depth * numpy_dtype(b.dtype).itemsize
+    strip = _strip(-(-columns // step), step * column_bytes, math.prod(batch)) * step
+    far = columns * column_bytes > _NEAR_BYTES and rows > 2 * schedule.rows
+    padded = -(-min(strip, columns) // lanes) * lanes
+    packed = group.scratch(b.dtype, depth * padded) if transposed or far else None
 
-    with builder.tasks() as task:
-        where = unravel(task, batch)
-
+    def write_strip(where: list[Expr], start: Expr, width: int) -> None:
         def element(k: Expr, column: Expr) -> Expr:
-            tail = [column, k] if transposed else [k, column]
+            tail = [start + column, k] if transposed else [k, start + column]
             return elements.evaluate(b, [*_broadcast_batch(where, static_shape(b.shape)), *tail])
 
-        if packed is not None:
-            with builder.serial(columns, name="n") as n, builder.serial(depth, name="k") as k:
+        if packed is not None and transposed:
+            with builder.serial(width, name="n") as n, builder.serial(depth, name="k") as k:
                 builder.store(packed, element(k, n), k * padded + n)
+        elif packed is not None:
+            with builder.serial(depth, name="k") as k:
+                for first, count in vector_blocks(builder, width, lanes):
+                    with builder.vector(count) as lane:
+                        builder.store(packed, element(k, first + lane), k * padded + first + lane)
 
         def read(k: Expr, column: Expr) -> Expr:
             return element(k, column) if packed is None else builder.load(packed, k * padded + column)
@@ -364,22 +376,40 @@ def lower_matmul(body: Graph, node: Node, machine: Machine, given: Schedule | No
                     lambda i: elements.evaluate(a, [*_broadcast_batch(where, static_shape(a.shape)), row + i, k]),
                     lambda j, lane: read(k, first + j * lanes_here + lane),
                 )
-            block.store(columns_here, lambda i, column: [*where, row + i, first + column])
+            block.store(columns_here, lambda i, column: [*where, row + i, start + first + column])
 
-        step = schedule.vectors * lanes
         for first, count in ((0, rows // schedule.rows), (rows // schedule.rows, 1 if rows % schedule.rows else 0)):
             if not count:
                 continue
             height = schedule.rows if first == 0 and rows >= schedule.rows else rows % schedule.rows
             with builder.serial(count, name="m") as m:
-                with builder.serial(columns // step, name="n") as n:
-                    if columns // step:
+                with builder.serial(width // step, name="n") as n:
+                    if width // step:
                         write(first + m, height, n * step, step, lanes)
-                done = columns // step * step
-                for width, lanes_here in _parts(columns - done, lanes, packed is not None):
-                    write(first + m, height, done, width, lanes_here)
-                    done += width
-    return group.finish(math.prod(batch), schedule)
+                done = width // step * step
+                for part, lanes_here in _parts(width - done, lanes, packed is not None):
+                    write(first + m, height, done, part, lanes_here)
+                    done += part
+
+    full, rest = divmod(columns, strip)
+    strips = full + bool(rest)
+    with builder.tasks() as task:
+        index = [i if isinstance(i, int) else builder.bind(i) for i in unravel(task, [*batch, strips])]
+        where, number = index[:-1], index[-1]
+        if not rest or not full:
+            write_strip(where, number * strip, strip if full else rest)
+        else:
+            builder.when(
+                number < full,
+                lambda: write_strip(where, number * strip, strip), lambda: write_strip(where, full * strip, rest),
+            )  # fmt: skip
+    return group.finish(math.prod(batch) * strips, schedule)
+
+
+def _strip(tiles: int, tile_bytes: int, batch: int) -> int:
+    """Of the tiles that a matrix of B has side by side, each so many bytes, as many as a task takes."""
+    shared = tiles // min(tiles, max(1, _TASKS // batch))
+    return max(1, min(shared, _STRIP_BYTES // tile_bytes)) if tiles * tile_bytes > _NEAR_BYTES else tiles
 
 
 def _parts(width: int, lanes: int, padded: bool) -> list[tuple[int, int]]:

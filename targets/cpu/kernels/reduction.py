@@ -251,8 +251,9 @@ def _softmax(body: Graph, node: Node, machine: Machine) -> Kernel:
             scale = builder.keep(const(1, "float32") / total)
             rows.write(task, lambda j: rows.kept(j) * scale)
         else:
-            offset = builder.keep(top + rows.group.elements.math.log(total))
-            rows.write(task, lambda j: rows.kept(j) - offset)
+            # One after the other: their sum has the roundings of the maximum, which may be much the greater.
+            log = builder.keep(rows.group.elements.math.log(total))
+            rows.write(task, lambda j: rows.kept(j) - top - log)
     return rows.group.finish(rows.rows)
 
 

@@ -35,8 +35,9 @@ for _name, (_op, _defaults) in _DIRECT.items():
 def _clip(call: Call) -> Value:
     x = call.input(0)
     lowest, highest = limits(np.empty(0, numpy_dtype(x.dtype)))
-    if call.opset < 11:
-        return call("clip", x, min=call.attr("min", lowest), max=call.attr("max", highest))
+    if call.opset < 11:  # the attributes have the limits of single precision when they are left out
+        edge = float(np.finfo(np.float32).max)
+        return call("clip", x, min=call.attr("min", max(lowest, -edge)), max=call.attr("max", min(highest, edge)))
     low, high = call.optional(1), call.optional(2)
     low_number = lowest if low is None else scalar_of(low)
     high_number = highest if high is None else scalar_of(high)

@@ -160,17 +160,16 @@ def _log_softmax(call: Call) -> Value:
 
 @operator("Hardmax")
 def _hardmax(call: Call) -> Value:
-    """One where a row first has its maximum, else zero."""
+    """One where a row first has its maximum, else zero. A nan is the greatest of all."""
     return _along_rows(call, lambda x, axis: _first_of_top(call, x, axis))
 
 
 def _first_of_top(call: Call, x: Value, axis: int) -> Value:
     shape = shape_of(x)
-    extent = shape[axis]
-    place = call.constant(np.arange(extent).reshape(-1, *(1,) * (len(shape) - axis - 1)), "int32")
-    is_top = call("equal", x, call("reduce_max", x, axes=(axis,)))
-    first = call("reduce_min", call("where", is_top, place, call.like(extent, place)), axes=(axis,))
-    return call.cast(call("equal", place, first), x.dtype)
+    if not shape[axis]:
+        return x
+    place = call.constant(np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - axis - 1)), "int64")
+    return call.cast(call("equal", place, call("arg_max", x, axis=axis, keepdims=1, last=0)), x.dtype)
 
 
 def _along_rows(call: Call, function: Callable[[Value, int], Value]) -> Value:

@@ -29,9 +29,16 @@ def _drawn(call: Call, shape: Sequence[int], dtype: str,
     return call.constant(Constant(TensorType(dtype, tuple(shape)), load, f"{name}.random"))
 
 
-def _uniform(call: Call, shape: Sequence[int], dtype: str) -> Value:
-    """In [0, 1)."""
-    return _drawn(call, shape, dtype, lambda state: state.random_sample(tuple(shape)))
+def _uniform(call: Call, shape: Sequence[int], dtype: str, low: float = 0.0, high: float = 1.0) -> Value:
+    """In [low, high)."""
+    kind = numpy_dtype(dtype)
+
+    def draw(state: np.random.RandomState) -> np.ndarray:
+        numbers = np.asarray(state.random_sample(tuple(shape)) * (high - low) + low).astype(kind)
+        # Rounded to few bits, one in a few thousand is `high`.
+        return np.asarray(np.minimum(numbers, np.nextafter(np.asarray(high, kind), np.asarray(low, kind))))
+
+    return _drawn(call, shape, dtype, draw)
 
 
 def _target(call: Call) -> tuple[tuple[int, ...], str]:
@@ -48,8 +55,7 @@ def _target(call: Call) -> tuple[tuple[int, ...], str]:
 @operator("RandomUniform", "RandomUniformLike")
 def _random_uniform(call: Call) -> Value:
     shape, dtype = _target(call)
-    low, high = call.attr("low", 0.0), call.attr("high", 1.0)
-    return _drawn(call, shape, dtype, lambda state: state.random_sample(shape) * (high - low) + low)
+    return _uniform(call, shape, dtype, call.attr("low", 0.0), call.attr("high", 1.0))
 
 
 @operator("RandomNormal", "RandomNormalLike")

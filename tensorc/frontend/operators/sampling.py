@@ -238,23 +238,35 @@ def _deform_conv(call: Call) -> Value:
         raise ValueError(f"offsets {offset.type} in {offset_groups} groups do not fit {x.type} and {w.type}")
     images = batch * offset_groups
     steps = call.reshape(offset, (images, elements, len(kernel), places))
-    inner = np.indices(kernel).reshape(len(kernel), elements, 1)
-    outer = np.indices(out).reshape(len(kernel), 1, places)
+    steps = call("transpose", steps, perm=(0, 3, 1, 2))
+    inner = np.indices(kernel).reshape(len(kernel), 1, elements)
+    outer = np.indices(out).reshape(len(kernel), places, 1)
     taps = []
     for axis, extent in enumerate(extents):
-        step = call("slice", steps, starts=(0, 0, axis, 0), sizes=(images, elements, 1, places), steps=(1,) * 4)
+        step = call("slice", steps, starts=(0, 0, 0, axis), sizes=(images, places, elements, 1), steps=(1,) * 4)
         start = outer[axis] * window.strides[axis] - window.pads[axis] + inner[axis] * window.dilations[axis]
-        place = call("add", call.reshape(step, (images, elements, places)), call.constant(start, offset.dtype))
-        place = call.reshape(place, (images, elements * places))
+        place = call("add", call.reshape(step, (images, places, elements)), call.constant(start, offset.dtype))
+        place = call.reshape(place, (images, places * elements))
         taps.append(_neighbours(call, _Border(extent, "zeros", aligned=True), place, "linear"))
     sampled = sum_of_taps(call, channels_last(call, x, offset_groups), extents, taps)
     if mask is not None:
-        sampled = call("mul", sampled, call.reshape(mask, (images, elements * places, 1)))
-    each = channels // offset_groups
-    columns = call.reshape(sampled, (batch, offset_groups, elements, places, each))
-    columns = call("transpose", columns, perm=(0, 1, 4, 2, 3))
-    depth = channels // groups * elements
-    columns = call.reshape(columns, (batch, groups, depth, places))
-    result = call("matmul", call.reshape(w, (groups, filters // groups, depth)), columns)
+        mask = call("transpose", call.reshape(mask, (images, elements, places)), perm=(0, 2, 1))
+        sampled = call("mul", sampled, call.reshape(mask, (images, places * elements, 1)))
+    # Windows as rows [places, elements and channels] of a product with the filters' matrix, which is mostly constant.
+    windows = call.reshape(sampled, (batch, offset_groups, places, elements, channels // offset_groups))
+    if offset_groups > 1:
+        windows = call("transpose", windows, perm=(0, 2, 3, 1, 4))
+    each, depth = channels // groups, channels // groups * elements
+    matrix = call("transpose", call.reshape(w, (filters, each, elements)), perm=(0, 2, 1))
+    if groups == 1:
+        rows = call.reshape(windows, (batch, places, depth))
+        matrix = call.reshape(matrix, (filters, depth))
+    else:
+        windows = call.reshape(windows, (batch, places, elements, groups, each))
+        rows = call.reshape(call("transpose", windows, perm=(0, 3, 1, 2, 4)), (batch, groups, places, depth))
+        matrix = call.reshape(matrix, (groups, filters // groups, depth))
+    result = call("matmul", rows, matrix, transpose_b=1)
+    last = len(result.shape) - 1
+    result = call("transpose", result, perm=(*range(last - 1), last, last - 1))
     result = call.reshape(result, (batch, filters, *out))
     return result if bias is None else call("add", result, call.reshape(bias, (filters, *(1,) * len(out))))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tensorc.frontend.call import Call, shape_of
 from tensorc.frontend.operators.windows import window_attributes
 from tensorc.frontend.registry import operator
-from tensorc.frontend.rows import sum_along
 from tensorc.ir.graph import Constant, Value
 from tensorc.ir.types import TensorType
+
+#: Sums of up to this many terms are taken along all axes at once.
+_TERMS = 32
 
 
 @operator("ConvTranspose")
@@ -120,7 +122,9 @@ def _parted(call: Call, w: Value, strides: Sequence[int], groups: int) -> tuple[
 
 @operator("Col2Im")
 def _col2im(call: Call) -> Value:
-    """Along one axis after the other, each pixel is the sum of what the blocks over it have there."""
+    """A block's element lies on pixels that are a stride apart. So the pixels part into as many images as there are
+    elements between two steps of the stride, each a sum of blocks' elements that are shifted by whole steps; these
+    images are laid into each other."""
     x, image, block = call.input(0), call.ints(1), call.ints(2)
     count = len(image)
     strides, dilations = window_attributes(call, block)
@@ -138,32 +142,67 @@ def _col2im(call: Call) -> Value:
         raise ValueError(f"{x.type} does not hold {numbers} blocks of {list(block)}")
     channels = rows // math.prod(block)
     x = call.reshape(x, (batch, channels, *block, *numbers))
-    x = call("transpose", x, perm=(0, 1, *(axis for i in range(count) for axis in (2 + i, 2 + count + i))))
-    x = call.reshape(x, (batch, channels, *(k * n for k, n in zip(block, numbers, strict=True))))
-    for i in range(count):
-        x = _folded(call, x, 2 + i, _meetings(image[i], block[i], numbers[i], pads[i], strides[i], dilations[i]))
-    return x
+    steps = [-(-extent // s) for extent, s in zip(image, strides, strict=True)]
+    shifts = [_shifts(block[i], strides[i], dilations[i], pads[i]) for i in range(count)]
+    together = [range(count)] if math.prod(map(len, shifts)) <= _TERMS else [range(i, i + 1) for i in range(count)]
+    for axes in together:
+        x = _sum_of_shifted(call, x, {i: shifts[i] for i in axes}, strides, steps)
+    # [.., phases, steps] to [.., steps and phases].
+    x = call("transpose", x, perm=(0, 1, *(axis for i in range(count) for axis in (2 + count + i, 2 + i))))
+    x = call.reshape(x, (batch, channels, *(n * s for n, s in zip(steps, strides, strict=True))))
+    return call("slice", x, starts=(0,) * (2 + count), sizes=(batch, channels, *image), steps=(1,) * (2 + count))
 
 
-def _meetings(extent: int, block: int, number: int, before: int, stride: int, dilation: int) -> list[list[int]]:
-    """For each pixel the elements of [block, number] that lie on it."""
-    found: list[list[int]] = [[] for _ in range(extent)]
-    for element in range(block):
-        for which in range(number):
-            pixel = which * stride + element * dilation - before
-            if 0 <= pixel < extent:
-                found[pixel].append(element * number + which)
+@dataclass(frozen=True)
+class _Shift:
+    """`count` elements of a block from `first` on, which lie `steps` strides, and `phase` and so on elements, behind
+    where their block stands."""
+
+    first: int
+    count: int
+    steps: int
+    phase: int
+
+
+def _shifts(block: int, stride: int, dilation: int, before: int) -> list[_Shift]:
+    """Those of one axis: neighbours in one step are taken together."""
+    places = [divmod(element * dilation - before, stride) for element in range(block)]
+    if dilation > 1:
+        return [_Shift(i, 1, steps, phase) for i, (steps, phase) in enumerate(places)]
+    found = []
+    for steps, group in itertools.groupby(range(block), lambda element: places[element][0]):
+        elements = list(group)
+        found.append(_Shift(elements[0], len(elements), steps, places[elements[0]][1]))
     return found
 
 
-def _folded(call: Call, x: Value, axis: int, meetings: list[list[int]]) -> Value:
-    """Sums along `axis` of the elements with these numbers; a zero behind the last one fills the shorter sums up."""
-    extent = shape_of(x)[axis]
-    most = max(map(len, meetings), default=0)
-    index = np.array([[*found, *[extent] * (most - len(found))] for found in meetings]).reshape(-1, most)
-    last = tuple(int(i == axis) for i in range(len(x.shape)))
-    filled = call("pad", x, before=(0,) * len(x.shape), after=last, mode="constant", value=0)
-    return sum_along(call, filled, axis, index)
+def _sum_of_shifted(call: Call, x: Value, shifts: Mapping[int, Sequence[_Shift]], strides: Sequence[int],
+                    steps: Sequence[int]) -> Value:  # fmt: skip
+    """Blocks' elements [batch, channels, block, numbers] summed up where they lie in the result's phases and steps,
+    which take the places of those axes of block and numbers that there are shifts for."""
+    batch, channels, *rest = shape_of(x)
+    count = len(steps)
+    block, numbers = rest[:count], rest[count:]
+    total: Value | None = None
+    for shifted in itertools.product(*shifts.values()):
+        starts, sizes = [0] * len(x.shape), [batch, channels, *rest]
+        before, after = [0] * len(x.shape), [0] * len(x.shape)
+        for i, shift in zip(shifts, shifted, strict=True):
+            phases, along = 2 + i, 2 + count + i
+            starts[phases], sizes[phases] = shift.first, shift.count
+            before[phases], after[phases] = shift.phase, strides[i] - shift.phase - shift.count
+            before[along], after[along] = shift.steps, steps[i] - numbers[i] - shift.steps
+        if any(-before[axis] >= extent or -after[axis] >= extent for axis, extent in enumerate(sizes)):
+            continue  # nothing of it lies in the image
+        part = call("slice", x, starts=tuple(starts), sizes=tuple(sizes), steps=(1,) * len(sizes))
+        part = call("pad", part, before=tuple(before), after=tuple(after), mode="constant", value=0)
+        total = part if total is None else call("add", total, part)
+    if total is None:
+        shape = [*block, *numbers]
+        for i in shifts:
+            shape[i], shape[count + i] = strides[i], steps[i]
+        return call.constant(Constant.full(x.type.with_shape((batch, channels, *shape)), 0))
+    return total
 
 
 @operator("MaxUnpool")

@@ -138,6 +138,21 @@ def _gather_nd_numpy(x: np.ndarray, indices: np.ndarray, batch_dims: int) -> np.
     return np.stack(rows).reshape(batch + indices.shape[batch_dims:-1] + x.shape[batch_dims + depth :])
 
 
+def _unfold(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    (x,) = types
+    axis, out, kernel = attrs["axis"], attrs["out"], attrs["kernel"]
+    if not 0 <= axis < x.rank or min(out, kernel, attrs["stride"], attrs["dilation"]) < 1:
+        raise TypeError(f"unfold of {x} along axis {axis} into {out} windows of {kernel}")
+    extent, last = x.shape[axis], (out - 1) * attrs["stride"] + (kernel - 1) * attrs["dilation"]
+    if isinstance(extent, int) and last >= extent:
+        raise TypeError(f"the last of {out} windows of {kernel} along axis {axis} of {x} ends at {last}")
+    return [x.with_shape((*x.shape[:axis], out, kernel, *x.shape[axis + 1 :]))]
+
+
+def _unfold_numpy(x: np.ndarray, axis: int, out: int, kernel: int, stride: int, dilation: int) -> np.ndarray:
+    return np.take(x, np.arange(out)[:, None] * stride + np.arange(kernel) * dilation, axis)
+
+
 def _range(_types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     return [TensorType(attrs["dtype"], (attrs["size"],))]
 
@@ -161,6 +176,10 @@ register(
     "slices of axis `axis` by index; a negative index counts from the end", axis=0,
 )  # fmt: skip
 register("gather_elements", Kind.INJECTIVE, 2, _gather_elements, _gather_elements_numpy, axis=0)
+register(
+    "unfold", Kind.INJECTIVE, 1, _unfold, _unfold_numpy, "windows along an axis, which becomes [out, kernel]",
+    axis=REQUIRED, out=REQUIRED, kernel=REQUIRED, stride=1, dilation=1,
+)  # fmt: skip
 register("gather_nd", Kind.INJECTIVE, 2, _gather_nd, _gather_nd_numpy, batch_dims=0)
 register(
     "range", Kind.INJECTIVE, 0, _range,

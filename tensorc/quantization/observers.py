@@ -43,14 +43,14 @@ class Observer:
             raise UserError("there are values that are not finite")
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
-        if largest == 0 and self.limit == 0:
-            return
-        self._reach(largest)
-        places = np.floor(flat.astype(np.float64) * (_BINS / 2 / self.limit)).astype(np.int64) + _BINS // 2
+        if largest > 0:
+            self._reach(largest)
+        # Before there is a limit there are zeros only, and their bin stays the first above the middle.
+        places = np.floor(flat.astype(np.float64) * (_BINS / 2 / (self.limit or 1))).astype(np.int64) + _BINS // 2
         self.counts += np.bincount(np.clip(places, 0, _BINS - 1), minlength=_BINS)
 
     def _reach(self, largest: float) -> None:
-        needed = 2.0 ** math.ceil(math.log2(largest)) if largest > 0 else self.limit
+        needed = 2.0 ** math.ceil(math.log2(largest))
         if self.limit == 0:
             self.limit = needed
         while self.limit < needed:

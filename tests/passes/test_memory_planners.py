@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory_problems import tiling
-from passes.memory import check, exact, greedy, minimalloc, native
+from passes.memory import check, exact, game, greedy, minimalloc, native
 from passes.memory.bounds import lower_bound
-from passes.memory.portfolio import quick_offsets, solve, solve_exactly, solve_greedily
+from passes.memory.portfolio import SOLVERS, quick_offsets, solve, solve_exactly, solve_greedily
 from passes.memory.problem import Buffer, Problem, Status, sections
 from tensorc.errors import UserError
 
@@ -118,12 +120,21 @@ def test_a_tiling_with_one_more_buffer_is_proven_not_to_fit():
     assert solve(more).status is Status.INFEASIBLE
 
 
-def test_an_infeasible_problem_without_an_overfull_section_is_proven():
-    # 2, 3 and 4 in a ring of lives: each pair meets at most 7, but no order of three pairs stays below 8.
-    clash = [Buffer(0, 2, 3), Buffer(1, 4, 2), Buffer(3, 6, 3), Buffer(0, 1, 4), Buffer(2, 3, 5), Buffer(4, 6, 4)]
-    problem = Problem.of(clash)
-    least = least_height(problem)
-    assert exact.search(problem.within(least - 1)).status is Status.INFEASIBLE
+#: Its largest load is 6, and every section but two is full; CP-SAT agrees that it takes 7.
+AWKWARD = Problem.of(
+    Buffer(*numbers) for numbers in (
+        (0, 3, 5), (7, 8, 4), (3, 7, 1), (0, 6, 1), (3, 5, 3), (7, 8, 1), (5, 6, 2), (6, 7, 3), (5, 8, 1), (3, 7, 1),
+    )
+)  # fmt: skip
+
+
+def test_more_than_the_load_may_be_needed():
+    assert lower_bound(AWKWARD) == 6
+    assert exact.search(AWKWARD.within(6)).status is Status.INFEASIBLE
+    for solver in ("portfolio", "exact", "cpsat"):
+        plan = SOLVERS[solver](AWKWARD, 20, 0)
+        assert (plan.status, plan.height, plan.lower_bound) == (Status.SOLVED, 7, 7), solver
+        assert SOLVERS[solver](AWKWARD.within(6), 20, 0).status is Status.INFEASIBLE, solver
 
 
 def test_parts_of_time_are_solved_apart():
@@ -250,3 +261,41 @@ def test_files_are_read_as_written(tmp_path_factory, problem, planned):
     ids = tuple(f"b,{i}" for i in range(len(problem.buffers)))
     minimalloc.write(path, ids, problem, offsets)
     assert minimalloc.read(path) == minimalloc.ProblemFile(problem.within(99), ids, offsets)
+
+
+# The game and the constraint solver ----------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(problems)
+def test_games_give_valid_plans(problem):
+    plan = game.solve(problem, most_games=2)
+    assert check.faults(problem, plan.offsets) == []
+    assert plan.height <= problem.height(greedy.place(problem.buffers))
+
+
+def test_games_learn_and_repeat():
+    problem = tiling(0, 60, 40, 1000).within(None)
+    greedily = solve_greedily(problem)
+    plans = [game.solve(problem, seed=5, most_games=games) for games in (12, 12)]
+    assert plans[0].offsets == plans[1].offsets
+    assert plans[0].height < 0.95 * greedily.height
+    player = game._Player(game._Board(problem, plans[0].lower_bound), np.random.default_rng(0))
+    before = player.value
+    player.play()
+    assert not np.array_equal(before, player.value)
+    assert np.isfinite(player.value).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(small_problems)
+def test_the_constraint_solver_agrees_with_exact_search(problem):
+    plan, other = SOLVERS["cpsat"](problem, 20, 0), solve(problem, 20)
+    assert (plan.status, plan.height, plan.lower_bound) == (Status.SOLVED, other.height, other.height)
+    assert check.faults(problem, plan.offsets) == []
+
+
+def test_without_ortools_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
+    with pytest.raises(UserError, match=r"pip install 'tensorc\[cpsat\]'"):
+        SOLVERS["cpsat"](AWKWARD, 1, 0)

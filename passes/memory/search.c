@@ -99,7 +99,6 @@ static int raise_held(search *s, node *t, int32_t *changed) {
             below = min(below, candidate);
         }
         top[i] = own;
-        if (below >= INFINITE) return fail_at(s, begin);
         below = align_up(s, below, t->align[i]);
         if (below > t->low[i]) {
             if (below + t->size[i] > s->capacity) return fail_at(s, (begin + end) / 2);

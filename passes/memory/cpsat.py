@@ -31,7 +31,7 @@ def solve(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
     start = time.monotonic()
     buffers = problem.buffers
     bound = lower_bound(problem)
-    greedy_plan = tuple(greedy.place(buffers))
+    _, greedy_plan = greedy.best(problem)
     highest = problem.height(greedy_plan) if problem.capacity is None else problem.capacity
     if not buffers or bound > highest:
         return conclude(problem, greedy_plan, "cpsat", time.monotonic() - start)

@@ -39,7 +39,7 @@ _RIDGE = 1.0
 def solve(problem: Problem, seconds: float = 60, seed: int = 0, most_games: int | None = None) -> Plan:
     """The best plan of all games, the first of which is greedy. Games end when a plan fits, or cannot be improved."""
     start = time.monotonic()
-    best: Offsets = tuple(greedy.place(problem.buffers))
+    _, best = greedy.best(problem)
     bound = lower_bound(problem)
     enough = bound if problem.capacity is None else max(problem.capacity, bound)
     if problem.height(best) > enough and (problem.capacity is None or bound <= problem.capacity):

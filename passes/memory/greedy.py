@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from passes.memory.bounds import lower_bound
-from passes.memory.problem import Buffer, Problem
+from passes.memory.problem import Buffer, Offsets, Problem
 
 Order = Callable[[Buffer], tuple[int, ...]]
 
@@ -54,3 +54,9 @@ def variants(problem: Problem, most_pairs: int | None = None) -> Iterator[tuple[
         yield name, offsets
         if problem.height(offsets) <= least:
             return
+
+
+def best(problem: Problem, most_pairs: int | None = None) -> tuple[str, Offsets]:
+    """The lowest of the variants, and its order's name."""
+    name, offsets = min(variants(problem, most_pairs), key=lambda plan: problem.height(plan[1]))
+    return name, tuple(offsets)

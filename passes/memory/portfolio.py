@@ -23,21 +23,21 @@ _QUICK_WORK = 800_000
 def solve(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
     """Greedy plans first, most often as low as the bound; exact search for what is left of the time."""
     start = time.monotonic()
-    best, solver = _best_greedy(problem)
-    return _exact(problem, start, seconds, seed, best, solver)
+    name, best = greedy.best(problem)
+    return _exact(problem, start, seconds, seed, best, f"greedy by {name}")
 
 
 def solve_greedily(problem: Problem, _seconds: float = 60, _seed: int = 0) -> Plan:
     """The best of all orders."""
     start = time.monotonic()
-    offsets, solver = _best_greedy(problem)
-    return conclude(problem, offsets, solver, time.monotonic() - start)
+    name, offsets = greedy.best(problem)
+    return conclude(problem, offsets, f"greedy by {name}", time.monotonic() - start)
 
 
 def solve_exactly(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
     """Exact search alone; where there is no capacity, it needs a plan to begin from, which is a greedy one."""
     start = time.monotonic()
-    offsets = None if problem.capacity is not None else tuple(greedy.place(problem.buffers))
+    offsets = None if problem.capacity is not None else greedy.best(problem)[1]
     return _exact(problem, start, seconds, seed, offsets, "exact")
 
 
@@ -58,18 +58,13 @@ def conclude(problem: Problem, offsets: Offsets | None, solver: str, seconds: fl
 
 def quick_offsets(problem: Problem) -> Offsets:
     """A plan of little height in little time, always the same one: the compiler's default."""
-    best, _ = _best_greedy(problem, _QUICK_PAIRS)
+    _, best = greedy.best(problem, _QUICK_PAIRS)
     bound = lower_bound(problem)
     nodes = _QUICK_WORK // max(len(problem.buffers), 1)
     if problem.height(best) > bound and nodes >= 2 * len(problem.buffers):  # fewer do not reach the last buffer
         with contextlib.suppress(UserError):  # no C compiler: the greedy plan is as valid
             best, _ = _lower(problem, best, bound, most_nodes=nodes)
     return best
-
-
-def _best_greedy(problem: Problem, most_pairs: int | None = None) -> tuple[Offsets, str]:
-    name, offsets = min(greedy.variants(problem, most_pairs), key=lambda plan: problem.height(plan[1]))
-    return tuple(offsets), f"greedy by {name}"
 
 
 def _exact(problem: Problem, start: float, seconds: float, seed: int, best: Offsets | None, solver: str) -> Plan:

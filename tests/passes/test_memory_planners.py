@@ -138,14 +138,14 @@ def test_more_than_the_load_may_be_needed():
 
 
 def test_parts_of_time_are_solved_apart():
-    parts = [tiling(seed, 30).buffers for seed in range(30)]
+    parts = [tiling(seed, 45).buffers for seed in range(15)]
     moved = [
         replace(b, lower=b.lower + 60 * number, upper=b.upper + 60 * number)
         for number, part in enumerate(parts) for b in part
     ]  # fmt: skip
     answer = exact.search(Problem.of(moved, 64), most_nodes=100_000)
     assert answer.status is Status.SOLVED
-    assert answer.nodes < 20 * len(moved)
+    assert answer.nodes < 3 * len(moved)  # taken together: seven times as many
 
 
 def test_answers_repeat_and_nodes_are_limited():
@@ -272,7 +272,7 @@ def test_files_are_read_as_written(tmp_path_factory, problem, planned):
 def test_games_give_valid_plans(problem):
     plan = game.solve(problem, most_games=2)
     assert check.faults(problem, plan.offsets) == []
-    assert plan.height <= problem.height(greedy.place(problem.buffers))
+    assert plan.height <= problem.height(greedy.best(problem)[1])
 
 
 def test_games_learn_and_repeat():

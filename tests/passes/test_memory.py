@@ -260,7 +260,7 @@ def _lives_meet(graph: Graph, a: Value, b: Value) -> bool:
 
 def test_a_life_that_ends_too_early_is_found(crowded, monkeypatch):
     real = place_greedily
-    monkeypatch.setattr("passes.memory.place_greedily", lambda bs: real([replace(b, upper=b.upper - 1) for b in bs]))
+    monkeypatch.setattr("passes.memory.graph.place_greedily", lambda bs: real([replace(b, upper=b.upper - 1) for b in bs]))
     with pytest.raises(Clobbered):
         planned(crowded)
 

@@ -13,6 +13,7 @@ from passes.memory.graph import (
     place_greedily,
     plan_memory,
 )
+from passes.memory.order import OrderNodes
 
 __all__ = [
     "ALIGNMENT",
@@ -21,6 +22,7 @@ __all__ = [
     "InsertCopies",
     "LoopPlan",
     "MemoryPlan",
+    "OrderNodes",
     "Place",
     "SlicePointer",
     "Space",

@@ -131,9 +131,9 @@ class InsertCopies(Pass):
     def _outputs(self, graph: Graph) -> None:
         """Each output must be the whole of a buffer of its own."""
         taken: set[Value] = set()
-        aliases = _aliases(graph)
+        inside = aliases(graph)
         for number, value in enumerate(graph.outputs):
-            root, _ = aliases.get(value, (value, 0))
+            root, _ = inside.get(value, (value, 0))
             if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
                 copied = copy_of(graph, value)
                 graph.nodes.append(copied)
@@ -142,7 +142,7 @@ class InsertCopies(Pass):
             taken.add(root)
 
 
-def _aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
+def aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
     """For views and parts of joins: the value in whose buffer they lie, and at which byte."""
     parents: dict[Value, tuple[Value, int]] = {}
     for node in graph.nodes:
@@ -199,7 +199,7 @@ class _Planner:
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
         self._live(graph)
 
-        buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
+        buffers = [Buffer(lower, upper + 1, aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
         offsets = place_greedily(buffers)
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
         places = self.fixed | {value: self._place(value) for value in self.aliases}
@@ -210,7 +210,7 @@ class _Planner:
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
-        inside = _aliases(graph)
+        inside = aliases(graph)
         self.aliases.update(inside)
         for node in graph.nodes:
             if node.op == "loop":
@@ -218,7 +218,7 @@ class _Planner:
                 carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
                 captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
                 self.aliases.update({inner: (outer, 0) for inner, outer in captured})
-                local = _aliases(region)
+                local = aliases(region)
                 written = [local.get(value, (value, 0))[0] for value in region.outputs]
                 for value in (*region.inputs[1 : 1 + carried + scanned], *written):
                     self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
@@ -228,7 +228,7 @@ class _Planner:
             elif node.op == "if":
                 for region in node.regions:
                     self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
-                    local = _aliases(region)
+                    local = aliases(region)
                     roots = [local.get(value, (value, 0))[0] for value in region.outputs]
                     self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
 
@@ -260,7 +260,7 @@ class _Planner:
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions
         count, trips = node.attrs["carried"], node.attrs["trips"]
-        local = _aliases(region)
+        local = aliases(region)
         written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
         carried = []
         for i in range(count):
@@ -281,7 +281,7 @@ class _Planner:
         return LoopPlan(self._place(region.inputs[0]), tuple(carried), tuple(slices))
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from passes.fusion import is_view
-from passes.memory.graph import aligned, aliases
+from passes.memory.graph import aliases, aligned
 from passes.memory.replacement.problem import Operator, ReplacementProblem, Role, Tensor
 from tensorc.ir import Graph, Value
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,12 +26,10 @@ _Sum = tuple[dict[int, float], float]
 
 @dataclass(frozen=True)
 class Decision:
-    """An order and what is kept; `bound` is what no decision within the windows is below, in bytes beyond the
-    compulsory ones."""
+    """An order and what is kept."""
 
     order: tuple[int, ...]
     keeps: Keeps
-    bound: float
 
 
 def widest_windows(problem: ReplacementProblem) -> list[Window]:
@@ -40,9 +39,11 @@ def widest_windows(problem: ReplacementProblem) -> list[Window]:
     return [(a.bit_count(), last - d.bit_count()) for a, d in zip(flow.ancestors, flow.descendants, strict=True)]
 
 
-def decide(problem: ReplacementProblem, windows: Sequence[Window], seconds: float) -> Decision | None:
-    """The best within the windows, or the best that is found in time; None if nothing is."""
-    return _Program(problem, windows).solve(seconds)
+def decide(problem: ReplacementProblem, windows: Sequence[Window], seconds: float,
+           below: int | None = None) -> tuple[Decision | None, int]:  # fmt: skip
+    """The best decision within the windows, or the best that is found in time, and what no such decision is below, both
+    counted in bytes beyond the compulsory ones. With `below`, only what is below that is looked for."""
+    return _Program(problem, windows).solve(seconds, below)
 
 
 @dataclass
@@ -69,11 +70,12 @@ class _Program:
         self.held: list[list[tuple[int | None, int]]] = [[] for _ in range(self.steps)]
         for tensor, touchers in enumerate(problem.flow.touchers):
             steps = [step for step in range(self.steps) if touchers >> step & 1]
-            if len(steps) == 1:
-                self.extra[steps[0]] += self._size(tensor)
-                self.slots.append([])
-            else:
+            if len(steps) > 1:
                 self._tensor(tensor, steps)
+                continue
+            self.slots.append([])
+            for step in steps:
+                self.extra[step] += self._size(tensor)
         self._capacity()
 
     def _size(self, tensor: int) -> int:
@@ -163,7 +165,9 @@ class _Program:
             if stored is not None:
                 self._at_most(_total((_is(fetched), 1), (_is(stored), -1)), 0)
 
-    def _written_in_parts(self, tensor: int, writers: Sequence[int], slots: Sequence[tuple[int, int, int | None]]) -> None:
+    def _written_in_parts(
+        self, tensor: int, writers: Sequence[int], slots: Sequence[tuple[int, int, int | None]]
+    ) -> None:
         """What leaves between two of the operators that write it has to be stored more than once."""
         size = self._size(tensor)
         before, valid = _NOTHING, _NOTHING
@@ -199,28 +203,38 @@ class _Program:
 
     # Solving --------------------------------------------------------------------------------------------------
 
-    def solve(self, seconds: float) -> Decision | None:
+    def solve(self, seconds: float, below: int | None) -> tuple[Decision | None, int]:
+        if below is not None:
+            most = below // self.unit - 1
+            self._at_most(({v: cost for v, cost in enumerate(self.costs) if cost}, self.constant), most)
         found, bound = self._optimise(seconds)
+        if math.isinf(bound):
+            if below is None:
+                raise RuntimeError("HiGHS finds no decision, and there is always one")
+            return None, below
+        least = max(0, math.ceil(bound + self.constant - 1e-6)) * self.unit
         if found is None:
-            return None
+            return None, least
         starts = [
-            sum(1 for time in range(low, high) if found[self.done[step, time]] < 0.5) + low
+            low + sum(found[self.done[step, time]] < 0.5 for time in range(low, high))
             for step, (low, high) in enumerate(self.windows)
         ]
         order = sorted(range(self.steps), key=starts.__getitem__)
         keeps = []
         for times, slots in zip(touched_at(self.problem, order), self.slots, strict=True):
             absent = [begin for begin, _, variable in slots if variable is not None and found[variable] < 0.5]
-            keeps.append([not any(a < gone < b for gone in absent) for a, b in zip(times, times[1:], strict=False)])
-        return Decision(tuple(order), keeps, max(0.0, (bound + self.constant) * self.unit))
+            keeps.append([not any(a < gone < b for gone in absent) for a, b in pairwise(times)])
+        return Decision(tuple(order), keeps), least
 
     def _optimise(self, seconds: float) -> tuple[np.ndarray | None, float]:
-        """The variables and the bound of the costs."""
+        """The variables, and a bound of the costs: infinite if nothing fits."""
+        # Loaded where it is used: that takes longer than many problems.
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
         if not self.costs:
-            return np.zeros(0), 0.0
+            fits = all(low <= 0 <= high for _, low, high in self.rows)
+            return (np.zeros(0), 0.0) if fits else (None, math.inf)
         starts = np.cumsum([0, *(len(row) for row, _, _ in self.rows)])
         columns = [column for row, _, _ in self.rows for column in row]
         values = [value for row, _, _ in self.rows for value in row.values()]
@@ -234,9 +248,14 @@ class _Program:
             constraints=LinearConstraint(matrix, lower, upper),
             options={"time_limit": seconds, "mip_rel_gap": 0.0},
         )
+        if result.status == _INFEASIBLE:
+            return None, math.inf
         bound = result.mip_dual_bound
         return result.x, -self.constant if bound is None else bound * scale
 
+
+#: Of scipy's results.
+_INFEASIBLE = 2
 
 _NOTHING: _Sum = ({}, 0.0)
 

@@ -38,8 +38,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """Needs the tensors, by number, that it reads and writes in fast memory while it runs, and comes after the operators
-    whose results it reads. Several operators may write parts of one tensor."""
+    """Needs the tensors, by number, that it reads and writes in fast memory while it runs, and comes after the
+    operators whose results it reads. Several operators may write parts of one tensor."""
 
     name: str
     reads: tuple[int, ...]
@@ -58,9 +58,8 @@ class ReplacementProblem:
     def __post_init__(self) -> None:
         if self.smallest_capacity > self.capacity:
             worst = max(self.operators, key=self._needed)
-            raise ValueError(
-                f"operator {worst.name} needs {self._needed(worst)} bytes of fast memory at once, which has {self.capacity}"
-            )
+            needed = self._needed(worst)
+            raise ValueError(f"operator {worst.name} needs {needed} bytes of a fast memory that has {self.capacity}")
 
     def _needed(self, operator: Operator) -> int:
         return sum(self.tensors[number].size for number in {*operator.reads, *operator.writes})
@@ -161,9 +160,9 @@ def check(problem: ReplacementProblem, solution: Replacement) -> int:
         for stay in (stay for stay in here if stay.last == time and stay.stored):
             kept[stay.tensor] = True
         here = [stay for stay in here if stay.last > time]
-    for tensor, valid in zip(problem.tensors, kept, strict=True):
-        if tensor.role is Role.OUTPUT and not valid:
-            raise ReplacementError(f"output {tensor.name} is not stored")
+    for result, valid in zip(problem.tensors, kept, strict=True):
+        if result.role is Role.OUTPUT and not valid:
+            raise ReplacementError(f"output {result.name} is not stored")
     return traffic(problem, solution.stays) - problem.compulsory
 
 

@@ -1,4 +1,4 @@
-"""The baseline: operators in the order that they have, and when there is no room, out with what was not used longest.
+"""The baseline: replacement as a cache does it.
 
 What nobody reads any more is forgotten at once and costs nothing. Tensors go to the lowest gap that holds them.
 """
@@ -11,36 +11,35 @@ from passes.memory.replacement.problem import Replacement, ReplacementProblem, R
 
 
 def least_recently_used(problem: ReplacementProblem) -> Replacement:
-    """A solution for every problem."""
-    return _Lru(problem).solve()
+    """The baseline: operators in the order that they have, and out with what was not used for longest."""
+    return _Cache(problem).run()
 
 
-class _Lru:
+class _Cache:
     def __init__(self, problem: ReplacementProblem):
         self.problem = problem
+        self.last = [at[-1] if at else -1 for at in touched_at(problem, range(len(problem.operators)))]
         self.sizes = [tensor.size for tensor in problem.tensors]
         self.stays: list[Stay] = []
         self.here: dict[int, Stay] = {}  #: from the least recently used to the last
         self.made = [tensor.role is Role.INPUT for tensor in problem.tensors]
         self.kept = list(self.made)
 
-    def solve(self) -> Replacement:
+    def run(self) -> Replacement:
         problem = self.problem
-        order = range(len(problem.operators))
-        times = touched_at(problem, order)
-        for time in order:
+        for time, operator in enumerate(problem.operators):
             touched = problem.flow.touches[time]
             for tensor in touched:
                 if tensor in self.here:
                     self.here[tensor] = self.here.pop(tensor)
             self._bring([tensor for tensor in touched if tensor not in self.here], time, set(touched))
-            for tensor in problem.operators[time].writes:
+            for tensor in operator.writes:
                 self.made[tensor], self.kept[tensor] = True, False
             for tensor in touched:
                 self.here[tensor] = replace(self.here[tensor], last=time)
-                if times[tensor][-1] == time:
+                if self.last[tensor] == time:
                     self._leave(tensor, time, problem.tensors[tensor].role is Role.OUTPUT)
-        return Replacement(tuple(order), tuple(self.stays))
+        return Replacement(tuple(range(len(problem.operators))), tuple(self.stays))
 
     def _bring(self, missing: list[int], time: int, pinned: set[int]) -> None:
         """Make room for the tensors that are missing, the largest first."""

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.portfolio import quick_offsets
+from passes.memory.problem import Buffer, Problem
 from tensorc.ir import Constant, Graph, Node, Value
 from tensorc.ir.graph import nested
 from tensorc.pipeline import Pass
@@ -40,15 +42,6 @@ class Place:
     space: Space
     index: int
     offset: int
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A block of the arena: `size` bytes needed at times lower <= t < upper."""
-
-    lower: int
-    upper: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -199,13 +192,14 @@ class _Planner:
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
         self._live(graph)
 
-        buffers = [Buffer(lower, upper + 1, aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
-        offsets = place_greedily(buffers)
+        problem = Problem.of(
+            Buffer(lower, upper + 1, aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
+        )
+        offsets = quick_offsets(problem)
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
         places = self.fixed | {value: self._place(value) for value in self.aliases}
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
-        height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
-        size = sum(b.size for b in buffers)
+        height, size = problem.height(offsets), sum(b.size for b in problem.buffers)
         return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size)
 
     def _alias(self, graph: Graph) -> None:
@@ -283,24 +277,3 @@ class _Planner:
 
 def aligned(size: int) -> int:
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
-
-
-def place_greedily(buffers: Sequence[Buffer]) -> list[int]:
-    """An offset for each buffer, such that those that live at one time do not overlap.
-
-    Largest first, each at the lowest gap that holds it: the heuristic of Pisarchyk and Lee, "Efficient Memory
-    Management for Deep Neural Net Inference" (2020).
-    """
-    offsets = [0] * len(buffers)
-    done: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda i: (-buffers[i].size, buffers[i].lower)):
-        buffer = buffers[number]
-        rivals = [i for i in done if buffers[i].lower < buffer.upper and buffer.lower < buffers[i].upper]
-        offset = 0
-        for rival in sorted(rivals, key=offsets.__getitem__):
-            if offset + buffer.size <= offsets[rival]:
-                break
-            offset = max(offset, offsets[rival] + buffers[rival].size)
-        offsets[number] = offset
-        done.append(number)
-    return offsets

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from passes.memory.graph import Buffer
+from passes.memory import greedy
+from passes.memory.portfolio import solve
+from passes.memory.problem import Buffer, Problem
 from passes.memory.replacement.problem import Replacement, ReplacementProblem, Role, Stay, touched_at
+from tensorc.errors import UserError
 
 #: For each tensor and each time but the last at which it is touched: whether it stays until it is touched again.
 Keeps = Sequence[Sequence[bool]]
 
-_ATTEMPTS = 40
+#: For a search of addresses.
+_SECONDS = 5.0
 
 
 def unplaced(problem: ReplacementProblem, order: Sequence[int], keeps: Keeps) -> list[Stay]:
@@ -59,54 +63,12 @@ def placed(problem: ReplacementProblem, order: Sequence[int], keeps: Keeps) -> R
         kept[tensor][i] = False
 
 
-def _offsets(problem: ReplacementProblem, stays: Sequence[Stay]) -> list[int]:
-    """All below the capacity if a way is found, section by section: what is there at no common time need not be placed
-    together."""
-    offsets = [0] * len(stays)
-    for section in _sections(stays):
-        buffers = [Buffer(stays[i].first, stays[i].last + 1, problem.tensors[stays[i].tensor].size) for i in section]
-        for number, offset in zip(section, place_within(buffers, problem.capacity), strict=True):
-            offsets[number] = offset
-    return offsets
-
-
-def _sections(stays: Sequence[Stay]) -> list[list[int]]:
-    sections: list[list[int]] = []
-    end = -1
-    for number in sorted(range(len(stays)), key=lambda i: (stays[i].first, i)):
-        if stays[number].first > end:
-            sections.append([])
-        sections[-1].append(number)
-        end = max(end, stays[number].last)
-    return sections
-
-
-def place_within(buffers: Sequence[Buffer], capacity: int) -> list[int]:
-    """Offsets that end below `capacity` if a way is found. Each buffer goes to the lowest gap that holds it; what has
-    come out too high has the choice before all others the next time."""
-    starts: list[Callable[[Buffer], int]] = [
-        lambda b: -b.size, lambda b: -b.size * (b.upper - b.lower), lambda b: b.lower - b.upper,
-    ]  # fmt: skip
-    for key in starts:
-        sequence = sorted(range(len(buffers)), key=lambda i: (key(buffers[i]), i))
-        for _ in range(_ATTEMPTS):
-            offsets = _lowest(buffers, sequence)
-            high = [i for i in sequence if offsets[i] + buffers[i].size > capacity]
-            if not high:
-                return offsets
-            sequence = [*high, *(i for i in sequence if i not in set(high))]
-    return offsets
-
-
-def _lowest(buffers: Sequence[Buffer], sequence: Sequence[int]) -> list[int]:
-    offsets = [0] * len(buffers)
-    done: list[int] = []
-    for number in sequence:
-        buffer = buffers[number]
-        rivals = [i for i in done if buffers[i].lower < buffer.upper and buffer.lower < buffers[i].upper]
-        for rival in sorted(rivals, key=offsets.__getitem__):
-            if offsets[number] + buffer.size <= offsets[rival]:
-                break
-            offsets[number] = max(offsets[number], offsets[rival] + buffers[rival].size)
-        done.append(number)
-    return offsets
+def _offsets(problem: ReplacementProblem, stays: Sequence[Stay]) -> Sequence[int]:
+    """All below the capacity, if a way is found."""
+    buffers = [Buffer(stay.first, stay.last + 1, problem.tensors[stay.tensor].size) for stay in stays]
+    try:
+        plan = solve(Problem.of(buffers, problem.capacity), _SECONDS)
+    except UserError:  # no C compiler
+        return greedy.place(buffers)
+    assert plan.offsets is not None
+    return plan.offsets

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.in_place import overwritten
 from passes.memory.portfolio import quick_offsets
 from passes.memory.problem import Buffer, Problem
 from tensorc.ir import Constant, Graph, Node, Value
@@ -191,6 +192,7 @@ class _Planner:
         self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
         self._live(graph)
+        self._overwrite(graph)
 
         problem = Problem.of(
             Buffer(lower, upper + 1, aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
@@ -250,6 +252,20 @@ class _Planner:
         for root in map(self._root, values):
             if root not in self.fixed:
                 self.lives.setdefault(root, [self.time, self.time])[1] = self.time
+
+    def _overwrite(self, graph: Graph) -> None:
+        """Results lie where operands lay that die as they are made."""
+
+        def resolve(value: Value) -> tuple[Value, int]:
+            return _resolved(value, self.aliases)
+
+        for node in (node for part in nested(graph) for node in part.nodes):
+            for root in overwritten(node, resolve):
+                now = self.lives.get(node.outputs[0])
+                if now is not None and root in self.lives and self.lives[root][1] == now[0] > self.lives[root][0]:
+                    self.aliases[node.output] = (root, 0)
+                    self.lives[root][1] = self.lives.pop(node.output)[1]
+                    break
 
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions

@@ -13,6 +13,7 @@ from typing import ClassVar
 from passes.fusion import is_view
 from passes.memory.dataflow import Dataflow, peak_of
 from passes.memory.graph import aliases, aligned
+from passes.memory.in_place import overwritten
 from passes.memory.ordering import EFFORT, best_ordering
 from tensorc.ir import Graph, Node, Value
 from tensorc.pipeline import Pass
@@ -39,15 +40,18 @@ def dataflow(graph: Graph) -> tuple[Dataflow, list[Node]]:
     """What `graph` does to the arena, and the nodes that are its steps."""
     inside = aliases(graph)
 
+    def resolve(value: Value) -> tuple[Value, int]:
+        return inside.get(value, (value, 0))
+
     def root(value: Value) -> Value:
-        return inside.get(value, (value, 0))[0]
+        return resolve(value)[0]
 
     elsewhere = {*graph.inputs, *map(root, graph.outputs)}
     sizes: list[int] = []
     numbers: dict[Value, int] = {}
     makers: dict[Value, frozenset[int]] = {}
     steps: list[Node] = []
-    rows, extra = [], []
+    rows, extra, in_place = [], [], []
     for node in graph.nodes:
         after: frozenset[int] = frozenset().union(*(makers.get(value, ()) for value in node.inputs))
         makers.update(dict.fromkeys(node.outputs, after if is_view(node) else frozenset([len(steps)])))
@@ -63,7 +67,9 @@ def dataflow(graph: Graph) -> tuple[Dataflow, list[Node]]:
         steps.append(node)
         rows.append((touched, after))
         extra.append(_inside(node))
-    return Dataflow.of(sizes, rows, extra), steps
+        places = [numbers[value] for value in overwritten(node, resolve) if value in numbers]
+        in_place.append([(place, numbers[node.output]) for place in places if node.output in numbers])
+    return Dataflow.of(sizes, rows, extra, in_place), steps
 
 
 def _inside(node: Node) -> int:

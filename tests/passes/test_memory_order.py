@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passes.canonical import canonical_passes
-from passes.fusion import FuseGroups
+from passes.fusion import FuseGroups, body_of, is_view
 from passes.layout import BlockLayout
 from passes.memory import ALIGNMENT, InsertCopies, OrderNodes, plan_memory
 from passes.memory.dataflow import Dataflow, change, peak_of
@@ -276,3 +276,53 @@ def test_real_models_are_ordered_as_well_as_can_be(name):
     flow, _ = dataflow(graph)
     assert peak_of(flow) == best_ordering(flow).lower_bound <= before
     assert (peak_of(flow) < before) == (name == "shufflenet")
+
+
+# In place ------------------------------------------------------------------------------------------------------
+
+ROW = "f32[4,8]"
+IN_PLACE = {
+    "an operand that dies": ("%b = tanh(%a) : f32[4,8] %c = matmul(%b, %w) : f32[4,8]", True),
+    "an operand that is read later": (
+        "%b = tanh(%a) : f32[4,8] %d = matmul(%b, %w) : f32[4,8] %c = matmul(%a, %d) {transpose_b=1} : f32[4,4]", False,
+    ),
+    "a view of it that is read later": (
+        "%0 = reshape(%a) {shape=(32,)} : f32[32] %b = tanh(%a) : f32[4,8] %d = matmul(%b, %w) : f32[4,8] "
+        "%1 = reshape(%d) {shape=(32,)} : f32[32] %c = add(%0, %1) : f32[32]", False,
+    ),
+    "an operand that is read in two ways": (
+        "%0 = reshape(%a) {shape=(1, 4, 8)} : f32[1,4,8] %b = add(%a, %0) : f32[1,4,8] "
+        "%1 = reshape(%b) {shape=(4, 8)} : f32[4,8] %c = matmul(%1, %w) : f32[4,8]", False,
+    ),
+    "another type": ("%b = cast(%a) {to='int32'} : i32[4,8] %c = matmul(%b, %b) {transpose_b=1} : i32[4,4]", False),
+    "a part of a join": (
+        "%z = concat(%a, %s) {axis=0} : f32[8,8] %b = exp(%z) : f32[8,8] %c = matmul(%b, %w) : f32[8,8]", False,
+    ),
+}  # fmt: skip
+
+
+def one_by_one(graph: Graph) -> Graph:
+    """Every node but views a group of its own."""
+    for node in [node for node in graph.nodes if not is_view(node)]:
+        body, inputs = body_of([node])
+        group = graph.make("group", inputs, {}, body, name=node.output.name)
+        graph.nodes[graph.nodes.index(node)] = group
+        graph.replace(node.output, group.output)
+        node.inputs = ()
+        group.output.name = node.output.name
+    return graph
+
+
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_what_is_written_in_place(case):
+    lines, shared = IN_PLACE[case]
+    graph = one_by_one(parse_graph(
+        f"graph @main(%x: {ROW}, %y: {ROW}, %w: f32[8,8]) {{ %a = matmul(%x, %w) : {ROW} %s = matmul(%y, %w) : {ROW} "
+        f"{lines} return %c, %s }}"
+    ))  # fmt: skip
+    run_passes(graph, [InsertCopies()])
+    plan = plan_memory(graph)
+    values = {value.name: value for value in graph.values()}
+    pairs = [pair for step in dataflow(graph)[0].in_place for pair in step]
+    assert (plan.places[values["a"]] == plan.places[values["b"]]) == shared
+    assert bool(pairs) >= shared

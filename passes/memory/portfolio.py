@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -61,10 +62,8 @@ def quick_offsets(problem: Problem) -> Offsets:
     bound = lower_bound(problem)
     if problem.height(best) > bound:
         nodes = _QUICK_WORK // len(problem.buffers)
-        try:
+        with contextlib.suppress(UserError):  # no C compiler: the greedy plan is as valid
             best, _ = _lower(problem, best, bound, most_nodes=nodes)
-        except UserError:  # no C compiler: the greedy plan is as valid
-            pass
     return best
 
 

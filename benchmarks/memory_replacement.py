@@ -13,8 +13,6 @@ it reads and writes.
 from __future__ import annotations
 
 import json
-import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,38 +21,12 @@ from statistics import fmean
 from typing import Any
 
 import click
-import onnx
-from light_models import fill_weights, light_models
-from random_wired import random_wired
+from fused_graphs import DEFAULTS, fused
 from rich.console import Console
 from rich.table import Table
 
 from passes.memory.replacement import Solved, divide_and_conquer, exact, greedy, problem_of
-from tensorc.frontend import import_model
 from tensorc.ir import Graph
-from tensorc.options import CompileOptions
-from tensorc.pipeline import run_passes
-from tensorc.target import find_target
-
-_RANDOM_WIRED = re.compile(r"random_wired_(\d+)")
-_DEFAULTS = (*(path.stem for path in light_models()), *(f"random_wired_{seed}" for seed in range(3)))
-
-
-def fused(name: str) -> Graph:
-    """The graph of a file, of a light model or of a random-wired network, as the CPU target orders and fuses it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(name)
-        light = {path.stem: path for path in light_models()}
-        if name in light:
-            path = Path(folder, f"{name}.onnx")
-            fill_weights(light[name], path)
-        elif found := _RANDOM_WIRED.fullmatch(name):
-            path = Path(folder, f"{name}.onnx")
-            onnx.save(random_wired(int(found[1])), path)
-        graph = import_model(path).graph
-        passes = [step for step in find_target("cpu").passes(CompileOptions()) if step.name != "order"]
-        run_passes(graph, passes)
-    return graph
 
 
 def measure(name: str, graph: Graph, times: float, weights: bool, seconds: float) -> dict[str, Any]:
@@ -113,7 +85,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 def main(models: tuple[str, ...], times: tuple[float, ...], weights: str, seconds: float, out: Path | None) -> None:
     console = Console(stderr=True)
     rows = []
-    for name in models or _DEFAULTS:
+    for name in models or DEFAULTS:
         graph = fused(name)
         for resident in (True, False):
             if weights in ("both", "resident" if resident else "streamed"):

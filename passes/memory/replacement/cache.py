@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from passes.memory.replacement.problem import Replacement, ReplacementProblem, Role, Stay, touched_at
+from passes.memory.replacement.problem import Replacement, ReplacementProblem, Role, Stay, touched_at, traffic
 
 
 def least_recently_used(problem: ReplacementProblem) -> Replacement:
@@ -15,9 +15,16 @@ def least_recently_used(problem: ReplacementProblem) -> Replacement:
     return _Cache(problem).run()
 
 
+def without_gaps(problem: ReplacementProblem) -> int:
+    """What the baseline would move beyond the compulsory bytes if there were room wherever there is enough in sum. No
+    machine does that; it says how much of what is saved is due to addresses."""
+    return traffic(problem, _Cache(problem, gaps=False).run().stays) - problem.compulsory
+
+
 class _Cache:
-    def __init__(self, problem: ReplacementProblem):
+    def __init__(self, problem: ReplacementProblem, gaps: bool = True):
         self.problem = problem
+        self.gaps = gaps
         self.last = [at[-1] if at else -1 for at in touched_at(problem, range(len(problem.operators)))]
         self.sizes = [tensor.size for tensor in problem.tensors]
         self.stays: list[Stay] = []
@@ -58,6 +65,9 @@ class _Cache:
             self.here[tensor] = Stay(tensor, time, time, offset, self.made[tensor], False)
 
     def _places(self, tensors: list[int]) -> list[int] | None:
+        if not self.gaps:
+            total = sum(self.sizes[tensor] for tensor in (*self.here, *tensors))
+            return [0] * len(tensors) if total <= self.problem.capacity else None
         taken = sorted((stay.offset, stay.offset + self.sizes[tensor]) for tensor, stay in self.here.items())
         offsets = []
         for tensor in tensors:

@@ -28,7 +28,7 @@ from typing import Any
 from passes.memory.dataflow import Dataflow, peak_of
 
 #: A move runs one step from one state. So many take 2 to 3 s.
-EFFORT = 400_000
+EFFORT = 1_200_000
 _LONGEST_CHAIN = 4
 _WIDEST_BEAM = 256
 
@@ -110,7 +110,8 @@ class _Search:
                     if self.peak <= goal or spent >= effort:
                         return spent
                     if method == "beam":
-                        self._take(states.beam(width, goal, self.peak, effort - spent), backwards)
+                        moves = effort - spent if width > 1 else 4 * effort  # the narrowest comes to its end
+                        self._take(states.beam(width, goal, self.peak, moves), backwards)
                     else:
                         order, bound = states.search(goal, self.peak, min(32 * width * len(self.flow), effort - spent))
                         self._take(order, backwards)
@@ -144,6 +145,11 @@ class _States:
         for step, after in enumerate(flow.after):
             for earlier in after:
                 self.followers[earlier].append(step)
+        #: Steps for which it may have become worthwhile to run at once, when another has run.
+        self.neighbours = [0] * self.steps
+        for step, touched in enumerate(flow.touches):
+            for buffer in touched:
+                self.neighbours[step] |= flow.touchers[buffer]
         self.first = sum(1 << step for step in range(self.steps) if not self.before[step])
         self.moves = 0
 
@@ -172,10 +178,11 @@ class _States:
                 ready |= 1 << follower
         return ready
 
-    def close(self, done: int, ready: int, live: int, peak: int) -> tuple[int, int, int, list[int]]:
-        """Run what can run at once under `peak`: the state then, and the steps on the way."""
+    def close(self, done: int, ready: int, live: int, peak: int, waiting: int) -> tuple[int, int, int, list[int]]:
+        """Run what of the steps `waiting`, or behind these, can run at once under `peak`: the state then, and the steps
+        on the way."""
         path: list[int] = []
-        waiting = ready
+        waiting &= ready
         while waiting:
             step = (waiting & -waiting).bit_length() - 1
             waiting &= waiting - 1
@@ -185,9 +192,11 @@ class _States:
             for one in chain:
                 _, live = self.move(one, done, live)
                 done |= 1 << one
-                ready = ready & ~(1 << one) | self.ready_after(one, done)
+                fresh = self.ready_after(one, done)
+                ready = ready & ~(1 << one) | fresh
+                waiting |= fresh | self.neighbours[one]
             path += chain
-            waiting = ready
+            waiting &= ready
         return done, ready, live, path
 
     def _chain(self, step: int, done: int, live: int, peak: int, most: int, longest: int) -> list[int] | None:
@@ -212,15 +221,15 @@ class _States:
         """The best order, if its peak is below `ceiling` and not too many moves find it; at `floor` and below all are
         alike. Gives also what no order is below as far as is known, 0 if nothing is."""
         last = self.moves + moves
-        queue: list[tuple[int, int, int, int, int, int, _Path]] = [(floor, 0, 0, 0, 0, self.first, None)]
+        queue: list[_Entry] = [(floor, 0, 0, 0, 0, self.first, self.first, None)]
         reached: dict[int, int] = {}
         closed: set[int] = set()
         while queue:
-            peak, _, live, _, done, ready, path = heapq.heappop(queue)
+            peak, _, live, _, done, ready, waiting, path = heapq.heappop(queue)
             bound = peak if peak > floor else 0
             if self.moves > last:
                 return None, bound
-            done, ready, live, steps = self.close(done, ready, live, peak)
+            done, ready, live, steps = self.close(done, ready, live, peak, waiting)
             if done == self.all:
                 return _steps((path, steps)), bound
             if done in closed:
@@ -231,7 +240,8 @@ class _States:
                 if reached.get(now, ceiling) > highest:
                     reached[now] = highest
                     rest = ready & ~(1 << step) | self.ready_after(step, now)
-                    entry = (highest, -now.bit_count(), left, len(reached), now, rest, ((path, steps), [step]))
+                    again = self.neighbours[step] | rest & ~ready if highest == peak and left >= live else rest
+                    entry = highest, -now.bit_count(), left, len(reached), now, rest, again, ((path, steps), [step])
                     heapq.heappush(queue, entry)
         return None, ceiling
 
@@ -253,7 +263,8 @@ class _States:
                         continue
                     highest, now = max(peak, needed), done | 1 << step
                     rest = ready & ~(1 << step) | self.ready_after(step, now)
-                    now, rest, left, steps = self.close(now, rest, left, highest)
+                    waiting = self.neighbours[step] | rest & ~ready if highest == peak and left >= live else rest
+                    now, rest, left, steps = self.close(now, rest, left, highest, waiting)
                     known = states[now.bit_count()].get(now)
                     if known is None or known[0] > highest:
                         states[now.bit_count()][now] = highest, left, rest, (path, [step, *steps])
@@ -270,6 +281,9 @@ class _States:
 
 #: The steps on the way to a state: those to an earlier one, and those from there.
 _Path = Any
+#: Of the queue: the peak, less the number of steps, the bytes held, a number to tell entries apart; then the steps that
+#: have run, that are ready, that may run at once, and the path.
+_Entry = tuple[int, int, int, int, int, int, int, _Path]
 
 
 def _steps(path: _Path) -> list[int]:

@@ -163,12 +163,12 @@ class _Instance:
             taste.lifetime * self.lifetime + taste.size * self.size + taste.noise * rng.standard_normal(len(self.size))
         )
         offsets = np.zeros(len(self.size), np.int32)
-        used, stop = ctypes.c_int64(), ctypes.c_int32()
+        used = ctypes.c_int64()
         found = native.library().tensorc_search(
             len(self.size), len(self.weight), self.capacity,
             self.first.ctypes.data, self.last.ctypes.data, self.sizes.ctypes.data, self.alignments.ctypes.data,
             native.Taste(taste.critical, taste.flush, taste.level, taste.pressure), rank.ctypes.data,
-            self.weight.ctypes.data, nodes, min(seconds, 1e9), ctypes.byref(stop), offsets.ctypes.data,
+            self.weight.ctypes.data, nodes, min(seconds, 1e9), offsets.ctypes.data,
             ctypes.byref(used),
         )  # fmt: skip
         if found == 1:

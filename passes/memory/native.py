@@ -42,7 +42,7 @@ def library() -> ctypes.CDLL:
             loaded = _load(Path(name, "search.so"), command)
     loaded.tensorc_search.restype = _INT
     loaded.tensorc_search.argtypes = [
-        *[_INT] * 3, *[_POINTER] * 4, ctypes.POINTER(Taste), *[_POINTER] * 2, _LONG, _REAL, *[_POINTER] * 3,
+        *[_INT] * 3, *[_POINTER] * 4, ctypes.POINTER(Taste), *[_POINTER] * 2, _LONG, _REAL, *[_POINTER] * 2,
     ]  # fmt: skip
     return loaded
 

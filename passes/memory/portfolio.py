@@ -17,7 +17,7 @@ Solver = Callable[[Problem, float, int], Plan]
 
 #: What `quick_offsets` may do beyond one greedy plan: pairs of buffers compared, and nodes times buffers.
 _QUICK_PAIRS = 1_000_000
-_QUICK_WORK = 400_000
+_QUICK_WORK = 800_000
 
 
 def solve(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
@@ -60,8 +60,8 @@ def quick_offsets(problem: Problem) -> Offsets:
     """A plan of little height in little time, always the same one: the compiler's default."""
     best, _ = _best_greedy(problem, _QUICK_PAIRS)
     bound = lower_bound(problem)
-    if problem.height(best) > bound:
-        nodes = _QUICK_WORK // len(problem.buffers)
+    nodes = _QUICK_WORK // max(len(problem.buffers), 1)
+    if problem.height(best) > bound and nodes >= 2 * len(problem.buffers):  # fewer do not reach the last buffer
         with contextlib.suppress(UserError):  # no C compiler: the greedy plan is as valid
             best, _ = _lower(problem, best, bound, most_nodes=nodes)
     return best

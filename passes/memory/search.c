@@ -42,7 +42,6 @@ typedef struct {
     int32_t *offsets;
     int64_t nodes, limit;
     double deadline;
-    const volatile int32_t *stop;
     int32_t *arena, *arena_end;
     int32_t *reach, *least, *second, *who, *top;  /* of `propagate`, which keeps nothing in them */
 } search;
@@ -100,7 +99,6 @@ static int raise_held(search *s, node *t, int32_t *changed) {
             below = min(below, candidate);
         }
         top[i] = own;
-        if (below >= INFINITE) return fail_at(s, begin);
         below = align_up(s, below, t->align[i]);
         if (below > t->low[i]) {
             if (below + t->size[i] > s->capacity) return fail_at(s, (begin + end) / 2);
@@ -289,7 +287,7 @@ static int solve(search *s, node *t) {
         int32_t b = choose(s, t);
         if (b < 0) return fail_at(s, t->begin);
         s->nodes++;
-        if (s->nodes >= s->limit || *s->stop || (s->nodes % CLOCK_EVERY == 0 && seconds() > s->deadline))
+        if (s->nodes >= s->limit || (s->nodes % CLOCK_EVERY == 0 && seconds() > s->deadline))
             return s->gave_up = GAVE_UP, 0;
         node u;
         int free_place;
@@ -305,18 +303,17 @@ static int solve(search *s, node *t) {
 }
 
 /* Offsets for `count` buffers such that none ends above `capacity`. `nodes` takes how many were looked at, `weight` is
-   read and added to; the search gives up behind `limit` nodes, after `time_limit` seconds or when `stop` is set.
+   read and added to; the search gives up behind `limit` nodes or after `time_limit` seconds.
    Gives one of SOLVED, INFEASIBLE, GAVE_UP and NO_MEMORY. */
 int32_t tensorc_search(int32_t count, int32_t sections, int32_t capacity, const int32_t *first, const int32_t *last,
                        const int32_t *size, const int32_t *align, const tensorc_taste *taste, const double *rank,
-                       double *weight, int64_t limit, double time_limit, const volatile int32_t *stop, int32_t *offsets,
-                       int64_t *nodes) {
+                       double *weight, int64_t limit, double time_limit, int32_t *offsets, int64_t *nodes) {
     size_t space = 5 * (size_t)count * ((size_t)count + 2) + 4 * (size_t)(count + 2) * (size_t)sections;
     int32_t *memory = malloc(sizeof(int32_t) * (space + 4 * (size_t)sections + (size_t)count));
     if (!memory) return NO_MEMORY;
     search s = {
         .capacity = capacity, .taste = taste, .rank = rank, .weight = weight, .offsets = offsets, .limit = limit,
-        .deadline = seconds() + time_limit, .stop = stop, .arena = memory, .arena_end = memory + space,
+        .deadline = seconds() + time_limit, .arena = memory, .arena_end = memory + space,
     };
     s.reach = memory + space, s.least = s.reach + sections, s.second = s.least + sections, s.who = s.second + sections;
     s.top = s.who + sections;

@@ -243,6 +243,7 @@ def test_the_checkers_rules_one_by_one():
     ):
         assert any(message in fault for fault in check.faults(problem, offsets)), offsets
     assert check.faults(problem.within(None), [0, 12]) == []
+    assert check.faults(problem.within(15), [0, 8]) == ["buffer 1 ends at 16, above the capacity 15"]
     # Half-open: one may begin when the other ends.
     assert check.faults(Problem.of([a, replace(b, lower=4)]), [0, 0]) == []
     # Not neighbours by address: what lies between them lives at another time.

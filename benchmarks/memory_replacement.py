@@ -96,7 +96,7 @@ def main(models: tuple[str, ...], times: tuple[float, ...], weights: str, second
                 for factor in times:
                     rows.append(measure(Path(name).stem, graph, factor, resident, seconds))
                     console.print(f"{Path(name).stem}: {factor:g} done", highlight=False)
-    wide = Console(width=140)
+    wide = Console(width=150)
     wide.print(_table(rows))
     for way in ("exact", "divided"):
         for base, words in (("greedy", "greedy"), ("without_gaps", "greedy without gaps")):

@@ -3,6 +3,8 @@
 - `passes.memory.graph`: the pass; from a graph's values to buffers, and back from offsets to places.
 - `passes.memory.problem`: buffers, memory spaces, problems and plans; `minimalloc` is their CSV form.
 - `passes.memory.check`: whether a plan is valid; `bounds`: what none can be lower than.
+- `passes.memory.order`: the pass that chooses the order of nodes; `dataflow` and `ordering` are what it searches.
+- `passes.memory.replacement`: a fast memory that is smaller than what a graph needs.
 - `passes.memory.greedy`, `exact`, `cpsat`, `game`: planners; `portfolio` runs them by name, or chooses.
 """
 
@@ -17,6 +19,7 @@ from passes.memory.graph import (
     Space,
     plan_memory,
 )
+from passes.memory.order import OrderNodes
 from passes.memory.problem import Buffer
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "InsertCopies",
     "LoopPlan",
     "MemoryPlan",
+    "OrderNodes",
     "Place",
     "SlicePointer",
     "Space",

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.in_place import overwritten
 from passes.memory.portfolio import quick_offsets
 from passes.memory.problem import Buffer, Problem
 from tensorc.ir import Constant, Graph, Node, Value
@@ -124,9 +125,9 @@ class InsertCopies(Pass):
     def _outputs(self, graph: Graph) -> None:
         """Each output must be the whole of a buffer of its own."""
         taken: set[Value] = set()
-        aliases = _aliases(graph)
+        inside = aliases(graph)
         for number, value in enumerate(graph.outputs):
-            root, _ = aliases.get(value, (value, 0))
+            root, _ = inside.get(value, (value, 0))
             if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
                 copied = copy_of(graph, value)
                 graph.nodes.append(copied)
@@ -135,7 +136,7 @@ class InsertCopies(Pass):
             taken.add(root)
 
 
-def _aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
+def aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
     """For views and parts of joins: the value in whose buffer they lie, and at which byte."""
     parents: dict[Value, tuple[Value, int]] = {}
     for node in graph.nodes:
@@ -191,9 +192,10 @@ class _Planner:
         self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
         self._live(graph)
+        self._overwrite(graph)
 
         problem = Problem.of(
-            Buffer(lower, upper + 1, _aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
+            Buffer(lower, upper + 1, aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
         )
         offsets = quick_offsets(problem)
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
@@ -204,7 +206,7 @@ class _Planner:
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
-        inside = _aliases(graph)
+        inside = aliases(graph)
         self.aliases.update(inside)
         for node in graph.nodes:
             if node.op == "loop":
@@ -212,7 +214,7 @@ class _Planner:
                 carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
                 captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
                 self.aliases.update({inner: (outer, 0) for inner, outer in captured})
-                local = _aliases(region)
+                local = aliases(region)
                 written = [local.get(value, (value, 0))[0] for value in region.outputs]
                 for value in (*region.inputs[1 : 1 + carried + scanned], *written):
                     self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
@@ -222,7 +224,7 @@ class _Planner:
             elif node.op == "if":
                 for region in node.regions:
                     self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
-                    local = _aliases(region)
+                    local = aliases(region)
                     roots = [local.get(value, (value, 0))[0] for value in region.outputs]
                     self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
 
@@ -251,10 +253,24 @@ class _Planner:
             if root not in self.fixed:
                 self.lives.setdefault(root, [self.time, self.time])[1] = self.time
 
+    def _overwrite(self, graph: Graph) -> None:
+        """Results lie where operands lay that die as they are made."""
+
+        def resolve(value: Value) -> tuple[Value, int]:
+            return _resolved(value, self.aliases)
+
+        for node in (node for part in nested(graph) for node in part.nodes):
+            for root in overwritten(node, resolve):
+                now = self.lives.get(node.outputs[0])
+                if now is not None and root in self.lives and self.lives[root][1] == now[0] > self.lives[root][0]:
+                    self.aliases[node.output] = (root, 0)
+                    self.lives[root][1] = self.lives.pop(node.output)[1]
+                    break
+
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions
         count, trips = node.attrs["carried"], node.attrs["trips"]
-        local = _aliases(region)
+        local = aliases(region)
         written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
         carried = []
         for i in range(count):
@@ -275,5 +291,5 @@ class _Planner:
         return LoopPlan(self._place(region.inputs[0]), tuple(carried), tuple(slices))
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT

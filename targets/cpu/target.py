@@ -48,7 +48,7 @@ class CpuTarget(Target):
         from passes.fusion import FuseGroups
         from passes.layout import BlockLayout, PackMatmulWeights
         from passes.legalize import Legalize
-        from passes.memory import InsertCopies
+        from passes.memory import InsertCopies, OrderNodes
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
 
@@ -65,6 +65,7 @@ class CpuTarget(Target):
             EliminateCommonSubexpressions(),
             FuseGroups(_choose_kernels(vector_bits)),
             InsertCopies(),
+            OrderNodes(),
         ]
 
     def tuning(self, options: CompileOptions) -> TuningContext:

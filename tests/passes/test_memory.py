@@ -69,8 +69,12 @@ def simulate(graph: Graph, plan: MemoryPlan) -> None:
             for value in node.inputs:
                 read(value, f"the step that makes {node.output}")
             write(node.output)
-            for value in node.inputs:  # tasks run in any order: one may read after another wrote
-                read(value, f"a late task of the step that makes {node.output}")
+            # Tasks run in any order: one may read after another wrote. Only elementwise ones may write where they read.
+            pointwise = all(OPS[inner.op].kind is Kind.ELEMENTWISE for inner in node.body.nodes)
+            for value in node.inputs:
+                here = plan.places[value] == plan.places[node.output] and value.type == node.output.type
+                if not (pointwise and here):
+                    read(value, f"a late task of the step that makes {node.output}")
             continue
         identities[node.output] = np.concatenate([identities[value] for value in node.inputs])
     for number, value in enumerate(graph.outputs):

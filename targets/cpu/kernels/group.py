@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from passes.legalize import WIDTH_FREE
+from passes.memory.in_place import replaceable
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
@@ -126,7 +127,8 @@ class GroupKernel:
 
     def finish(self, tasks: int, schedule: Schedule | None = None) -> Kernel:
         chosen = {} if schedule is None else schedule.to_json()
-        return Kernel(self.builder.function("kernel"), tasks, self.scratch_bytes, chosen, self.packings)
+        function = self.builder.function("kernel", in_place=bool(replaceable(self.body)))
+        return Kernel(function, tasks, self.scratch_bytes, chosen, self.packings)
 
 
 def vector_blocks(builder: KernelBuilder, extent: int, lanes: int) -> Iterable[tuple[Expr, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
+from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
 from targets.cpu.machine import Machine, available_cores
 from targets.cpu.program import (
     ARENA,
+    BLOCK,
     CODE_SECTION,
     FIRST_INPUT,
     SCRATCH,
@@ -47,16 +49,20 @@ from tensorc.workload import workload_key, workload_label
 _SERIAL_WORK = 20_000
 
 
-def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, Choice], progress: Progress) -> Program:
-    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
+def build(
+    graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, Choice], progress: Progress,
+    memory_budget: int | None = None,
+) -> Program:  # fmt: skip
+    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel, and UserError for a
+    `memory_budget`, in bytes, that is too small."""
     _check_supported(graph)
     plan = plan_memory(graph)
     groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
     constants = _Constants()
-    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, constants).steps
+    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, constants)
     program = CpuProgram(
-        steps=tuple(steps),
+        steps=tuple(steps.steps),
         inputs=tuple(value.type for value in graph.inputs),
         outputs=tuple(value.type for value in graph.outputs),
         arena_bytes=plan.arena_bytes,
@@ -66,18 +72,24 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
         pointers=plan.pointers,
         constants=len(constants.packed),
     )
+    kept: list[tuple[str, str]] = []
+    if memory_budget is not None:
+        budgeted = budget.hold(program, constants.packed, steps.gathers, len(kernels), memory_budget)
+        program, kept = budgeted.program, budgeted.summary
     functions = {name: kernel.function for name, kernel in kernels.values()}
     manifest = program.to_json() | {
         "machine": machine.name,
         "kernels": _described(groups, kernels, schedules),
     }
     summary = [
-        ("kernels", f"{len(functions)} for {len(steps)} steps"),
+        ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
         ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
         ("weights", _mib(sum(constant.nbytes for constant in constants.packed))),
+        *kept,
     ]
     code = _code(functions, program, machine, progress)
-    return Program({CODE_SECTION: [code]}, manifest, summary, constants.packed)
+    alignment = 1 if memory_budget is None else BLOCK
+    return Program({CODE_SECTION: [code]}, manifest, summary, constants.packed, alignment)
 
 
 def _mib(nbytes: int) -> str:
@@ -185,12 +197,18 @@ class _Steps:
             Space.POINTER: outputs + len(graph.outputs),
         }
         self.steps: list[Step | Control] = []
+        #: By the number of the step.
+        self.gathers: dict[int, budget.Gather] = {}
         self._add(graph, 1)
 
     def _add(self, graph: Graph, calls: int) -> None:
         for node in graph.nodes:
             if node.body is not None:
-                self.steps.append(self._step(node, *self.kernels[node], calls))
+                step = self._step(node, *self.kernels[node], calls)
+                for number, lookups in _gathers(node.body):
+                    if self.plan.places[node.inputs[number]].space is Space.WEIGHTS:
+                        self.gathers[len(self.steps)] = budget.Gather(step.arguments[number].space, lookups)
+                self.steps.append(step)
             elif node.op == "loop":
                 self._loop(node, calls)
             elif node.op == "if":
@@ -248,6 +266,17 @@ class _Steps:
         self._add(node.regions[1], calls)
         self.steps[begin] = Branch(label, middle + 1, self._argument(node.inputs[0]))
         self.steps[middle] = Branch(f"end of {label}", len(self.steps))
+
+
+def _gathers(body: Graph) -> Iterator[tuple[int, int]]:
+    """The inputs that are tables of which only rows are read, one after the other as results are made; how many."""
+    for number, value in enumerate(body.inputs):
+        users = [node for node in body.nodes if value in node.inputs]
+        if len(users) != 1 or users[0].op != "gather" or users[0].attrs["axis"] != 0 or users[0].inputs[0] is not value:
+            continue
+        rows = users[0].inputs[1].type
+        if rows.size and all(out.shape[: rows.rank] == rows.shape for out in body.outputs):
+            yield number, rows.size
 
 
 def _label(node: Node) -> str:

@@ -31,6 +31,7 @@ class Space(enum.Enum):
     INPUT = "input"
     OUTPUT = "output"
     POINTER = "pointer"
+    FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class LoopPlan:
 @dataclass(frozen=True)
 class MemoryPlan:
     """`places` of all values, those of regions too; `constants` in the order of their index; `loops` by their nodes,
-    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own."""
+    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own,
+    `file_bytes` those that are in a file."""
 
     places: Mapping[Value, Place]
     constants: tuple[Value, ...]
@@ -94,6 +96,7 @@ class MemoryPlan:
     pointers: int
     arena_bytes: int
     unplanned_bytes: int
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,17 +169,18 @@ def _resolved(value: Value, parents: Mapping[Value, tuple[Value, int]]) -> tuple
     return value, offset
 
 
-def plan_memory(graph: Graph) -> MemoryPlan:
-    """Places for all values of a fused graph."""
-    return _Planner(graph).plan()
+def plan_memory(graph: Graph, filed: Sequence[Value] = ()) -> MemoryPlan:
+    """Places for all values of a fused graph; those of `filed`, which only copies read and write, are in a file."""
+    return _Planner(graph, filed).plan()
 
 
 class _Planner:
     """Time goes on by one with each node, in the order in which they stand, those of regions inside that of their
     node: what lives at one time in different iterations, or in different branches, does not overlap."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, filed: Sequence[Value]):
         self.graph = graph
+        self.filed = filed
         self.aliases: dict[Value, tuple[Value, int]] = {}
         self.fixed: dict[Value, Place] = {}
         self.lives: dict[Value, list[int]] = {}
@@ -197,6 +201,10 @@ class _Planner:
         self.fixed.update({v: Place(Space.INPUT, i, 0) for i, v in enumerate(graph.inputs)})
         self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
+        file_bytes = 0
+        for value in self.filed:
+            self.fixed[value] = Place(Space.FILE, 0, file_bytes)
+            file_bytes += _aligned(value.type.nbytes)
         self._live(graph)
 
         buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
@@ -206,7 +214,7 @@ class _Planner:
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
         height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
         size = sum(b.size for b in buffers)
-        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size)
+        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size, file_bytes)
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""

@@ -63,25 +63,55 @@ class Gather:
     lookups: int
 
 
-@dataclass(frozen=True)
-class Budgeted:
-    """A program that keeps to its budget, and what to tell a person of it: labels and values."""
+class Keeper:
+    """Holds a program to a budget of `budget` bytes by streaming its weights."""
 
-    program: CpuProgram
-    summary: list[tuple[str, str]]
-
-
-class Footprint:
-    """What a program has resident besides its arena and its weights."""
-
-    def __init__(self, program: CpuProgram, kernels: int):
+    def __init__(
+        self,
+        program: CpuProgram,
+        constants: Sequence[PackedConstant],
+        gathers: Mapping[int, Gather],
+        kernels: int,
+        budget: int,
+    ):
         data = sum(type.nbytes for type in program.inputs) + 2 * sum(type.nbytes for type in program.outputs)
         threads = program.threads or available_cores()
         scratch = _allocated(threads * -(-program.scratch_bytes // 64) * 64)
-        self.nbytes = base_bytes() + kernels * _KERNEL + data + scratch
+        #: Resident besides the arena and the weights.
+        self._process = base_bytes() + kernels * _KERNEL + data + scratch
+        self._budget = budget
+        self._arena = _allocated(program.arena_bytes)
+        self._weights = _Weights(program, constants, gathers)
+        self.summary: list[tuple[str, str]] = []
+
+    @property
+    def arena_room(self) -> int:
+        """The size of the largest arena for which there is room."""
+        room = max(self._budget - self._process - self._weights.least * BLOCK, 0)
+        return room // BLOCK * BLOCK if room >= BLOCK else room
+
+    def program(self) -> CpuProgram:
+        """With as many of its weights resident as the budget allows. Raises UserError where it is too small, with the
+        least that is enough, given an arena as small as it can be."""
+        blocks = (self._budget - self._process - self._arena) // BLOCK
+        if blocks < self._weights.least:
+            least = self._process + self._arena + self._weights.least * BLOCK + _SPARE
+            raise UserError(
+                f"a memory budget of {_text(self._budget)} is too small: the smallest feasible one is "
+                f"{-(-least // _MIB)}MiB"
+            )
+        program, pinned, window, streamed = self._weights.plan(blocks)
+        parts = {"the process": self._process, "activations": self._arena, "weights": (pinned + window) * BLOCK}
+        shares = ", ".join(f"{_text(nbytes)} for {name}" for name, nbytes in parts.items())
+        seconds = streamed * BLOCK / mapping_rate()
+        self.summary = [
+            ("memory budget", f"{_text(self._budget)}: {shares}"),
+            ("weights streamed", f"{_text(streamed * BLOCK)} a run, which takes {1e3 * seconds:.1f} ms as predicted"),
+        ]
+        return program
 
 
-class Weights:
+class _Weights:
     """Which blocks of the weights a program needs when."""
 
     def __init__(self, program: CpuProgram, constants: Sequence[PackedConstant], gathers: Mapping[int, Gather]):
@@ -109,7 +139,7 @@ class Weights:
         those that come and go in each run. `blocks` are `least` at least."""
         everything = len(set().union(*self.whole))
         if everything <= blocks:
-            return replace(self.program, stream=Stream(self.nbytes, 0, ())), everything, 0, 0
+            return replace(self.program, stream=Stream(self.nbytes, ())), everything, 0, 0
         steps = list(self.program.steps)
         for number, (first, count) in self.tables.items():
             step = steps[number]
@@ -118,7 +148,7 @@ class Weights:
         plan = plan_stream(self.needs, self.loose, blocks)
         begins = [begin for begin, _ in self.spans] + [len(steps)]
         changes = tuple(Change(begins[change.span], change.drops, change.fetches) for change in plan.changes)
-        program = replace(self.program, steps=tuple(steps), stream=Stream(self.nbytes, 0, changes))
+        program = replace(self.program, steps=tuple(steps), stream=Stream(self.nbytes, changes))
         return program, plan.pinned, plan.window, plan.streamed + sum(self.loose)
 
     def _blocks(self, begin: int, end: int, tables: Mapping[int, tuple[int, int]]) -> frozenset[int]:
@@ -181,31 +211,6 @@ def _arguments(step: Any) -> Iterator[Argument]:
     elif is_dataclass(step):
         for field in fields(step):
             yield from _arguments(getattr(step, field.name))
-
-
-def hold(
-    program: CpuProgram, constants: Sequence[PackedConstant], gathers: Mapping[int, Gather], kernels: int, budget: int
-) -> Budgeted:
-    """The program with its weights streamed as far as `budget` bytes demand. Raises UserError where that is too little,
-    with the least that is enough."""
-    footprint = Footprint(program, kernels).nbytes
-    arena = _allocated(program.arena_bytes)
-    weights = Weights(program, constants, gathers)
-    blocks = (budget - footprint - arena) // BLOCK
-    if blocks < weights.least:
-        raise UserError(too_small(budget, footprint + arena + weights.least * BLOCK))
-    held, pinned, window, streamed = weights.plan(blocks)
-    seconds = streamed * BLOCK / mapping_rate()
-    rows = [
-        ("memory budget", f"{_text(budget)}: {_text(footprint)} for the process and {_text(arena)} for activations"),
-        ("weights resident", f"{_text(pinned * BLOCK)} always, {_text(window * BLOCK)} in turn"),
-        ("weights streamed", f"{_text(streamed * BLOCK)} a run, {1e3 * seconds:.1f} ms predicted"),
-    ]
-    return Budgeted(held, rows)
-
-
-def too_small(budget: int, least: int) -> str:
-    return f"a memory budget of {_text(budget)} is too small: the smallest feasible is {-(-(least + _SPARE) // _MIB)}MiB"
 
 
 def _text(nbytes: int) -> str:

@@ -7,12 +7,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
+from passes.spilling import fit_arena
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
@@ -33,6 +35,7 @@ from targets.cpu.program import (
     Repeat,
     Slice,
     Step,
+    Transfer,
 )
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
@@ -56,11 +59,53 @@ def build(
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel, and UserError for a
     `memory_budget`, in bytes, that is too small."""
     _check_supported(graph)
-    plan = plan_memory(graph)
     groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
+    plan = plan_memory(graph)
+    laid = _lay_out(graph, plan, kernels, machine, threads)
+    kept: list[tuple[str, str]] = []
+    if memory_budget is not None:
+        keeper = budget.Keeper(laid.program, laid.constants, laid.gathers, len(kernels), memory_budget)
+        if plan.arena_bytes > keeper.arena_room:
+            plan, filed = fit_arena(graph, keeper.arena_room)
+            laid = _lay_out(graph, plan, kernels, machine, threads)
+            keeper = budget.Keeper(laid.program, laid.constants, laid.gathers, len(kernels), memory_budget)
+            kept.append(("activations in a file", _mib(sum(value.type.nbytes for value in filed))))
+        program = keeper.program()
+        kept = [*keeper.summary, *kept]
+    else:
+        program = laid.program
+    constants = laid.constants
+    functions = {name: kernel.function for name, kernel in kernels.values()}
+    manifest = program.to_json() | {
+        "machine": machine.name,
+        "kernels": _described(groups, kernels, schedules),
+    }
+    summary = [
+        ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
+        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
+        ("weights", _mib(sum(constant.nbytes for constant in constants))),
+        *kept,
+    ]
+    code = _code(functions, program, machine, progress)
+    alignment = 1 if memory_budget is None else BLOCK
+    return Program({CODE_SECTION: [code]}, manifest, summary, constants, alignment)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A program without a budget, and which of its steps gather from its constants."""
+
+    program: CpuProgram
+    constants: list[PackedConstant]
+    gathers: Mapping[int, budget.Gather]
+
+
+def _lay_out(
+    graph: Graph, plan: MemoryPlan, kernels: Mapping[str, tuple[str, Kernel]], machine: Machine, threads: int
+) -> _Laid:
     constants = _Constants()
-    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, constants)
+    steps = _Steps(graph, kernels, plan, constants)
     program = CpuProgram(
         steps=tuple(steps.steps),
         inputs=tuple(value.type for value in graph.inputs),
@@ -71,25 +116,9 @@ def build(
         threads=threads,
         pointers=plan.pointers,
         constants=len(constants.packed),
+        file_bytes=plan.file_bytes,
     )
-    kept: list[tuple[str, str]] = []
-    if memory_budget is not None:
-        budgeted = budget.hold(program, constants.packed, steps.gathers, len(kernels), memory_budget)
-        program, kept = budgeted.program, budgeted.summary
-    functions = {name: kernel.function for name, kernel in kernels.values()}
-    manifest = program.to_json() | {
-        "machine": machine.name,
-        "kernels": _described(groups, kernels, schedules),
-    }
-    summary = [
-        ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
-        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
-        ("weights", _mib(sum(constant.nbytes for constant in constants.packed))),
-        *kept,
-    ]
-    code = _code(functions, program, machine, progress)
-    alignment = 1 if memory_budget is None else BLOCK
-    return Program({CODE_SECTION: [code]}, manifest, summary, constants.packed, alignment)
+    return _Laid(program, constants.packed, steps.gathers)
 
 
 def _mib(nbytes: int) -> str:
@@ -184,7 +213,7 @@ class _Steps:
     """The steps of a graph in order, those of regions where their node stands."""
 
     def __init__(
-        self, graph: Graph, kernels: Mapping[Node, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
+        self, graph: Graph, kernels: Mapping[str, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
     ):
         self.kernels = kernels
         self.plan = plan
@@ -196,7 +225,7 @@ class _Steps:
             Space.OUTPUT: outputs,
             Space.POINTER: outputs + len(graph.outputs),
         }
-        self.steps: list[Step | Control] = []
+        self.steps: list[Step | Control | Transfer] = []
         #: By the number of the step.
         self.gathers: dict[int, budget.Gather] = {}
         self._add(graph, 1)
@@ -204,7 +233,10 @@ class _Steps:
     def _add(self, graph: Graph, calls: int) -> None:
         for node in graph.nodes:
             if node.body is not None:
-                step = self._step(node, *self.kernels[node], calls)
+                if Space.FILE in {self.plan.places[value].space for value in (*node.inputs, *node.outputs)}:
+                    self.steps.append(self._transfer(node))
+                    continue
+                step = self._step(node, *self.kernels[_key(node)], calls)
                 for number, lookups in _gathers(node.body):
                     if self.plan.places[node.inputs[number]].space is Space.WEIGHTS:
                         self.gathers[len(self.steps)] = budget.Gather(step.arguments[number].space, lookups)
@@ -224,6 +256,13 @@ class _Steps:
         serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
         label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
         return Step(name, tuple(arguments), kernel.tasks, label, serial, calls)
+
+    def _transfer(self, node: Node) -> Transfer:
+        (source,), target = node.inputs, node.output
+        out = self.plan.places[target].space is Space.FILE
+        filed, held = (target, source) if out else (source, target)
+        label = f"{held.name} {'to' if out else 'from'} a file"
+        return Transfer(label, self._argument(held), self.plan.places[filed].offset, held.type.nbytes, out)
 
     def _argument(self, value: Value, packing: Packing | None = None) -> Argument:
         place = self.plan.places[value]

@@ -124,7 +124,7 @@ static char *allocate(size_t size) {
 
 /* ---- values in a file ---- */
 
-int tensorc_write(int file, const char *from, size_t size, int64_t offset) {
+int tensorc_to_file(int file, const char *from, size_t size, int64_t offset) {
     for (size_t done = 0; done < size;) {
         ssize_t count = pwrite(file, from + done, size - done, offset + (int64_t)done);
         if (count < 0 && errno != EINTR) return errno;
@@ -133,7 +133,7 @@ int tensorc_write(int file, const char *from, size_t size, int64_t offset) {
     return 0;
 }
 
-int tensorc_read(int file, char *to, size_t size, int64_t offset) {
+int tensorc_from_file(int file, char *to, size_t size, int64_t offset) {
     for (size_t done = 0; done < size;) {
         ssize_t count = pread(file, to + done, size - done, offset + (int64_t)done);
         if (count == 0) return EIO;

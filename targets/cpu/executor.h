@@ -53,8 +53,8 @@ extern const int32_t tensorc_constant_count;
 extern const size_t tensorc_arena_bytes, tensorc_scratch_bytes;
 
 /* All of the bytes, or an errno. */
-int tensorc_write(int file, const char *from, size_t size, int64_t offset);
-int tensorc_read(int file, char *to, size_t size, int64_t offset);
+int tensorc_to_file(int file, const char *from, size_t size, int64_t offset);
+int tensorc_from_file(int file, char *to, size_t size, int64_t offset);
 
 #define TENSORC_API __attribute__((visibility("default")))
 

@@ -33,9 +33,9 @@ from tensorc.errors import UserError
 #: The environment variable that names the C compiler, with arguments if need be.
 COMPILER_VARIABLE = "CC"
 _COMPILERS = ("cc", "gcc", "clang")
-_RUNTIME = [Path(__file__).with_name(name) for name in ("executor.c", "residency.c")]
+_EXECUTOR, _RESIDENCY = (Path(__file__).with_name(name) for name in ("executor.c", "residency.c"))
 
-_COMPILE_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", f"-I{_RUNTIME[0].parent}")
+_COMPILE_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", f"-I{_EXECUTOR.parent}")
 #: Kernels call each other and libm, nothing else: an unknown symbol is an error here, not when the model is loaded.
 #: -Bsymbolic keeps a kernel from being replaced by whatever else in the process bears its name.
 _LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack")
@@ -47,6 +47,7 @@ def print_steps(program: CpuProgram) -> str:
     rows = [f"    {{{_row(index, step)}}}," for index, step in enumerate(program.steps)]
     stream = program.stream
     changes, runs = _changes(stream)
+    blocks = ", ".join(f"{{{first}, {count}}}" for first, count in runs or [(0, 0)])
     parts = [
         f"/* base: {ARENA} arena; from {FIRST_INPUT} inputs, from {program.first_output} outputs, from "
         f"{program.first_pointer} pointers of loops, from {program.first_constant} constants. */",
@@ -55,10 +56,10 @@ def print_steps(program: CpuProgram) -> str:
         *(_commented(step.label, _function(index, step)) for index, step in enumerate(program.steps)),
         "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0}, /* the end */"]) + "\n};\n",
         f"const change tensorc_changes[] = {{{', '.join([*changes, '{-1, 0, 0, 0}'])}}};",
-        f"const block_run tensorc_runs[] = {{{', '.join(f'{{{first}, {count}}}' for first, count in runs or [(0, 0)])}}};",
+        f"const block_run tensorc_runs[] = {{{blocks}}};",
         f"const int32_t tensorc_budget = {int(stream is not None)};",
         f"const size_t tensorc_weights_bytes = {stream.weights_bytes if stream else 0};",
-        f"const size_t tensorc_spill_bytes = {stream.spill_bytes if stream else 0};",
+        f"const size_t tensorc_spill_bytes = {program.file_bytes};",
         f"const int32_t tensorc_step_count = {len(program.steps)};",
         f"const int32_t tensorc_input_count = {len(program.inputs)};",
         f"const int32_t tensorc_output_count = {len(program.outputs)};",
@@ -107,7 +108,7 @@ def _function(index: int, step: Step | Control | Transfer) -> str:
             "}\n"
         )
     if isinstance(step, Transfer):
-        function = "tensorc_write" if step.out else "tensorc_read"
+        function = "tensorc_to_file" if step.out else "tensorc_from_file"
         return (
             f"static int step_{index}(char *const *base, int spill) {{\n"
             f"    return {function}(spill, {_address(step.memory)}, {step.nbytes}, {step.offset});\n"
@@ -161,24 +162,29 @@ def _address(argument: Argument) -> str:
     return f"{base} + {argument.offset}" if argument.offset else base
 
 
-def link(objects: Sequence[Path], steps_source: str, out: Path) -> None:
+def link(objects: Sequence[Path], steps_source: str, out: Path, executor: Path | None = None) -> None:
     """Compile `steps_source`, link it with `objects` and the executor, and write the shared object to `out`.
 
-    Raises UserError if there is no C compiler, RuntimeError with its first error if it fails.
+    `executor` is what `compile_object` made of another one than executor.c. Raises UserError if there is no C compiler,
+    RuntimeError with its first error if it fails.
     """
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         steps = Path(folder, "steps.c")
         steps.write_text(steps_source, encoding="utf-8")
-        runtime = []
-        for source in _RUNTIME:
-            runtime.append(Path(folder, source.stem + ".o"))
-            runtime[-1].write_bytes(_compiled(source, tuple(find_compiler())))
-        _compile("link the model", *_LINK_FLAGS, "-o", out, *runtime, steps, *objects, "-lm")
+        executor = executor or _compiled(_EXECUTOR, Path(folder))
+        residency = _compiled(_RESIDENCY, Path(folder))
+        _compile("link the model", *_LINK_FLAGS, "-o", out, executor, residency, steps, *objects, "-lm")
+
+
+def _compiled(source: Path, folder: Path) -> Path:
+    out = folder / f"{source.stem}.o"
+    out.write_bytes(_compiled_once(source, tuple(find_compiler())))
+    return out
 
 
 @functools.cache
-def _compiled(source: Path, _compiler: tuple[str, ...]) -> bytes:
-    """Compiled once for all models that this process builds: that takes longer than all the rest of linking."""
+def _compiled_once(source: Path, _compiler: tuple[str, ...]) -> bytes:
+    """Once for all models that this process builds: that takes longer than all the rest of linking."""
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         out = Path(folder, source.stem + ".o")
         compile_object(source, out)

@@ -18,8 +18,8 @@ ARENA, SCRATCH, FIRST_INPUT = range(3)
 
 #: The artifact's section.
 CODE_SECTION = "code"
-#: What is mapped and let go at once, where weights come and go: the largest page that a system maps of a file. It begins
-#: at a multiple of its size in the file. TENSORC_BLOCK of executor.h.
+#: What is mapped and let go at once, where weights come and go: the largest page that a system maps of a file, where it
+#: begins at a multiple of its size. TENSORC_BLOCK of executor.h.
 BLOCK = 2 << 20
 
 
@@ -198,19 +198,18 @@ class Change:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """How a program keeps to its memory budget: its weights, `weights_bytes` in a mapped file in the order of the
-    constants, come and go in blocks of `BLOCK` bytes, and values are moved to a file of `spill_bytes`."""
+    constants, come and go in blocks of `BLOCK` bytes."""
 
     weights_bytes: int
-    spill_bytes: int
     changes: tuple[Change, ...]
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Stream:
-        return cls(row["weights_bytes"], row["spill_bytes"], tuple(map(Change.from_json, row["changes"])))
+        return cls(row["weights_bytes"], tuple(map(Change.from_json, row["changes"])))
 
     def to_json(self) -> dict[str, Any]:
         changes = [[change.step, change.drops, change.fetches] for change in self.changes]
-        return {"weights_bytes": self.weights_bytes, "spill_bytes": self.spill_bytes, "changes": changes}
+        return {"weights_bytes": self.weights_bytes, "changes": changes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +217,8 @@ class CpuProgram:
     """The steps in order, and what they need: memory in bytes, CPU features by the names of /proc/cpuinfo.
 
     `scratch_bytes` is for each thread. `threads` is the number to run with by default; 0 stands for all cores.
-    `pointers` is the number of those of all loops, `constants` that of the constants. `stream` is None without a memory
-    budget.
+    `pointers` is the number of those of all loops, `constants` that of the constants. `file_bytes` is the size of the
+    file that values are moved to. `stream` is None without a memory budget.
     """
 
     steps: tuple[Step | Control | Transfer, ...]
@@ -231,6 +230,7 @@ class CpuProgram:
     threads: int = 0
     pointers: int = 0
     constants: int = 0
+    file_bytes: int = 0
     stream: Stream | None = None
 
     @property
@@ -254,6 +254,7 @@ class CpuProgram:
             "scratch_bytes": self.scratch_bytes,
             "pointers": self.pointers,
             "constants": self.constants,
+            "file_bytes": self.file_bytes,
             "stream": None if self.stream is None else self.stream.to_json(),
             "inputs": [_type_to_json(type) for type in self.inputs],
             "outputs": [_type_to_json(type) for type in self.outputs],
@@ -272,6 +273,7 @@ class CpuProgram:
             threads=manifest["threads"],
             pointers=manifest["pointers"],
             constants=manifest["constants"],
+            file_bytes=manifest.get("file_bytes", 0),
             stream=Stream.from_json(manifest["stream"]) if manifest.get("stream") else None,
         )
 

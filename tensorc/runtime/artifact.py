@@ -98,7 +98,8 @@ def write_artifact(
 ) -> None:
     """Write `sections` and `manifest`, to which the table of sections is added, as one artifact at `path`.
 
-    `alignments` has the sections that are to begin at a multiple of more than `ALIGNMENT` bytes. The file appears whole or not at all. Raises UserError where it cannot be written.
+    `alignments` has the sections that are to begin at a multiple of more than `ALIGNMENT` bytes. The file appears whole
+    or not at all. Raises UserError where it cannot be written.
     """
     path = Path(path)
     with replaced_file(path) as file:

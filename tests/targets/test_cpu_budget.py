@@ -55,9 +55,11 @@ if how == "threads":
     for client in clients: client.start()
     for client in clients: client.join()
 if how == "fork":
+    # Before a run, and in the midst of one.
+    children = [forked() for _ in range(2)]
     busy = threading.Thread(target=lambda: results.extend(right() for _ in range(20)))
     busy.start()
-    children = [forked() for _ in range(3)]
+    children += [forked() for _ in range(2)]
     results += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children]
     busy.join()
 np.save(output, first)

@@ -27,7 +27,19 @@ from typing import Any
 
 from passes.streaming import least_capacity, plan_stream
 from targets.cpu.machine import available_cores
-from targets.cpu.program import BLOCK, Argument, Branch, Change, Control, CpuProgram, Loop, Step, Stream, Transfer
+from targets.cpu.program import (
+    BLOCK,
+    Argument,
+    Branch,
+    Change,
+    Control,
+    CpuProgram,
+    Loop,
+    Repeat,
+    Step,
+    Stream,
+    Transfer,
+)
 from tensorc.errors import UserError
 from tensorc.runtime.constants import table
 from tensorc.target import PackedConstant
@@ -41,8 +53,10 @@ _KERNEL = 64 << 10
 _SPARE = _MIB
 #: A slice of a step that gathers looks up so many rows of its table: each may be in a block of its own.
 _LOOKUPS = 4
+#: Blocks of one constant that a step reads at most, if it can be split.
+_STEP = 4
 
-#: A matrix of 768 x 768 in float32.
+#: What is written to a file at once, to measure with: a matrix of 768 x 768 in float32.
 _PIECE = 4 * 768 * 768
 #: Linux 5.14's advice, which Python does not name.
 _POPULATE_READ = 22
@@ -56,11 +70,12 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 @dataclass(frozen=True)
-class Gather:
-    """A step that looks up `lookups` rows in the constant whose space is `space`; a task those of its own."""
+class Reads:
+    """How a step reads constants, by the numbers of their spaces: of some it looks up so many rows, of others each task
+    reads one of so many parts (see `Kernel.parts`)."""
 
-    space: int
-    lookups: int
+    lookups: Mapping[int, int]
+    parts: Mapping[int, int]
 
 
 class Keeper:
@@ -70,7 +85,7 @@ class Keeper:
         self,
         program: CpuProgram,
         constants: Sequence[PackedConstant],
-        gathers: Mapping[int, Gather],
+        reads: Mapping[int, Reads],
         kernels: int,
         budget: int,
     ):
@@ -81,26 +96,32 @@ class Keeper:
         self._process = base_bytes() + kernels * _KERNEL + data + scratch
         self._budget = budget
         self._arena = _allocated(program.arena_bytes)
-        self._weights = _Weights(program, constants, gathers)
+        self._whole = _Weights(program, constants)
+        #: Where not all of them fit.
+        self._weights = _Weights(*_split(program, constants, reads))
         self.summary: list[tuple[str, str]] = []
 
     @property
     def arena_room(self) -> int:
         """The size of the largest arena for which there is room."""
-        room = max(self._budget - self._process - self._weights.least * BLOCK, 0)
+        room = max(self._budget - self._process - min(self._weights.least, self._whole.blocks) * BLOCK, 0)
         return room // BLOCK * BLOCK if room >= BLOCK else room
 
     def program(self) -> CpuProgram:
         """With as many of its weights resident as the budget allows. Raises UserError where it is too small, with the
         least that is enough, given an arena as small as it can be."""
         blocks = (self._budget - self._process - self._arena) // BLOCK
-        if blocks < self._weights.least:
-            least = self._process + self._arena + self._weights.least * BLOCK + _SPARE
+        least = min(self._weights.least, self._whole.blocks)
+        if blocks < least:
+            needed = self._process + self._arena + least * BLOCK + _SPARE
             raise UserError(
                 f"a memory budget of {_text(self._budget)} is too small: the smallest feasible one is "
-                f"{-(-least // _MIB)}MiB"
+                f"{-(-needed // _MIB)}MiB"
             )
-        program, pinned, window, streamed = self._weights.plan(blocks)
+        if self._whole.blocks <= blocks:
+            program, pinned, window, streamed = self._whole.resident(), self._whole.blocks, 0, 0
+        else:
+            program, pinned, window, streamed = self._weights.stream(blocks)
         parts = {"the process": self._process, "activations": self._arena, "weights": (pinned + window) * BLOCK}
         shares = ", ".join(f"{_text(nbytes)} for {name}" for name, nbytes in parts.items())
         seconds = streamed * BLOCK / mapping_rate()
@@ -114,70 +135,136 @@ class Keeper:
 class _Weights:
     """Which blocks of the weights a program needs when."""
 
-    def __init__(self, program: CpuProgram, constants: Sequence[PackedConstant], gathers: Mapping[int, Gather]):
+    def __init__(
+        self,
+        program: CpuProgram,
+        constants: Sequence[PackedConstant],
+        gathers: Mapping[int, tuple[int, int]] | None = None,
+        pieces: Mapping[int, Mapping[int, range]] | None = None,
+    ):
+        """`gathers` has the steps that look up rows: the space of the table, and how many. `pieces` has those that read
+        of some spaces only these bytes."""
         self.program = program
-        rows = table(constants)
-        self.nbytes = sum(rows[-1]) if rows else 0
-        self.spans = list(_spans(program.steps))
-        self._extents = {program.first_constant + number: row for number, row in enumerate(rows)}
-        self._gathers = gathers
-        #: By span: all blocks, and how many more where gathers are sliced.
-        self.whole = [self._blocks(begin, end, {}) for begin, end in self.spans]
-        self.tables = {number: found for number in gathers if (found := self._table(number)) is not None}
-        self.needs = [self._blocks(begin, end, self.tables) for begin, end in self.spans]
-        self.loose = [
-            max((self._loose(n) for n in range(begin, end) if n in self.tables), default=0) for begin, end in self.spans
+        self.nbytes = sum(rows[-1]) if (rows := table(constants)) else 0
+        self._extents = {
+            program.first_constant + number: range(offset, offset + nbytes)
+            for number, (offset, nbytes) in enumerate(rows)
+        }
+        self._gathers = gathers or {}
+        self._pieces = pieces or {}
+        self._spans = list(_spans(program.steps))
+        self._tables = {number: found for number in self._gathers if (found := self._table(number)) is not None}
+        self._needs = [self._blocks(begin, end) for begin, end in self._spans]
+        self._loose = [
+            max((self._touched(n) for n in range(begin, end) if n in self._tables), default=0)
+            for begin, end in self._spans
         ]
 
     @property
-    def least(self) -> int:
-        """Blocks without which it cannot be run."""
-        return min(least_capacity(self.needs, self.loose), len(set().union(*self.whole)))
+    def blocks(self) -> int:
+        """All that the program reads, tables apart."""
+        return len(set().union(*self._needs))
 
-    def plan(self, blocks: int) -> tuple[CpuProgram, int, int, int]:
-        """The program that has at most so many blocks resident, and the blocks that stay, those of the window, and
-        those that come and go in each run. `blocks` are `least` at least."""
-        everything = len(set().union(*self.whole))
-        if everything <= blocks:
-            return replace(self.program, stream=Stream(self.nbytes, ())), everything, 0, 0
+    @property
+    def least(self) -> int:
+        """Without so many it cannot be run."""
+        return least_capacity(self._needs, self._loose)
+
+    def resident(self) -> CpuProgram:
+        """The program that has all of them."""
+        return replace(self.program, stream=Stream(self.nbytes, ()))
+
+    def stream(self, blocks: int) -> tuple[CpuProgram, int, int, int]:
+        """The program that has at most so many, and how many stay, take turns, and come in each run. `blocks` are
+        `least` at least."""
         steps = list(self.program.steps)
-        for number, (first, count) in self.tables.items():
+        for number, (first, count) in self._tables.items():
             step = steps[number]
             assert isinstance(step, Step)
             steps[number] = replace(step, slice=self._slice(number), table=(first, count))
-        plan = plan_stream(self.needs, self.loose, blocks)
-        begins = [begin for begin, _ in self.spans] + [len(steps)]
+        plan = plan_stream(self._needs, self._loose, blocks)
+        begins = [begin for begin, _ in self._spans] + [len(steps)]
         changes = tuple(Change(begins[change.span], change.drops, change.fetches) for change in plan.changes)
         program = replace(self.program, steps=tuple(steps), stream=Stream(self.nbytes, changes))
-        return program, plan.pinned, plan.window, plan.streamed + sum(self.loose)
+        rows = sum(self._gathers[number][1] for number in self._tables)
+        return program, plan.pinned, plan.window, plan.streamed + rows
 
-    def _blocks(self, begin: int, end: int, tables: Mapping[int, tuple[int, int]]) -> frozenset[int]:
+    def _blocks(self, begin: int, end: int) -> frozenset[int]:
+        """What these steps need, but for tables."""
         blocks: set[int] = set()
         for number in range(begin, end):
-            first, count = tables.get(number, (0, 0))
-            for argument in _arguments(self.program.steps[number]):
-                if argument.space in self._extents:
-                    offset, nbytes = self._extents[argument.space]
-                    blocks.update(range(offset // BLOCK, -(-(offset + nbytes) // BLOCK)))
-            blocks.difference_update(range(first, first + count))
+            pieces = self._pieces.get(number, {})
+            own: set[int] = set()
+            for space in {argument.space for argument in _arguments(self.program.steps[number])}:
+                extent = pieces.get(space) or self._extents.get(space)
+                if extent is not None:
+                    own.update(range(extent.start // BLOCK, -(-extent.stop // BLOCK)))
+            first, count = self._tables.get(number, (0, 0))
+            blocks |= own.difference(range(first, first + count))
         return frozenset(blocks)
 
     def _table(self, number: int) -> tuple[int, int] | None:
         """The blocks (first, count) that are the table's alone, if a slice touches fewer."""
-        offset, nbytes = self._extents[self._gathers[number].space]
-        first, end = -(-offset // BLOCK), (offset + nbytes) // BLOCK
-        return (first, end - first) if end - first > self._loose(number) else None
+        extent = self._extents[self._gathers[number][0]]
+        first, end = -(-extent.start // BLOCK), extent.stop // BLOCK
+        return (first, end - first) if end - first > self._touched(number) else None
 
     def _slice(self, number: int) -> int:
         step = self.program.steps[number]
         assert isinstance(step, Step)
-        return max(step.tasks * _LOOKUPS // self._gathers[number].lookups, 1)
+        return max(step.tasks * _LOOKUPS // self._gathers[number][1], 1)
 
-    def _loose(self, number: int) -> int:
-        """Blocks that a slice touches: one for each of its rows, and one that a row may reach into."""
+    def _touched(self, number: int) -> int:
+        """Blocks of its table that a slice touches: one for each of its rows, and one that a row may reach into."""
         step = self.program.steps[number]
         assert isinstance(step, Step)
-        return -(-self._slice(number) * self._gathers[number].lookups // step.tasks) + 1
+        return -(-self._slice(number) * self._gathers[number][1] // step.tasks) + 1
+
+
+def _split(
+    program: CpuProgram, constants: Sequence[PackedConstant], reads: Mapping[int, Reads]
+) -> tuple[CpuProgram, Sequence[PackedConstant], dict[int, tuple[int, int]], dict[int, dict[int, range]]]:
+    """The arguments of `_Weights` for a program with fewer weights in each step: where a large constant is read part by
+    part, one step becomes several."""
+    extents = table(constants)
+    steps: list[Step | Control | Transfer] = []
+    starts: list[int] = []
+    gathers: dict[int, tuple[int, int]] = {}
+    pieces: dict[int, dict[int, range]] = {}
+    for number, step in enumerate(program.steps):
+        starts.append(len(steps))
+        if not isinstance(step, Step):
+            steps.append(step)
+            continue
+        for space, count in reads[number].parts.items():
+            offset, nbytes = extents[space - program.first_constant]
+            most = max(_STEP * BLOCK * count // nbytes, 1)
+            if count > most:
+                size, tasks = nbytes // count, step.tasks // count
+                for first in range(0, count, most):
+                    here = min(most, count - first)
+                    pieces[len(steps)] = {space: range(offset + first * size, offset + (first + here) * size)}
+                    calls = 0 if first else step.calls
+                    steps.append(replace(step, tasks=here * tasks, first=first * tasks, calls=calls))
+                break
+        else:
+            if reads[number].lookups:
+                gathers[len(steps)] = next(iter(reads[number].lookups.items()))
+            steps.append(step)
+    starts.append(len(steps))
+    return replace(program, steps=tuple(_moved(step, starts) for step in steps)), constants, gathers, pieces
+
+
+def _moved(step: Step | Control | Transfer, starts: Sequence[int]) -> Step | Control | Transfer:
+    """With the new numbers of the steps that it names."""
+    match step:
+        case Loop():
+            return replace(step, end=starts[step.end])
+        case Repeat():
+            return replace(step, begin=starts[step.begin])
+        case Branch():
+            return replace(step, target=starts[step.target])
+    return step
 
 
 def _allocated(nbytes: int) -> int:

@@ -65,11 +65,11 @@ def build(
     laid = _lay_out(graph, plan, kernels, machine, threads)
     kept: list[tuple[str, str]] = []
     if memory_budget is not None:
-        keeper = budget.Keeper(laid.program, laid.constants, laid.gathers, len(kernels), memory_budget)
+        keeper = budget.Keeper(laid.program, laid.constants, laid.reads, len(kernels), memory_budget)
         if plan.arena_bytes > keeper.arena_room:
             plan, filed = fit_arena(graph, keeper.arena_room)
             laid = _lay_out(graph, plan, kernels, machine, threads)
-            keeper = budget.Keeper(laid.program, laid.constants, laid.gathers, len(kernels), memory_budget)
+            keeper = budget.Keeper(laid.program, laid.constants, laid.reads, len(kernels), memory_budget)
             kept.append(("activations in a file", _mib(sum(value.type.nbytes for value in filed))))
         program = keeper.program()
         kept = [*keeper.summary, *kept]
@@ -94,11 +94,11 @@ def build(
 
 @dataclass(frozen=True)
 class _Laid:
-    """A program without a budget, and which of its steps gather from its constants."""
+    """A program without a budget, and how its steps read its constants."""
 
     program: CpuProgram
     constants: list[PackedConstant]
-    gathers: Mapping[int, budget.Gather]
+    reads: Mapping[int, budget.Reads]
 
 
 def _lay_out(
@@ -118,7 +118,7 @@ def _lay_out(
         constants=len(constants.packed),
         file_bytes=plan.file_bytes,
     )
-    return _Laid(program, constants.packed, steps.gathers)
+    return _Laid(program, constants.packed, steps.reads)
 
 
 def _mib(nbytes: int) -> str:
@@ -227,7 +227,7 @@ class _Steps:
         }
         self.steps: list[Step | Control | Transfer] = []
         #: By the number of the step.
-        self.gathers: dict[int, budget.Gather] = {}
+        self.reads: dict[int, budget.Reads] = {}
         self._add(graph, 1)
 
     def _add(self, graph: Graph, calls: int) -> None:
@@ -236,10 +236,16 @@ class _Steps:
                 if Space.FILE in {self.plan.places[value].space for value in (*node.inputs, *node.outputs)}:
                     self.steps.append(self._transfer(node))
                     continue
-                step = self._step(node, *self.kernels[_key(node)], calls)
-                for number, lookups in _gathers(node.body):
-                    if self.plan.places[node.inputs[number]].space is Space.WEIGHTS:
-                        self.gathers[len(self.steps)] = budget.Gather(step.arguments[number].space, lookups)
+                name, kernel = self.kernels[_key(node)]
+                step = self._step(node, name, kernel, calls)
+                spaces = {
+                    number: step.arguments[number].space for number, value in enumerate(node.inputs)
+                    if self.plan.places[value].space is Space.WEIGHTS
+                }  # fmt: skip
+                self.reads[len(self.steps)] = budget.Reads(
+                    {spaces[number]: rows for number, rows in _gathers(node.body) if number in spaces},
+                    {spaces[number]: parts for number, parts in kernel.parts.items() if number in spaces},
+                )
                 self.steps.append(step)
             elif node.op == "loop":
                 self._loop(node, calls)

@@ -102,9 +102,10 @@ def _commented(label: str, text: str) -> str:
 def _function(index: int, step: Step | Control | Transfer) -> str:
     if isinstance(step, Step):
         arguments = "".join(_address(argument) + ", " for argument in step.arguments)
+        begin, end = (f"{name} + {step.first}" if step.first else name for name in ("begin", "end"))
         return (
             f"static void step_{index}(char *const *base, char *scratch, int32_t begin, int32_t end) {{\n"
-            f"    {step.kernel}({arguments}begin, end);\n"
+            f"    {step.kernel}({arguments}{begin}, {end});\n"
             "}\n"
         )
     if isinstance(step, Transfer):

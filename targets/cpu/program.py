@@ -37,7 +37,8 @@ class Step:
 
     `serial` says that sharing them would cost more than it gains. The label names the operators computed. `calls` is
     how often a run does the step, if all branches are taken and each loop whose end is not known runs once. A `slice`
-    that is not 0 is the number of tasks after which the blocks of `table` (first, count) are let go, see `Stream`.
+    that is not 0 is the number of tasks after which the blocks of `table` (first, count) are let go, see `Stream`. Its
+    tasks are the kernel's from `first` on; what is left of one that was begun by the step before has 0 calls.
     """
 
     kernel: str
@@ -48,6 +49,7 @@ class Step:
     calls: int = 1
     slice: int = 0
     table: tuple[int, int] = (0, 0)
+    first: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -59,6 +61,7 @@ class Step:
             "calls": self.calls,
             "slice": self.slice,
             "table": list(self.table),
+            "first": self.first,
         }
 
     @classmethod
@@ -66,7 +69,7 @@ class Step:
         arguments = tuple(Argument(space, offset) for space, offset in row["arguments"])
         first, count = row.get("table", (0, 0))
         return cls(row["kernel"], arguments, row["tasks"], row["label"], row["serial"], row["calls"],
-                   row.get("slice", 0), (first, count))  # fmt: skip
+                   row.get("slice", 0), (first, count), row.get("first", 0))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

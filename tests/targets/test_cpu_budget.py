@@ -142,13 +142,22 @@ def write_loop(path: Path, width: int = 1024) -> Path:
     return write(path, nodes, {"x0": (TensorProto.FLOAT, [8, width])}, {"x7": [8, width]}, weights)
 
 
+def write_wide(path: Path, width: int = 16384) -> Path:
+    """One matrix of 40 MiB."""
+    weight = np.random.default_rng(0).standard_normal((640, width), np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return write(path, nodes, {"x": (TensorProto.FLOAT, [8, 640])}, {"y": [8, width]}, {"w": weight})
+
+
 MODELS: dict[str, Callable[[Path], Path]] = {
     "chain": write_chain, "hourglass": write_hourglass, "embedding": write_embedding, "loop": write_loop,
+    "wide": write_wide,
 }  # fmt: skip
 FEEDS = {
     "chain": {"x0": np.random.default_rng(1).standard_normal((8, 1024)).astype(np.float32)},
     "hourglass": {"y0": np.random.default_rng(1).standard_normal((1024, 512)).astype(np.float32)},
     "embedding": {"ids": np.random.default_rng(1).integers(0, 16384, 64)},
+    "wide": {"x": np.random.default_rng(1).standard_normal((8, 640)).astype(np.float32)},
     "loop": {"x0": np.random.default_rng(1).standard_normal((8, 1024)).astype(np.float32)},
 }
 
@@ -261,6 +270,17 @@ def test_a_table_is_read_in_slices(case: Callable[[str], Case]) -> None:
         assert sliced["table"][1] >= 30
         for _ in range(2):
             assert np.array_equal(model.run(None, FEEDS["embedding"])[0], subject.want)
+
+
+def test_a_large_matrix_is_read_part_by_part(case: Callable[[str], Case]) -> None:
+    subject = case("wide")
+    assert subject.least < subject.peak(subject.plain) - 15 * MIB
+    with tensorc.load(subject.compile(subject.least)) as model:
+        steps = model.manifest["program"]["steps"]
+        assert len(steps) >= 5
+        assert [step["calls"] for step in steps] == [1] + [0] * (len(steps) - 1)
+        assert [step["first"] for step in steps] == list(np.cumsum([0, *(step["tasks"] for step in steps[:-1])]))
+        assert np.array_equal(model.run(None, FEEDS["wide"])[0], subject.want)
 
 
 def test_the_command_line(case: Callable[[str], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

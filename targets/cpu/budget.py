@@ -118,18 +118,27 @@ class Keeper:
                 f"a memory budget of {_text(self._budget)} is too small: the smallest feasible one is "
                 f"{-(-needed // _MIB)}MiB"
             )
-        if self._whole.blocks <= blocks:
-            program, pinned, window, streamed = self._whole.resident(), self._whole.blocks, 0, 0
-        else:
-            program, pinned, window, streamed = self._weights.stream(blocks)
-        parts = {"the process": self._process, "activations": self._arena, "weights": (pinned + window) * BLOCK}
+        held = self._whole.resident() if self._whole.blocks <= blocks else self._weights.stream(blocks)
+        resident, streamed = held.resident * BLOCK, held.streamed * BLOCK
+        parts = {"the process": self._process, "activations": self._arena, "weights": resident}
         shares = ", ".join(f"{_text(nbytes)} for {name}" for name, nbytes in parts.items())
-        seconds = streamed * BLOCK / mapping_rate()
+        seconds = (streamed + held.lookups * BLOCK) / mapping_rate()
         self.summary = [
             ("memory budget", f"{_text(self._budget)}: {shares}"),
-            ("weights streamed", f"{_text(streamed * BLOCK)} a run, which takes {1e3 * seconds:.1f} ms as predicted"),
+            ("weights streamed", f"{_text(streamed)} a run, which takes {1e3 * seconds:.1f} ms as predicted"),
         ]
-        return program
+        return held.program
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A program that has at most `resident` blocks at one time. Each run maps `streamed`, and looks up rows in tables,
+    each of which may map one."""
+
+    program: CpuProgram
+    resident: int
+    streamed: int = 0
+    lookups: int = 0
 
 
 class _Weights:
@@ -170,13 +179,12 @@ class _Weights:
         """Without so many it cannot be run."""
         return least_capacity(self._needs, self._loose)
 
-    def resident(self) -> CpuProgram:
-        """The program that has all of them."""
-        return replace(self.program, stream=Stream(self.nbytes, ()))
+    def resident(self) -> _Held:
+        """With all of them."""
+        return _Held(replace(self.program, stream=Stream(self.nbytes, ())), self.blocks)
 
-    def stream(self, blocks: int) -> tuple[CpuProgram, int, int, int]:
-        """The program that has at most so many, and how many stay, take turns, and come in each run. `blocks` are
-        `least` at least."""
+    def stream(self, blocks: int) -> _Held:
+        """With at most so many, which are `least` at least."""
         steps = list(self.program.steps)
         for number, (first, count) in self._tables.items():
             step = steps[number]
@@ -187,7 +195,7 @@ class _Weights:
         changes = tuple(Change(begins[change.span], change.drops, change.fetches) for change in plan.changes)
         program = replace(self.program, steps=tuple(steps), stream=Stream(self.nbytes, changes))
         rows = sum(self._gathers[number][1] for number in self._tables)
-        return program, plan.pinned, plan.window, plan.streamed + rows
+        return _Held(program, blocks, plan.streamed, rows)
 
     def _blocks(self, begin: int, end: int) -> frozenset[int]:
         """What these steps need, but for tables."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
-from passes.streaming import least_capacity, plan_stream
+from passes.memory.streaming import least_capacity, plan_stream
 from targets.cpu.machine import available_cores
 from targets.cpu.program import (
     BLOCK,

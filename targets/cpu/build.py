@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
-from passes.spilling import fit_arena
+from passes.memory.spilling import fit_arena
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors

@@ -7,9 +7,6 @@ its name, and a person can read what the model does.
 from __future__ import annotations
 
 import functools
-import os
-import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -28,11 +25,8 @@ from targets.cpu.program import (
     Stream,
     Transfer,
 )
-from tensorc.errors import UserError
+from tensorc.toolchain import find_compiler, first_error
 
-#: The environment variable that names the C compiler, with arguments if need be.
-COMPILER_VARIABLE = "CC"
-_COMPILERS = ("cc", "gcc", "clang")
 _EXECUTOR, _RESIDENCY = (Path(__file__).with_name(name) for name in ("executor.c", "residency.c"))
 
 _COMPILE_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", f"-I{_EXECUTOR.parent}")
@@ -202,25 +196,4 @@ def _compile(purpose: str, *arguments: str | Path) -> None:
     command = [*compiler, *_COMPILE_FLAGS, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{compiler[0]} failed to {purpose}: {_first_error(done.stderr)}")
-
-
-def find_compiler() -> list[str]:
-    """The command of the C compiler: `CC` if it is set, else the first that is on the path."""
-    chosen = shlex.split(os.environ.get(COMPILER_VARIABLE, ""))
-    if chosen:
-        if shutil.which(chosen[0]) is None:
-            raise UserError(f"{COMPILER_VARIABLE} names {chosen[0]!r}, which is not on the path")
-        return chosen
-    found = [name for name in _COMPILERS if shutil.which(name)]
-    if not found:
-        raise UserError(
-            f"the cpu target needs a C compiler and none of {', '.join(_COMPILERS)} is on the path: "
-            f"install gcc or clang (on Debian, the package gcc), or name one in {COMPILER_VARIABLE}"
-        )
-    return found[:1]
-
-
-def _first_error(text: str) -> str:
-    lines = text.strip().splitlines() or ["it said nothing"]
-    return next((line for line in lines if "error" in line or "undefined" in line), lines[0])
+        raise RuntimeError(f"{compiler[0]} failed to {purpose}: {first_error(done.stderr)}")

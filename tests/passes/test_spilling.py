@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from passes.memory import InsertCopies, MemoryPlan, Space, plan_memory
-from passes.spilling import fit_arena
+from passes.memory.spilling import fit_arena
 from tensorc.ir import Graph, TensorType, Value, clone, evaluate, verify
 from tensorc.pipeline import run_passes
 

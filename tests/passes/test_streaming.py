@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.streaming import CapacityError, Runs, StreamPlan, least_capacity, plan_stream
+from passes.memory.streaming import CapacityError, Runs, StreamPlan, least_capacity, plan_stream
 
 Needs = list[frozenset[int]]
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from targets.cpu.executable import CpuExecutable
-from targets.cpu.link import find_compiler, link, print_steps
+from targets.cpu.link import link, print_steps
 from targets.cpu.program import (
     ARENA,
     FIRST_INPUT,
@@ -42,6 +42,7 @@ from targets.cpu.program import (
 from tensorc.errors import UserError
 from tensorc.ir.types import TensorType
 from tensorc.runtime.artifact import write_artifact
+from tensorc.toolchain import find_compiler
 
 #: Tasks of the steps that count: one, fewer than shares, odd, prime, many.
 COUNTS = (1, 2, 3, 7, 97, 1001)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.portfolio import quick_offsets
+from passes.memory.problem import Buffer, Problem
 from tensorc.ir import Constant, Graph, Node, Value
 from tensorc.ir.graph import nested
 from tensorc.pipeline import Pass
@@ -41,15 +43,6 @@ class Place:
     space: Space
     index: int
     offset: int
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A block of the arena: `size` bytes needed at times lower <= t < upper."""
-
-    lower: int
-    upper: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ class InsertCopies(Pass):
     def _outputs(self, graph: Graph) -> None:
         """Each output must be the whole of a buffer of its own."""
         taken: set[Value] = set()
-        aliases = _aliases(graph)
+        aliases = aliases_of(graph)
         for number, value in enumerate(graph.outputs):
             root, _ = aliases.get(value, (value, 0))
             if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
@@ -145,7 +138,7 @@ class InsertCopies(Pass):
             taken.add(root)
 
 
-def _aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
+def aliases_of(graph: Graph) -> dict[Value, tuple[Value, int]]:
     """For views and parts of joins: the value in whose buffer they lie, and at which byte."""
     parents: dict[Value, tuple[Value, int]] = {}
     for node in graph.nodes:
@@ -207,18 +200,19 @@ class _Planner:
             file_bytes += _aligned(value.type.nbytes)
         self._live(graph)
 
-        buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
-        offsets = place_greedily(buffers)
+        problem = Problem.of(
+            Buffer(lower, upper + 1, _aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
+        )
+        offsets = quick_offsets(problem)
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
         places = self.fixed | {value: self._place(value) for value in self.aliases}
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
-        height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
-        size = sum(b.size for b in buffers)
+        height, size = problem.height(offsets), sum(b.size for b in problem.buffers)
         return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size, file_bytes)
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
-        inside = _aliases(graph)
+        inside = aliases_of(graph)
         self.aliases.update(inside)
         for node in graph.nodes:
             if node.op == "loop":
@@ -226,7 +220,7 @@ class _Planner:
                 carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
                 captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
                 self.aliases.update({inner: (outer, 0) for inner, outer in captured})
-                local = _aliases(region)
+                local = aliases_of(region)
                 written = [local.get(value, (value, 0))[0] for value in region.outputs]
                 for value in (*region.inputs[1 : 1 + carried + scanned], *written):
                     self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
@@ -236,7 +230,7 @@ class _Planner:
             elif node.op == "if":
                 for region in node.regions:
                     self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
-                    local = _aliases(region)
+                    local = aliases_of(region)
                     roots = [local.get(value, (value, 0))[0] for value in region.outputs]
                     self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
 
@@ -268,7 +262,7 @@ class _Planner:
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions
         count, trips = node.attrs["carried"], node.attrs["trips"]
-        local = _aliases(region)
+        local = aliases_of(region)
         written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
         carried = []
         for i in range(count):
@@ -291,24 +285,3 @@ class _Planner:
 
 def _aligned(size: int) -> int:
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
-
-
-def place_greedily(buffers: Sequence[Buffer]) -> list[int]:
-    """An offset for each buffer, such that those that live at one time do not overlap.
-
-    Largest first, each at the lowest gap that holds it: the heuristic of Pisarchyk and Lee, "Efficient Memory
-    Management for Deep Neural Net Inference" (2020).
-    """
-    offsets = [0] * len(buffers)
-    done: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda i: (-buffers[i].size, buffers[i].lower)):
-        buffer = buffers[number]
-        rivals = [i for i in done if buffers[i].lower < buffer.upper and buffer.lower < buffers[i].upper]
-        offset = 0
-        for rival in sorted(rivals, key=offsets.__getitem__):
-            if offset + buffer.size <= offsets[rival]:
-                break
-            offset = max(offset, offsets[rival] + buffers[rival].size)
-        offsets[number] = offset
-        done.append(number)
-    return offsets

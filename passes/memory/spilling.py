@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from passes.fusion import copy_of, is_view
-from passes.memory import ALIGNMENT, MemoryPlan, _aliases, plan_memory
+from passes.memory.graph import ALIGNMENT, MemoryPlan, aliases_of, plan_memory
 from tensorc.ir import OPS, Graph, Kind, Node, Value, clone
 
 #: A plan may be higher than what is live at any time. The aim is lowered by so much until the plan fits.
@@ -62,7 +62,7 @@ class _Lives:
     def __init__(self, graph: Graph, filed: dict[Value, Value]):
         self.graph = graph
         self.filed = filed
-        self.aliases = _aliases(graph)
+        self.aliases = aliases_of(graph)
         self.touches: dict[Value, list[int]] = defaultdict(list)
         fixed = {*graph.inputs, *map(self._root, graph.outputs), *filed.values()}
         for time, node in enumerate(graph.nodes):

@@ -11,6 +11,7 @@ ONNX Runtime's. Exit code 1: the budget was not kept, or a result is wrong.
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -35,7 +36,8 @@ ROUNDS = 12
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes; milliseconds a run; `error` is the largest absolute one, over the largest output, of all outputs."""
+    """Bytes; milliseconds a run, `cpu` those of all threads together, which neighbours disturb less; `error` is the
+    largest absolute one, over the largest output, of all outputs."""
 
     model: str
     weights: int
@@ -45,6 +47,8 @@ class Measured:
     median_ms: float
     held_median_ms: float
     slowdown: float
+    cpu_ms: float
+    held_cpu_ms: float
     predicted_ms: float
     predicted_slowdown: float
     equal: bool
@@ -82,6 +86,12 @@ def resident_peak(process: int) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     assert found
     return 1024 * int(found[1])
+
+
+def cpu_seconds(process: int) -> float:
+    """Of all threads, so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def draw_inputs(model: Path, artifact: Path) -> dict[str, np.ndarray]:
@@ -132,9 +142,13 @@ def measure(model: Path, fraction: float, shapes: tuple[str, ...], threads: int,
         summary = compile_model(model, held, shapes, threads, budget)
         workers = [first, open_worker(held)]
         times: list[list[float]] = [[], []]
+        used = [-cpu_seconds(worker.process.pid) for worker in workers]
         for _ in range(ROUNDS):
             for worker, own in zip(workers, times, strict=True):
                 own += worker.ask({"seconds": seconds / ROUNDS})["ms"]
+        used = [u + cpu_seconds(worker.process.pid) for u, worker in zip(used, workers, strict=True)]
+        # One more run in each round is not timed.
+        cpu = [1e3 * u / (len(own) + ROUNDS) for u, own in zip(used, times, strict=True)]
         peaks = [resident_peak(worker.process.pid) for worker in workers]
         results = [outputs_of(artifact, files, threads, folder / artifact.stem) for artifact in (plain, held)]
         wanted = reference(model, inputs)
@@ -154,6 +168,8 @@ def measure(model: Path, fraction: float, shapes: tuple[str, ...], threads: int,
         median_ms=medians[0],
         held_median_ms=medians[1],
         slowdown=medians[1] / medians[0],
+        cpu_ms=cpu[0],
+        held_cpu_ms=cpu[1],
         predicted_ms=predicted,
         predicted_slowdown=1 + predicted / medians[0],
         equal=all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*results, strict=True)),
@@ -177,12 +193,13 @@ def main(models: tuple[Path, ...], fraction: float, shapes: tuple[str, ...], thr
         print(json.dumps({"threads": threads, "fraction": fraction, "seconds": time.perf_counter() - start,
                           "models": [{**asdict(row), "ok": row.ok} for row in rows]}))  # fmt: skip
     else:
-        table = Table("model", "peak MiB", "budget", "peak with it", "ms", "ms with it", "slower", "predicted", "equal",
-                      "error", "ok")  # fmt: skip
+        names = "model,peak MiB,budget,peak with it,ms,ms with it,slower,CPU ms,CPU ms with it,predicted,equal,error,ok"
+        table = Table(*names.split(","))
         for row in rows:
             table.add_row(
                 row.model, *(f"{nbytes / MIB:.1f}" for nbytes in (row.peak, row.budget, row.held_peak)),
                 f"{row.median_ms:.1f}", f"{row.held_median_ms:.1f}", f"{row.slowdown:.2f}",
+                f"{row.cpu_ms:.1f}", f"{row.held_cpu_ms:.1f}",
                 f"{row.predicted_slowdown:.2f}", "yes" if row.equal else "no",
                 f"{row.error:.1e}", "yes" if row.ok else "no",
             )  # fmt: skip

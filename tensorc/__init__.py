@@ -45,6 +45,7 @@ def compile(
     database: str | os.PathLike[str] | None = None,
     numerics: Numerics = "strict",
     fallback: Fallback = "error",
+    memory_budget: str | int | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
@@ -52,7 +53,8 @@ def compile(
     `out`, or else for as long as the model lives (`Model.save` writes it then). `tune` searches for better schedules
     first, for a time ("60s") or a number of trials; without it, those of earlier searches are used, from the records in
     `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. With
-    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. Raises
+    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `memory_budget`, as "400MiB" or
+    in bytes, is the most that a process is to have resident which only loads the artifact and runs it. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     from dataclasses import replace
@@ -60,9 +62,12 @@ def compile(
     from tempfile import TemporaryDirectory
 
     from tensorc.driver import compile_model
+    from tensorc.options import parse_bytes
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
+    if memory_budget is not None:
+        options = replace(options, memory_budget=parse_bytes(str(memory_budget)))
     if tune is not None:
         options = replace(options, tune=Budget.parse(str(tune)))
     if out is not None:

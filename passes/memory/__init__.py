@@ -2,6 +2,7 @@
 
 - `passes.memory.graph`: the pass; from a graph's values to buffers, and back from offsets to places.
 - `passes.memory.problem`: buffers, memory spaces, problems and plans; `minimalloc` is their CSV form.
+- `passes.memory.spilling`: a smaller arena, by computing again and by a file; `streaming`: weights that come and go.
 - `passes.memory.check`: whether a plan is valid; `bounds`: what none can be lower than.
 - `passes.memory.order`: the pass that chooses the order of nodes; `dataflow` and `ordering` are what it searches.
 - `passes.memory.replacement`: a fast memory that is smaller than what a graph needs.

@@ -34,6 +34,7 @@ class Space(enum.Enum):
     INPUT = "input"
     OUTPUT = "output"
     POINTER = "pointer"
+    FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class LoopPlan:
 @dataclass(frozen=True)
 class MemoryPlan:
     """`places` of all values, those of regions too; `constants` in the order of their index; `loops` by their nodes,
-    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own."""
+    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own,
+    `file_bytes` those that are in a file."""
 
     places: Mapping[Value, Place]
     constants: tuple[Value, ...]
@@ -88,6 +90,7 @@ class MemoryPlan:
     pointers: int
     arena_bytes: int
     unplanned_bytes: int
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,9 @@ class InsertCopies(Pass):
     def _outputs(self, graph: Graph) -> None:
         """Each output must be the whole of a buffer of its own."""
         taken: set[Value] = set()
-        inside = aliases(graph)
+        aliases = aliases_of(graph)
         for number, value in enumerate(graph.outputs):
-            root, _ = inside.get(value, (value, 0))
+            root, _ = aliases.get(value, (value, 0))
             if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
                 copied = copy_of(graph, value)
                 graph.nodes.append(copied)
@@ -136,7 +139,7 @@ class InsertCopies(Pass):
             taken.add(root)
 
 
-def aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
+def aliases_of(graph: Graph) -> dict[Value, tuple[Value, int]]:
     """For views and parts of joins: the value in whose buffer they lie, and at which byte."""
     parents: dict[Value, tuple[Value, int]] = {}
     for node in graph.nodes:
@@ -160,17 +163,18 @@ def _resolved(value: Value, parents: Mapping[Value, tuple[Value, int]]) -> tuple
     return value, offset
 
 
-def plan_memory(graph: Graph) -> MemoryPlan:
-    """Places for all values of a fused graph."""
-    return _Planner(graph).plan()
+def plan_memory(graph: Graph, filed: Sequence[Value] = ()) -> MemoryPlan:
+    """Places for all values of a fused graph; those of `filed`, which only copies read and write, are in a file."""
+    return _Planner(graph, filed).plan()
 
 
 class _Planner:
     """Time goes on by one with each node, in the order in which they stand, those of regions inside that of their
     node: what lives at one time in different iterations, or in different branches, does not overlap."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, filed: Sequence[Value]):
         self.graph = graph
+        self.filed = filed
         self.aliases: dict[Value, tuple[Value, int]] = {}
         self.fixed: dict[Value, Place] = {}
         self.lives: dict[Value, list[int]] = {}
@@ -191,6 +195,10 @@ class _Planner:
         self.fixed.update({v: Place(Space.INPUT, i, 0) for i, v in enumerate(graph.inputs)})
         self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
+        file_bytes = 0
+        for value in self.filed:
+            self.fixed[value] = Place(Space.FILE, 0, file_bytes)
+            file_bytes += aligned(value.type.nbytes)
         self._live(graph)
         self._overwrite(graph)
 
@@ -202,11 +210,11 @@ class _Planner:
         places = self.fixed | {value: self._place(value) for value in self.aliases}
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
         height, size = problem.height(offsets), sum(b.size for b in problem.buffers)
-        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size)
+        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size, file_bytes)
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
-        inside = aliases(graph)
+        inside = aliases_of(graph)
         self.aliases.update(inside)
         for node in graph.nodes:
             if node.op == "loop":
@@ -214,7 +222,7 @@ class _Planner:
                 carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
                 captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
                 self.aliases.update({inner: (outer, 0) for inner, outer in captured})
-                local = aliases(region)
+                local = aliases_of(region)
                 written = [local.get(value, (value, 0))[0] for value in region.outputs]
                 for value in (*region.inputs[1 : 1 + carried + scanned], *written):
                     self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
@@ -224,7 +232,7 @@ class _Planner:
             elif node.op == "if":
                 for region in node.regions:
                     self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
-                    local = aliases(region)
+                    local = aliases_of(region)
                     roots = [local.get(value, (value, 0))[0] for value in region.outputs]
                     self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
 
@@ -270,7 +278,7 @@ class _Planner:
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions
         count, trips = node.attrs["carried"], node.attrs["trips"]
-        local = aliases(region)
+        local = aliases_of(region)
         written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
         carried = []
         for i in range(count):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from passes.fusion import is_view
 from passes.memory.dataflow import Dataflow, peak_of
-from passes.memory.graph import aliases, aligned
+from passes.memory.graph import aliases_of, aligned
 from passes.memory.in_place import overwritten
 from passes.memory.ordering import EFFORT, best_ordering
 from tensorc.ir import Graph, Node, Value
@@ -38,7 +38,7 @@ class OrderNodes(Pass):
 
 def dataflow(graph: Graph) -> tuple[Dataflow, list[Node]]:
     """What `graph` does to the arena, and the nodes that are its steps."""
-    inside = aliases(graph)
+    inside = aliases_of(graph)
 
     def resolve(value: Value) -> tuple[Value, int]:
         return inside.get(value, (value, 0))

@@ -32,6 +32,7 @@ class CpuTarget(Target):
     """`cpu` compiles for this machine, `cpu:NAME` for a named one."""
 
     name = "cpu"
+    has_budgets = True
 
     def prepare(self) -> None:
         for module in ("cost_models.graph_model", "cost_models.xgboost_model", "targets.cpu.build",
@@ -78,7 +79,8 @@ class CpuTarget(Target):
     ) -> Program:
         from targets.cpu.build import build
 
-        return build(graph, machines.find(self.part), options.threads, schedules, progress)
+        machine = machines.find(self.part)
+        return build(graph, machine, options.threads, schedules, progress, options.memory_budget)
 
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
              constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip

@@ -14,6 +14,7 @@ from tensorc.cli.options import (
     database_option,
     fallback_option,
     json_option,
+    memory_budget_option,
     model_argument,
     numerics_option,
     parse_budget,
@@ -38,6 +39,7 @@ from tensorc.search.budget import Budget
               help="Search for better schedules first, for so long or so many trials.")  # fmt: skip
 @database_option
 @numerics_option
+@memory_budget_option
 @fallback_option
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
@@ -51,6 +53,7 @@ def compile_command(
     tune: Budget | None,
     database: Path | None,
     numerics: Numerics,
+    memory_budget: int | None,
     fallback: Fallback,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -63,6 +66,7 @@ def compile_command(
         database=database,
         numerics=numerics,
         fallback=fallback,
+        memory_budget=memory_budget,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from passes.fusion import is_view
-from passes.memory.graph import aliases, aligned
+from passes.memory.graph import aliases_of, aligned
 from passes.memory.replacement.problem import Operator, ReplacementProblem, Role, Tensor
 from tensorc.ir import Graph, Value
 
@@ -16,7 +16,7 @@ def problem_of(graph: Graph, capacity: int | Callable[[int], int], weights: bool
     Without `weights`, constants are left out: they pass by, as in a machine that streams them from slow memory to where
     they are used. Raises ValueError if the capacity is too small for an operator.
     """
-    inside = aliases(graph)
+    inside = aliases_of(graph)
     outputs = {inside.get(value, (value, 0))[0] for value in graph.outputs}
     tensors: list[Tensor] = []
     numbers: dict[Value, int] = {}

@@ -17,10 +17,10 @@ import numpy as np
 
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower
-from targets.cpu.link import find_compiler
 from targets.cpu.machine import detect
 from targets.cpu.schedules import ConvSchedule, Schedule, WinogradSchedule
 from tensorc.ir import Graph, TensorType
+from tensorc.toolchain import find_compiler
 
 #: Channels, height and width.
 SHAPES = ((64, 28), (128, 28), (256, 14), (512, 7))

@@ -49,6 +49,7 @@ def compile(
     fallback: Fallback = "error",
     quantize: str | Quantization | None = None,
     calibration: str | os.PathLike[str] | Reader | None = None,
+    memory_budget: str | int | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
@@ -58,7 +59,8 @@ def compile(
     `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. With
     `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `quantize="int8"` computes
     products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
-    `get_next()` gives feeds. Raises
+    `get_next()` gives feeds. `memory_budget`, as "400MiB" or in bytes, is the most that a process is to have resident
+    which only loads the artifact and runs it. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     import os
@@ -67,10 +69,13 @@ def compile(
     from tempfile import TemporaryDirectory
 
     from tensorc.driver import compile_model
+    from tensorc.options import parse_bytes
     from tensorc.quantization.scheme import Quantization
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
+    if memory_budget is not None:
+        options = replace(options, memory_budget=parse_bytes(str(memory_budget)))
     if tune is not None:
         options = replace(options, tune=Budget.parse(str(tune)))
     if isinstance(quantize, str):

@@ -75,11 +75,15 @@ def compile_model(
         out = Path(re.sub(r"[^\w.-]", "_", opened.name) + ".tcm")
         _check_output(out, source)
     if any(declared.spans for declared in opened.model.inputs):
+        _refuse_budget(opened, options, "it is compiled for several shapes")
         return _write_ahead(opened, options, out, clock)
     with clock.phase("import"):
         why = opened.why_staged()
     if why:
+        _refuse_budget(opened, options, why)
         return _write_staged(opened, options, out, why, clock)
+    if not opened.target.has_budgets:
+        _refuse_budget(opened, options, f"the target {options.target} does not know how")
     lowered = _lower(opened, options, clock)
     target, graph = lowered.target, lowered.graph
     if options.tune is not None:
@@ -100,20 +104,26 @@ def compile_model(
         "name": lowered.name,
         "inputs": lowered.inputs,
         "outputs": lowered.outputs,
+        "memory_budget": options.memory_budget,
         "program": program.manifest,
         constants.SECTION: constants.table(program.constants),
         "summary": [list(row) for row in summary],
     }
     sections = {**program.sections, constants.SECTION: constants.chunks(program.constants)}
-    return _write(out, manifest, sections, clock, lowered.passes)
+    return _write(out, manifest, sections, clock, lowered.passes, {constants.SECTION: program.alignment})
+
+
+def _refuse_budget(opened: _Opened, options: CompileOptions, why: str) -> None:
+    if options.memory_budget is not None:
+        raise UserError(f"{opened.name} cannot be held to a memory budget: {why}")
 
 
 def _write(out: Path, manifest: dict[str, Any], sections: Mapping[str, Iterable[Any]], clock: _Clock,
-           passes: Sequence[PassRecord]) -> CompileReport:  # fmt: skip
+           passes: Sequence[PassRecord], alignments: Mapping[str, int] | None = None) -> CompileReport:  # fmt: skip
     with clock.phase("write"):
         from tensorc.runtime.artifact import write_artifact
 
-        write_artifact(out, manifest, sections)
+        write_artifact(out, manifest, sections, alignments)
     return CompileReport(out, out.stat().st_size, manifest, clock.seconds, passes)
 
 

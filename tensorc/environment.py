@@ -23,10 +23,19 @@ def data_folder() -> Path:
 
     A relative XDG_DATA_HOME is ignored, as its specification has it. Raises UserError where there is no home.
     """
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if not data.is_absolute():
+    return _folder("XDG_DATA_HOME", Path(".local", "share"))
+
+
+def cache_folder() -> Path:
+    """Where what is quickly made again is kept: `$XDG_CACHE_HOME/tensorc`, by default `~/.cache/tensorc`, as above."""
+    return _folder("XDG_CACHE_HOME", Path(".cache"))
+
+
+def _folder(variable: str, default: Path) -> Path:
+    chosen = Path(os.environ.get(variable, ""))
+    if not chosen.is_absolute():
         try:
-            data = Path.home() / ".local" / "share"
+            chosen = Path.home() / default
         except RuntimeError as error:
-            raise UserError("there is no home folder to keep data in: set XDG_DATA_HOME") from error
-    return data / "tensorc"
+            raise UserError(f"there is no home folder to keep data in: set {variable}") from error
+    return chosen / "tensorc"

@@ -29,7 +29,8 @@ class CompileOptions:
     range, the model is compiled for each.
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
-    search goes on for so long before the model is built.
+    search goes on for so long before the model is built. `memory_budget` is the most bytes that a process which loads
+    and runs the artifact is to have resident, None for as many as there are.
     """
 
     target: str = "cpu"
@@ -40,6 +41,7 @@ class CompileOptions:
     numerics: Numerics = "strict"
     fallback: Fallback = "error"
     quantize: Quantization | None = None
+    memory_budget: int | None = None
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -47,6 +49,19 @@ class CompileOptions:
             raise UserError(f"no numerics {self.numerics!r}; legal: {', '.join(get_args(Numerics))}")
         if self.fallback not in get_args(Fallback):
             raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+
+
+def parse_bytes(text: str) -> int:
+    """`400MiB`, `1.5GiB`, `64MB` or a number of bytes. Raises UserError."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([KMG]?i?B)?", text.strip(), re.IGNORECASE)
+    unit = (found[2] or "B").upper() if found else ""
+    nbytes = round(float(found[1]) * _UNITS[unit]) if found and unit in _UNITS else 0
+    if nbytes < 1:
+        raise UserError(f"{text!r} is not a size in memory, such as 400MiB, 1.5GiB or 64MB")
+    return nbytes
 
 
 def parse_shape(text: str) -> Sizes:

@@ -11,7 +11,7 @@ import abc
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,13 +45,14 @@ class Program:
     """What a target builds of a graph: sections of bytes for the artifact, and the facts needed to run them.
 
     A section is an iterable of chunks. `manifest` is JSON and the target's own; `summary` rows are (label, value) pairs
-    for a person.
+    for a person. In the artifact, `constants` begin at a multiple of `alignment` bytes.
     """
 
     sections: Mapping[str, Iterable[Any]]
     manifest: dict[str, Any]
     summary: list[tuple[str, str]] = field(default_factory=list)
     constants: Sequence[PackedConstant] = ()
+    alignment: int = 1
 
 
 class Executable(abc.ABC):
@@ -84,6 +85,8 @@ class Target(abc.ABC):
     """One kind of machine. `part` is what followed the colon in the target string, or ""."""
 
     name: str
+    #: Whether its programs can be held to `CompileOptions.memory_budget`.
+    has_budgets: ClassVar[bool] = False
 
     def __init__(self, part: str = ""):
         self.part = part

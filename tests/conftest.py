@@ -8,12 +8,13 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_data_folder(tmp_path_factory: pytest.TempPathFactory):
-    """Tests, and the processes that they start, neither read nor write what the user has tuned or measured."""
-    before = os.environ.get("XDG_DATA_HOME")
-    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+def _own_folders(tmp_path_factory: pytest.TempPathFactory):
+    """Tests, and the processes that they start, neither read nor write what the user has tuned, measured or built."""
+    before = {name: os.environ.get(name) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME")}
+    os.environ.update({name: str(tmp_path_factory.mktemp(name.lower())) for name in before})
     yield
-    if before is None:
-        del os.environ["XDG_DATA_HOME"]
-    else:
-        os.environ["XDG_DATA_HOME"] = before
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

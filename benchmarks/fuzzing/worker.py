@@ -30,17 +30,9 @@ def _names(path: Path) -> list[str]:
     return [value.name for value in onnx.load(path).graph.output]
 
 
-def _tensorc(folder: Path) -> tuple[Run, tuple[type[Exception], ...]]:
-    import functools
-
+def _tensorc(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
     import tensorc
-    from targets.cpu import build, link
     from tensorc.errors import UnsupportedError
-
-    # The executor is the same for all models.
-    executor = folder / "executor.o"
-    link.compile_object(Path(link.__file__).with_name("executor.c"), executor)
-    build.link = functools.partial(link.link, executor=executor)
 
     def run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         # The interface of sessions names outputs, and they may be the same twice.

@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
+from passes.memory.spilling import fit_arena
+from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
 from targets.cpu.machine import Machine, available_cores
 from targets.cpu.program import (
     ARENA,
+    BLOCK,
     CODE_SECTION,
     FIRST_INPUT,
     SCRATCH,
@@ -31,6 +35,7 @@ from targets.cpu.program import (
     Repeat,
     Slice,
     Step,
+    Transfer,
 )
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
@@ -47,16 +52,62 @@ from tensorc.workload import workload_key, workload_label
 _SERIAL_WORK = 20_000
 
 
-def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, Choice], progress: Progress) -> Program:
-    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
+def build(
+    graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, Choice], progress: Progress,
+    memory_budget: int | None = None,
+) -> Program:  # fmt: skip
+    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel, and UserError for a
+    `memory_budget`, in bytes, that is too small."""
     _check_supported(graph)
-    plan = plan_memory(graph)
     groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
+    plan = plan_memory(graph)
+    laid = _lay_out(graph, plan, kernels, machine, threads)
+    kept: list[tuple[str, str]] = []
+    if memory_budget is not None:
+        keeper = budget.Keeper(laid.program, laid.constants, laid.reads, len(kernels), memory_budget)
+        if plan.arena_bytes > keeper.arena_room:
+            plan, filed = fit_arena(graph, keeper.arena_room)
+            laid = _lay_out(graph, plan, kernels, machine, threads)
+            keeper = budget.Keeper(laid.program, laid.constants, laid.reads, len(kernels), memory_budget)
+            kept.append(("activations in a file", _mib(sum(value.type.nbytes for value in filed))))
+        program = keeper.program()
+        kept = [*keeper.summary, *kept]
+    else:
+        program = laid.program
+    constants = laid.constants
+    functions = {name: kernel.function for name, kernel in kernels.values()}
+    manifest = program.to_json() | {
+        "machine": machine.name,
+        "kernels": _described(groups, kernels, schedules),
+    }
+    summary = [
+        ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
+        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
+        ("weights", _mib(sum(constant.nbytes for constant in constants))),
+        *kept,
+    ]
+    code = _code(functions, program, machine, progress)
+    alignment = 1 if memory_budget is None else BLOCK
+    return Program({CODE_SECTION: [code]}, manifest, summary, constants, alignment)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A program without a budget, and how its steps read its constants."""
+
+    program: CpuProgram
+    constants: list[PackedConstant]
+    reads: Mapping[int, budget.Reads]
+
+
+def _lay_out(
+    graph: Graph, plan: MemoryPlan, kernels: Mapping[str, tuple[str, Kernel]], machine: Machine, threads: int
+) -> _Laid:
     constants = _Constants()
-    steps = _Steps(graph, {node: kernels[_key(node)] for node in groups}, plan, constants).steps
+    steps = _Steps(graph, kernels, plan, constants)
     program = CpuProgram(
-        steps=tuple(steps),
+        steps=tuple(steps.steps),
         inputs=tuple(value.type for value in graph.inputs),
         outputs=tuple(value.type for value in graph.outputs),
         arena_bytes=plan.arena_bytes,
@@ -65,19 +116,9 @@ def build(graph: Graph, machine: Machine, threads: int, schedules: Mapping[str, 
         threads=threads,
         pointers=plan.pointers,
         constants=len(constants.packed),
+        file_bytes=plan.file_bytes,
     )
-    functions = {name: kernel.function for name, kernel in kernels.values()}
-    manifest = program.to_json() | {
-        "machine": machine.name,
-        "kernels": _described(groups, kernels, schedules),
-    }
-    summary = [
-        ("kernels", f"{len(functions)} for {len(steps)} steps"),
-        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
-        ("weights", _mib(sum(constant.nbytes for constant in constants.packed))),
-    ]
-    code = _code(functions, program, machine, progress)
-    return Program({CODE_SECTION: [code]}, manifest, summary, constants.packed)
+    return _Laid(program, constants.packed, steps.reads)
 
 
 def _mib(nbytes: int) -> str:
@@ -172,7 +213,7 @@ class _Steps:
     """The steps of a graph in order, those of regions where their node stands."""
 
     def __init__(
-        self, graph: Graph, kernels: Mapping[Node, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
+        self, graph: Graph, kernels: Mapping[str, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
     ):
         self.kernels = kernels
         self.plan = plan
@@ -184,13 +225,28 @@ class _Steps:
             Space.OUTPUT: outputs,
             Space.POINTER: outputs + len(graph.outputs),
         }
-        self.steps: list[Step | Control] = []
+        self.steps: list[Step | Control | Transfer] = []
+        #: By the number of the step.
+        self.reads: dict[int, budget.Reads] = {}
         self._add(graph, 1)
 
     def _add(self, graph: Graph, calls: int) -> None:
         for node in graph.nodes:
             if node.body is not None:
-                self.steps.append(self._step(node, *self.kernels[node], calls))
+                if Space.FILE in {self.plan.places[value].space for value in (*node.inputs, *node.outputs)}:
+                    self.steps.append(self._transfer(node))
+                    continue
+                name, kernel = self.kernels[_key(node)]
+                step = self._step(node, name, kernel, calls)
+                spaces = {
+                    number: step.arguments[number].space for number, value in enumerate(node.inputs)
+                    if self.plan.places[value].space is Space.WEIGHTS
+                }  # fmt: skip
+                self.reads[len(self.steps)] = budget.Reads(
+                    {spaces[number]: rows for number, rows in _gathers(node.body) if number in spaces},
+                    {spaces[number]: parts for number, parts in kernel.parts.items() if number in spaces},
+                )
+                self.steps.append(step)
             elif node.op == "loop":
                 self._loop(node, calls)
             elif node.op == "if":
@@ -206,6 +262,13 @@ class _Steps:
         serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
         label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
         return Step(name, tuple(arguments), kernel.tasks, label, serial, calls)
+
+    def _transfer(self, node: Node) -> Transfer:
+        (source,), target = node.inputs, node.output
+        out = self.plan.places[target].space is Space.FILE
+        filed, held = (target, source) if out else (source, target)
+        label = f"{held.name} {'to' if out else 'from'} a file"
+        return Transfer(label, self._argument(held), self.plan.places[filed].offset, held.type.nbytes, out)
 
     def _argument(self, value: Value, packing: Packing | None = None) -> Argument:
         place = self.plan.places[value]
@@ -248,6 +311,17 @@ class _Steps:
         self._add(node.regions[1], calls)
         self.steps[begin] = Branch(label, middle + 1, self._argument(node.inputs[0]))
         self.steps[middle] = Branch(f"end of {label}", len(self.steps))
+
+
+def _gathers(body: Graph) -> Iterator[tuple[int, int]]:
+    """The inputs that are tables of which only rows are read, one after the other as results are made; how many."""
+    for number, value in enumerate(body.inputs):
+        users = [node for node in body.nodes if value in node.inputs]
+        if len(users) != 1 or users[0].op != "gather" or users[0].attrs["axis"] != 0 or users[0].inputs[0] is not value:
+            continue
+        rows = users[0].inputs[1].type
+        if rows.size and all(out.shape[: rows.rank] == rows.shape for out in body.outputs):
+            yield number, rows.size
 
 
 def _label(node: Node) -> str:

@@ -24,13 +24,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from targets.cpu.link import find_compiler
 from targets.cpu.machine import Machine, detect
 from tensorc.benchmark.noise import TOLERABLE, OtherLoad
 from tensorc.environment import data_folder
 from tensorc.errors import UserError
 from tensorc.profiling import Ceilings, Level
 from tensorc.runtime.artifact import replaced_file
+from tensorc.toolchain import find_compiler
 
 _SOURCE = Path(__file__).with_name("ceilings.c")
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=gnu11", "-fPIC", "-shared")

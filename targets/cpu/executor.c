@@ -7,15 +7,20 @@
  * tiny steps cost a function call each.
  *
  * After a fork the child has no workers, and for the reason above still computes, on one thread.
+ *
+ * With a memory budget, weights come and go between steps (residency.c), and runs take turns.
  */
 #define _GNU_SOURCE
 #include "executor.h"
+#include "residency.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -98,6 +103,8 @@ typedef struct context {
     char **base;
     char *arena;
     char *scratch; /* one slice a thread */
+    int spill;     /* the file that values are moved to, or -1 */
+    pid_t owner;   /* the process that it is of */
 } context;
 
 static size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
@@ -115,8 +122,53 @@ static char *allocate(size_t size) {
     return memory;
 }
 
+/* ---- values in a file ---- */
+
+int tensorc_to_file(int file, const char *from, size_t size, int64_t offset) {
+    for (size_t done = 0; done < size;) {
+        ssize_t count = pwrite(file, from + done, size - done, offset + (int64_t)done);
+        if (count < 0 && errno != EINTR) return errno;
+        if (count > 0) done += (size_t)count;
+    }
+    return 0;
+}
+
+int tensorc_from_file(int file, char *to, size_t size, int64_t offset) {
+    for (size_t done = 0; done < size;) {
+        ssize_t count = pread(file, to + done, size - done, offset + (int64_t)done);
+        if (count == 0) return EIO;
+        if (count < 0 && errno != EINTR) return errno;
+        if (count > 0) done += (size_t)count;
+    }
+    return 0;
+}
+
+/* A file without a name and with room for all that is moved, or -1. */
+static int spill_open(void) {
+    const char *folder = getenv("TMPDIR");
+    char path[4096];
+    int length = snprintf(path, sizeof path, "%s/tensorc-XXXXXX", folder && *folder ? folder : "/tmp");
+    if (length < 0 || (size_t)length >= sizeof path) return -1;
+    int file = mkostemp(path, O_CLOEXEC);
+    if (file < 0) return -1;
+    unlink(path);
+    if (posix_fallocate(file, 0, (off_t)tensorc_spill_bytes) == 0) return file;
+    close(file);
+    return -1;
+}
+
+/* A forked process shares the file of its parent, which goes on with it. */
+static int context_own(context *c) {
+    if (c->spill < 0 || c->owner == getpid()) return 0;
+    close(c->spill);
+    c->spill = spill_open();
+    c->owner = getpid();
+    return c->spill < 0 ? ENOSPC : 0;
+}
+
 static void context_destroy(context *c) {
     if (!c) return;
+    if (c->spill >= 0) close(c->spill);
     free(c->base);
     free(c->arena);
     free(c->scratch);
@@ -126,11 +178,13 @@ static void context_destroy(context *c) {
 static context *context_create(int threads, char *const *constants) {
     context *c = calloc(1, sizeof *c);
     if (!c) return NULL;
+    c->owner = getpid();
+    c->spill = tensorc_spill_bytes ? spill_open() : -1;
     int32_t first_constant = BASE_INPUTS + tensorc_input_count + tensorc_output_count + tensorc_pointer_count;
     c->base = calloc((size_t)(first_constant + tensorc_constant_count), sizeof *c->base);
     c->arena = allocate(tensorc_arena_bytes);
     c->scratch = allocate((size_t)threads * scratch_stride());
-    if (!c->base || !c->arena || !c->scratch) {
+    if (!c->base || !c->arena || !c->scratch || (tensorc_spill_bytes && c->spill < 0)) {
         context_destroy(c);
         return NULL;
     }
@@ -162,6 +216,8 @@ struct tensorc_model {
     char *const *constants;
     context *shared; /* the pool's */
     atomic_flag busy; /* the pool is taken */
+    pthread_mutex_t turn; /* of runs with a budget */
+    residency *residency; /* NULL without one */
     pthread_mutex_t idle_mutex;
     context *idle; /* of runs that found the pool taken; they go alone, on the caller's thread */
     worker workers[];
@@ -222,20 +278,39 @@ static void run_shared(tensorc_model *m, int32_t step) {
     while ((done = atomic_load(&m->done.word)) != all) signal_wait(&m->done, done);
 }
 
-static void run_steps(tensorc_model *m, context *c, bool shared, double *seconds) {
+/* A few tasks at a time; what they have touched of the weights goes before the next ones. */
+static void run_slices(tensorc_model *m, context *c, const step *s) {
+    for (int32_t begin = 0; begin < s->tasks; begin += s->slice) {
+        int32_t end = begin + s->slice < s->tasks ? begin + s->slice : s->tasks;
+        s->run(c->base, c->scratch, begin, end);
+        residency_drop(m->residency, &s->table, 1);
+    }
+}
+
+static int run_steps(tensorc_model *m, context *c, bool shared, double *seconds) {
+    const change *coming = tensorc_changes;
+    bool own = !m->residency || m->owner == getpid();
+    int error = 0;
     if (seconds) memset(seconds, 0, (size_t)tensorc_step_count * sizeof *seconds);
-    for (int32_t i = 0, next; i < tensorc_step_count; i = next) {
+    for (int32_t i = 0, next; i < tensorc_step_count && !error; i = next) {
         const step *s = &tensorc_steps[i];
         double start = seconds ? now() : 0;
         next = i + 1;
+        if (i == coming->step) residency_change(m->residency, coming++, own);
         if (s->control)
             next = s->control(c->base);
+        else if (s->transfer)
+            error = s->transfer(c->base, c->spill);
+        else if (s->slice)
+            run_slices(m, c, s);
         else if (shared && s->tasks > 1 && !s->serial)
             run_shared(m, i);
         else
             s->run(c->base, c->scratch, 0, s->tasks);
         if (seconds) seconds[i] += now() - start;
     }
+    while (coming->step >= 0) residency_change(m->residency, coming++, own);
+    return error;
 }
 
 static context *take_idle(tensorc_model *m) {
@@ -253,17 +328,29 @@ static void give_idle(tensorc_model *m, context *c) {
     pthread_mutex_unlock(&m->idle_mutex);
 }
 
-int tensorc_run(tensorc_model *m, char *const *inputs, char *const *outputs, double *step_seconds) {
+static int run_once(tensorc_model *m, char *const *inputs, char *const *outputs, double *step_seconds) {
     bool pool = !atomic_flag_test_and_set(&m->busy);
     context *c = pool ? m->shared : take_idle(m);
     if (!c) return ENOMEM;
-    context_bind(c, inputs, outputs);
-    run_steps(m, c, pool && m->threads > 1, step_seconds);
+    int error = context_own(c);
+    if (!error) {
+        context_bind(c, inputs, outputs);
+        error = run_steps(m, c, pool && m->threads > 1, step_seconds);
+    }
     if (pool)
         atomic_flag_clear(&m->busy);
     else
         give_idle(m, c);
-    return 0;
+    return error;
+}
+
+int tensorc_run(tensorc_model *m, char *const *inputs, char *const *outputs, double *step_seconds) {
+    /* In a forked child a run may hold the lock that is there no more. */
+    bool turn = tensorc_budget && m->owner == getpid();
+    if (turn) pthread_mutex_lock(&m->turn);
+    int error = run_once(m, inputs, outputs, step_seconds);
+    if (turn) pthread_mutex_unlock(&m->turn);
+    return error;
 }
 
 tensorc_model *tensorc_open(int threads, char *const *constants) {
@@ -274,8 +361,10 @@ tensorc_model *tensorc_open(int threads, char *const *constants) {
     signal_init(&m->ticket, ticket_of(tensorc_step_count)); /* the row of no tasks */
     signal_init(&m->done, 0);
     pthread_mutex_init(&m->idle_mutex, NULL);
+    pthread_mutex_init(&m->turn, NULL);
     m->shared = context_create(threads, constants);
     bool sound = m->shared != NULL;
+    if (sound && tensorc_weights_bytes) sound = (m->residency = residency_open(constants[0])) != NULL;
     for (int i = 1; sound && i < threads; i++) {
         worker *w = &m->workers[m->started];
         *w = (worker){.model = m, .index = i};
@@ -299,8 +388,10 @@ void tensorc_close(tensorc_model *m) {
         context_destroy(c);
     }
     context_destroy(m->shared);
+    residency_close(m->residency);
     signal_destroy(&m->ticket);
     signal_destroy(&m->done);
     pthread_mutex_destroy(&m->idle_mutex);
+    pthread_mutex_destroy(&m->turn);
     free(m);
 }

@@ -7,21 +7,27 @@ its name, and a person can read what the model does.
 from __future__ import annotations
 
 import functools
-import os
-import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from targets.cpu.program import ARENA, FIRST_INPUT, SCRATCH, Argument, Control, CpuProgram, Loop, Repeat, Step
-from tensorc.errors import UserError
+from targets.cpu.program import (
+    ARENA,
+    FIRST_INPUT,
+    SCRATCH,
+    Argument,
+    Control,
+    CpuProgram,
+    Loop,
+    Repeat,
+    Step,
+    Stream,
+    Transfer,
+)
+from tensorc.toolchain import find_compiler, first_error
 
-#: The environment variable that names the C compiler, with arguments if need be.
-COMPILER_VARIABLE = "CC"
-_COMPILERS = ("cc", "gcc", "clang")
-_EXECUTOR = Path(__file__).with_name("executor.c")
+_EXECUTOR, _RESIDENCY = (Path(__file__).with_name(name) for name in ("executor.c", "residency.c"))
 
 _COMPILE_FLAGS = ("-O2", "-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden", f"-I{_EXECUTOR.parent}")
 #: Kernels call each other and libm, nothing else: an unknown symbol is an error here, not when the model is loaded.
@@ -32,18 +38,22 @@ _LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 def print_steps(program: CpuProgram) -> str:
     """The C source of a program's steps, to be compiled beside the executor."""
     prototypes = {step.kernel: _prototype(step) for step in program.steps if isinstance(step, Step)}
-    rows = [
-        f"    {{step_{index}, 0, {step.tasks}, {int(step.serial)}}},"
-        if isinstance(step, Step) else f"    {{0, step_{index}, 1, 1}},"
-        for index, step in enumerate(program.steps)
-    ]  # fmt: skip
+    rows = [f"    {{{_row(index, step)}}}," for index, step in enumerate(program.steps)]
+    stream = program.stream
+    changes, runs = _changes(stream)
+    blocks = ", ".join(f"{{{first}, {count}}}" for first, count in runs or [(0, 0)])
     parts = [
         f"/* base: {ARENA} arena; from {FIRST_INPUT} inputs, from {program.first_output} outputs, from "
         f"{program.first_pointer} pointers of loops, from {program.first_constant} constants. */",
         '#include <string.h>\n#include "executor.h"\n',
         "\n".join(prototypes.values()) + "\n",
         *(_commented(step.label, _function(index, step)) for index, step in enumerate(program.steps)),
-        "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0, 0, 0, 0}, /* the end */"]) + "\n};\n",
+        "const step tensorc_steps[] = {\n" + "\n".join([*rows, "    {0}, /* the end */"]) + "\n};\n",
+        f"const change tensorc_changes[] = {{{', '.join([*changes, '{-1, 0, 0, 0}'])}}};",
+        f"const block_run tensorc_runs[] = {{{blocks}}};",
+        f"const int32_t tensorc_budget = {int(stream is not None)};",
+        f"const size_t tensorc_weights_bytes = {stream.weights_bytes if stream else 0};",
+        f"const size_t tensorc_spill_bytes = {program.file_bytes};",
         f"const int32_t tensorc_step_count = {len(program.steps)};",
         f"const int32_t tensorc_input_count = {len(program.inputs)};",
         f"const int32_t tensorc_output_count = {len(program.outputs)};",
@@ -55,6 +65,25 @@ def print_steps(program: CpuProgram) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _row(index: int, step: Step | Control | Transfer) -> str:
+    if isinstance(step, Step):
+        first, count = step.table
+        return f"step_{index}, 0, 0, {step.tasks}, {int(step.serial)}, {step.slice}, {{{first}, {count}}}"
+    if isinstance(step, Transfer):
+        return f"0, 0, step_{index}, 1, 1, 0, {{0, 0}}"
+    return f"0, step_{index}, 0, 1, 1, 0, {{0, 0}}"
+
+
+def _changes(stream: Stream | None) -> tuple[list[str], list[tuple[int, int]]]:
+    """The table of changes, and the one that it points into."""
+    rows: list[str] = []
+    runs: list[tuple[int, int]] = []
+    for change in stream.changes if stream is not None else ():
+        rows.append(f"{{{change.step}, {len(runs)}, {len(change.drops)}, {len(change.fetches)}}}")
+        runs += [*change.drops, *change.fetches]
+    return rows, runs
+
+
 def _prototype(step: Step) -> str:
     return f"void {step.kernel}({'void *, ' * len(step.arguments)}int32_t begin, int32_t end);"
 
@@ -64,12 +93,20 @@ def _commented(label: str, text: str) -> str:
     return "/* " + " ".join(label.split()).replace("*/", "* /") + f" */\n{text}"
 
 
-def _function(index: int, step: Step | Control) -> str:
+def _function(index: int, step: Step | Control | Transfer) -> str:
     if isinstance(step, Step):
         arguments = "".join(_address(argument) + ", " for argument in step.arguments)
+        begin, end = (f"{name} + {step.first}" if step.first else name for name in ("begin", "end"))
         return (
             f"static void step_{index}(char *const *base, char *scratch, int32_t begin, int32_t end) {{\n"
-            f"    {step.kernel}({arguments}begin, end);\n"
+            f"    {step.kernel}({arguments}{begin}, {end});\n"
+            "}\n"
+        )
+    if isinstance(step, Transfer):
+        function = "tensorc_to_file" if step.out else "tensorc_from_file"
+        return (
+            f"static int step_{index}(char *const *base, int spill) {{\n"
+            f"    return {function}(spill, {_address(step.memory)}, {step.nbytes}, {step.offset});\n"
             "}\n"
         )
     if isinstance(step, Loop):
@@ -129,18 +166,23 @@ def link(objects: Sequence[Path], steps_source: str, out: Path, executor: Path |
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         steps = Path(folder, "steps.c")
         steps.write_text(steps_source, encoding="utf-8")
-        if executor is None:
-            executor = Path(folder, "executor.o")
-            executor.write_bytes(_compiled_executor(tuple(find_compiler())))
-        _compile("link the model", *_LINK_FLAGS, "-o", out, executor, steps, *objects, "-lm")
+        executor = executor or _compiled(_EXECUTOR, Path(folder))
+        residency = _compiled(_RESIDENCY, Path(folder))
+        _compile("link the model", *_LINK_FLAGS, "-o", out, executor, residency, steps, *objects, "-lm")
+
+
+def _compiled(source: Path, folder: Path) -> Path:
+    out = folder / f"{source.stem}.o"
+    out.write_bytes(_compiled_once(source, tuple(find_compiler())))
+    return out
 
 
 @functools.cache
-def _compiled_executor(_compiler: tuple[str, ...]) -> bytes:
-    """Compiled once for all models that this process builds: that takes longer than all the rest of linking."""
+def _compiled_once(source: Path, _compiler: tuple[str, ...]) -> bytes:
+    """Once for all models that this process builds: that takes longer than all the rest of linking."""
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
-        out = Path(folder, "executor.o")
-        compile_object(_EXECUTOR, out)
+        out = Path(folder, source.stem + ".o")
+        compile_object(source, out)
         return out.read_bytes()
 
 
@@ -154,25 +196,4 @@ def _compile(purpose: str, *arguments: str | Path) -> None:
     command = [*compiler, *_COMPILE_FLAGS, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{compiler[0]} failed to {purpose}: {_first_error(done.stderr)}")
-
-
-def find_compiler() -> list[str]:
-    """The command of the C compiler: `CC` if it is set, else the first that is on the path."""
-    chosen = shlex.split(os.environ.get(COMPILER_VARIABLE, ""))
-    if chosen:
-        if shutil.which(chosen[0]) is None:
-            raise UserError(f"{COMPILER_VARIABLE} names {chosen[0]!r}, which is not on the path")
-        return chosen
-    found = [name for name in _COMPILERS if shutil.which(name)]
-    if not found:
-        raise UserError(
-            f"the cpu target needs a C compiler and none of {', '.join(_COMPILERS)} is on the path: "
-            f"install gcc or clang (on Debian, the package gcc), or name one in {COMPILER_VARIABLE}"
-        )
-    return found[:1]
-
-
-def _first_error(text: str) -> str:
-    lines = text.strip().splitlines() or ["it said nothing"]
-    return next((line for line in lines if "error" in line or "undefined" in line), lines[0])
+        raise RuntimeError(f"{compiler[0]} failed to {purpose}: {first_error(done.stderr)}")

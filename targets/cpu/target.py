@@ -32,6 +32,7 @@ class CpuTarget(Target):
     """`cpu` compiles for this machine, `cpu:NAME` for a named one."""
 
     name = "cpu"
+    has_budgets = True
 
     def prepare(self) -> None:
         for module in ("cost_models.graph_model", "cost_models.xgboost_model", "targets.cpu.build",
@@ -48,7 +49,7 @@ class CpuTarget(Target):
         from passes.fusion import FuseGroups
         from passes.layout import BlockLayout, PackMatmulWeights
         from passes.legalize import Legalize
-        from passes.memory import InsertCopies
+        from passes.memory import InsertCopies, OrderNodes
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
 
@@ -66,6 +67,7 @@ class CpuTarget(Target):
             EliminateCommonSubexpressions(),
             FuseGroups(_choose_kernels(machine.vector_bits)),
             InsertCopies(),
+            OrderNodes(),
         ]
 
     def tuning(self, options: CompileOptions) -> TuningContext:
@@ -78,7 +80,8 @@ class CpuTarget(Target):
     ) -> Program:
         from targets.cpu.build import build
 
-        return build(graph, machines.find(self.part), options.threads, schedules, progress)
+        machine = machines.find(self.part)
+        return build(graph, machine, options.threads, schedules, progress, options.memory_budget)
 
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
              constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip

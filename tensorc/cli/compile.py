@@ -14,6 +14,7 @@ from tensorc.cli.options import (
     database_option,
     fallback_option,
     json_option,
+    memory_budget_option,
     model_argument,
     numerics_option,
     parse_budget,
@@ -40,6 +41,7 @@ from tensorc.search.budget import Budget
               help="Search for better schedules first, for so long or so many trials.")  # fmt: skip
 @database_option
 @numerics_option
+@memory_budget_option
 @fallback_option
 @quantize_options
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
@@ -54,6 +56,7 @@ def compile_command(
     tune: Budget | None,
     database: Path | None,
     numerics: Numerics,
+    memory_budget: int | None,
     fallback: Fallback,
     quantize: Quantization | None,
     print_ir_after: tuple[str, ...],
@@ -68,6 +71,7 @@ def compile_command(
         numerics=numerics,
         fallback=fallback,
         quantize=quantize,
+        memory_budget=memory_budget,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

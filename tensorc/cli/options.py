@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Sizes, parse_shape
+from tensorc.options import CompileOptions, Sizes, parse_bytes, parse_shape
 from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization
 from tensorc.search.budget import Budget
 
@@ -147,6 +147,20 @@ def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> 
         return None if text is None else Budget.parse(text)
     except UserError as error:
         raise click.BadParameter(str(error), param=param) from error
+
+
+def _parse_bytes(_: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    try:
+        return None if text is None else parse_bytes(text)
+    except UserError as error:
+        raise click.BadParameter(str(error), param=param) from error
+
+
+def memory_budget_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--memory-budget", callback=_parse_bytes, metavar="400MiB",
+        help="The most memory that a process is to have resident which loads and runs the model, all of it counted.",
+    )(function)  # fmt: skip
 
 
 def json_option(function: Decorated) -> Decorated:

@@ -117,6 +117,6 @@ def file_stem(name: str) -> str:
 
 def _described(name: str, array: np.ndarray) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}
-    numbers = array.astype(np.float64)
-    statistics = (numbers.min(), numbers.mean(), numbers.max()) if array.size else (np.nan,) * 3
+    # Without a copy, which would be the largest thing in memory.
+    statistics = (array.min(), array.mean(dtype=np.float64), array.max()) if array.size else (np.nan,) * 3
     return row | {key: float(value) for key, value in zip(("min", "mean", "max"), statistics, strict=True)}

@@ -295,12 +295,12 @@ class KernelBuilder:
         otherwise = _sequence(branches[1]) if branches[1] else None
         self._blocks[-1].append(T.IfThenElse(condition, _sequence(branches[0]), otherwise))
 
-    def function(self, name: str) -> Any:
-        """The finished PrimFunc."""
+    def function(self, name: str, in_place: bool = False) -> Any:
+        """The finished PrimFunc; `in_place` says that a parameter which is written may be one that is read."""
         (statements,) = self._blocks
         body = _sequence([*self._declarations, *statements])
         function = T.PrimFunc([*self._params, self.begin, self.end], body)
-        return function.with_attr("global_symbol", name).with_attr("tirx.noalias", True)
+        return function.with_attr("global_symbol", name).with_attr("tirx.noalias", not in_place)
 
 
 def _binds_and_calls(body: Any) -> bool:

@@ -88,7 +88,7 @@ class _Watched:
     def __init__(self, graph: Graph, target: Target, options: CompileOptions):
         self.graph = clone(graph)
         self.target = target
-        self.options = options
+        self.options = replace(options, memory_budget=None)
         passes = list(target.passes(options))
         place = next((at for at, step in enumerate(passes) if isinstance(step, Quantizer)), None)
         if place is None:

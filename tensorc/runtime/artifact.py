@@ -79,8 +79,8 @@ class _Writer:
             self._file.write(piece)
         self.offset += len(data)
 
-    def align(self) -> None:
-        self.write(bytes(-self.offset % ALIGNMENT))
+    def align(self, alignment: int) -> None:
+        self.write(bytes(-self.offset % alignment))
 
 
 def _bytes_of(chunk: Chunk) -> memoryview:
@@ -90,10 +90,16 @@ def _bytes_of(chunk: Chunk) -> memoryview:
     return memoryview(chunk).cast("B")
 
 
-def write_artifact(path: str | Path, manifest: Mapping[str, Any], sections: Mapping[str, Iterable[Chunk]]) -> None:
+def write_artifact(
+    path: str | Path,
+    manifest: Mapping[str, Any],
+    sections: Mapping[str, Iterable[Chunk]],
+    alignments: Mapping[str, int] | None = None,
+) -> None:
     """Write `sections` and `manifest`, to which the table of sections is added, as one artifact at `path`.
 
-    The file appears whole or not at all. Raises UserError where it cannot be written.
+    `alignments` has the sections that are to begin at a multiple of more than `ALIGNMENT` bytes. The file appears whole
+    or not at all. Raises UserError where it cannot be written.
     """
     path = Path(path)
     with replaced_file(path) as file:
@@ -101,7 +107,7 @@ def write_artifact(path: str | Path, manifest: Mapping[str, Any], sections: Mapp
         writer.write(bytes(_HEADER.size))
         table = {}
         for name, chunks in sections.items():
-            writer.align()
+            writer.align((alignments or {}).get(name, ALIGNMENT))
             offset, writer.crc = writer.offset, 0
             for chunk in chunks:
                 writer.write(chunk)
@@ -152,6 +158,12 @@ class Artifact:
         """Read every section and compare checksums; UserError at the first that differs."""
         for name in self._sections:
             self._check(name)
+
+    def release(self) -> None:
+        """Let go of the pages that have been read so far; they are mapped again when they are touched."""
+        mapped = self.data.obj
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _view(self, section: _Section) -> memoryview:
         return self.data[section.offset : section.offset + section.size]

@@ -204,4 +204,7 @@ def load(path: str | Path, threads: int = 0) -> Model:
         return Model(artifact, load_(artifact.manifest, sections, threads))
     target = find_target(artifact.manifest["target"])
     constants = views(sections.get(SECTION, memoryview(b"")), artifact.manifest.get(SECTION, []))
-    return Model(artifact, target.load(artifact.manifest["program"], sections, constants, threads))
+    model = Model(artifact, target.load(artifact.manifest["program"], sections, constants, threads))
+    if artifact.manifest.get("memory_budget"):
+        artifact.release()
+    return model

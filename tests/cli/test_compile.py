@@ -3,8 +3,10 @@
 import json
 
 import numpy as np
+import pytest
 
 import tensorc
+from tensorc.options import parse_bytes
 from tensorc.runtime.artifact import Artifact
 
 
@@ -33,10 +35,23 @@ def test_json_is_one_object(tensorc_, mlp):
 
 def test_the_manifest_is_the_contract(artifact):
     manifest = Artifact.open(artifact).manifest
-    assert manifest.keys() == {"tensorc", "target", "name", "inputs", "outputs", "program", "constants",
-                               "summary", "sections"}  # fmt: skip
+    assert manifest.keys() == {"tensorc", "target", "name", "inputs", "outputs", "memory_budget", "program",
+                               "constants", "summary", "sections"}  # fmt: skip
     assert manifest["target"] == "interpreter"
     assert manifest["outputs"] == [{"name": "../out/y", "dtype": "float32", "shape": [2, 4]}]
+
+
+def test_a_target_that_holds_no_budgets_says_so(tensorc_, mlp):
+    line = tensorc_("compile", mlp, "--target", "interpreter", "--memory-budget", "1GiB").complaint()
+    assert "mlp cannot be held to a memory budget: the target interpreter does not know how" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("1", 1), ("64MB", 64_000_000), ("1.5GiB", 3 << 29), ("400 MiB", 400 << 20), ("2kib", 2048)],
+)
+def test_sizes_in_memory(text, nbytes):
+    assert parse_bytes(text) == nbytes
 
 
 def test_ir_is_printed_to_standard_error(tensorc_, mlp):

@@ -24,6 +24,8 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
         (["tune", "{model}", "--budget", "0"], "'0' is not a budget"),
         (["tune", "{model}", "--target", "interpreter"], "the target interpreter leaves nothing to tune"),
         (["run", "{model}"], "is not a tensorc artifact"),
+        (["compile", "{model}", "--memory-budget", "0MiB"], "'0MiB' is not a size in memory, such as 400MiB"),
+        (["compile", "{model}", "--memory-budget", "4 pages"], "'4 pages' is not a size in memory"),
         (["run", "{model}", "--input", "x"], "'x' is not NAME=FILE.npy"),
         (["run", "{model}", "--input", "x=absent.npy"], "File 'absent.npy' does not exist."),
         (["bench", "{model}", "--against", "abacus"], "no engine 'abacus'; engines: onnxruntime, openvino"),
@@ -36,13 +38,14 @@ def test_usage_error(tensorc_, mlp, words, expected):
 
 @pytest.mark.parametrize(
     "option",
-    ["--precision", "--quantize", "--calibration", "--memory-budget", "--report"],
+    ["--precision", "--quantize", "--calibration", "--report"],
 )
 def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
     line = tensorc_("compile", mlp, option, "1").complaint()
     assert f"no option {option}" in line
     legal = (
-        "--target, --output, --shape, --threads, --tune, --database, --numerics, --fallback, --print-ir-after, --json"
+        "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
+        "--print-ir-after, --json"
     )
     assert f"options: {legal}" in line
 

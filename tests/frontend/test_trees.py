@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -66,6 +67,17 @@ def test_as_the_reference(trees: int, depth: int, targets: int, aggregate: int) 
     x = np.round(np.random.default_rng(1).standard_normal((7, FEATURES)), 1).astype(np.float32)
     (want,) = ReferenceEvaluator(model).run(None, {"x": x})
     np.testing.assert_allclose(run(model, x), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("aggregate", [2, 3])
+def test_a_target_without_votes_is_zero(aggregate: int) -> None:
+    """As ONNX Runtime has it: the reference evaluator lets infinity stand."""
+    model = forest(trees=2, depth=2, targets=12, seed=0, aggregate_function=aggregate)
+    model.ir_version = 10
+    x = np.random.default_rng(0).standard_normal((7, FEATURES)).astype(np.float32)
+    (want,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert (want == 0).any()
+    np.testing.assert_allclose(run(model, x), want, rtol=1e-6)
 
 
 def test_a_missing_value_goes_where_the_node_says() -> None:

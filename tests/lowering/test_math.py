@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from targets.cpu.codegen import build_object
-from targets.cpu.link import find_compiler
 from targets.cpu.machine import NAMED, Machine, detect
 from tensorc.lowering.math import Math
 from tensorc.lowering.tir import KernelBuilder
+from tensorc.toolchain import find_compiler
 
 pytestmark = pytest.mark.compiler
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from targets.cpu.codegen import build_object
-from targets.cpu.link import find_compiler
 from targets.cpu.machine import NAMED, Machine, detect
 from tensorc.ir import OPS
 from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
 from tensorc.lowering.tir import KernelBuilder
 from tensorc.lowering.trigonometry import Trigonometry
+from tensorc.toolchain import find_compiler
 
 pytestmark = pytest.mark.compiler
 

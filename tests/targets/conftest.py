@@ -28,10 +28,10 @@ from hypothesis import HealthCheck, settings
 
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower
-from targets.cpu.link import find_compiler
 from targets.cpu.machine import NAMED, Machine, detect, missing_features
 from tensorc.ir import Graph, TensorType, Value, evaluate, parse_graph, print_graph, verify
 from tensorc.ir.types import DTYPES, STORED, is_float, numpy_dtype
+from tensorc.toolchain import find_compiler
 
 #: Hundreds of examples of each property, other ones in every run: for hunting, see test_cpu_kernels_random.
 settings.register_profile(

@@ -5,6 +5,7 @@ Kernels are written in C here, which is the interface that generated ones have.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 
 from targets.cpu.executable import CpuExecutable
-from targets.cpu.link import find_compiler, link, print_steps
+from targets.cpu.link import link, print_steps
 from targets.cpu.program import (
     ARENA,
     FIRST_INPUT,
@@ -29,15 +30,19 @@ from targets.cpu.program import (
     Argument,
     Branch,
     Carried,
+    Change,
     CpuProgram,
     Loop,
     Repeat,
     Slice,
     Step,
+    Stream,
+    Transfer,
 )
 from tensorc.errors import UserError
 from tensorc.ir.types import TensorType
 from tensorc.runtime.artifact import write_artifact
+from tensorc.toolchain import find_compiler
 
 #: Tasks of the steps that count: one, fewer than shares, odd, prime, many.
 COUNTS = (1, 2, 3, 7, 97, 1001)
@@ -392,8 +397,25 @@ def test_printed_steps() -> None:
         "    scale(base[2], base[5] + 64, scratch, base[0], begin, end);\n"
         "}\n"
     ) in source
-    assert "    {step_1, 0, 97, 0},\n    {step_2, 0, 97, 0},\n    {step_3, 0, 97, 1},\n" in source
+    assert "    {step_1, 0, 0, 97, 0, 0, {0, 0}},\n    {step_2, 0, 0, 97, 0, 0, {0, 0}},\n" in source
+    assert "    {step_3, 0, 0, 97, 1, 0, {0, 0}},\n" in source
     assert "const size_t tensorc_arena_bytes = 2048;" in source
+    assert "const int32_t tensorc_budget = 0;" in source
+
+
+def test_printed_steps_with_a_budget() -> None:
+    part = Step("scale", (Argument(ARENA),), 7, "part", slice=2, table=(3, 4), first=20)
+    out = Transfer("out", Argument(ARENA, 64), 4096, 100, True)
+    stream = Stream(1 << 30, (Change(1, ((0, 2),), ()), Change(2, ((5, 1), (8, 1)), ((9, 3),))))
+    program = CpuProgram((part, out), (), (), 2048, 0, file_bytes=8192, stream=stream)
+    source = print_steps(program)
+    assert "    scale(base[0], begin + 20, end + 20);\n" in source
+    assert "    {step_0, 0, 0, 7, 0, 2, {3, 4}},\n    {0, 0, step_1, 1, 1, 0, {0, 0}},\n" in source
+    assert "    return tensorc_to_file(spill, base[0] + 64, 100, 4096);\n" in source
+    assert "const change tensorc_changes[] = {{1, 0, 1, 0}, {2, 1, 2, 1}, {-1, 0, 0, 0}};" in source
+    assert "const block_run tensorc_runs[] = {{0, 2}, {5, 1}, {8, 1}, {9, 3}};" in source
+    assert "const size_t tensorc_spill_bytes = 8192;" in source
+    assert CpuProgram.from_json(json.loads(json.dumps(program.to_json()))) == program
 
 
 def test_manifest_round_trip() -> None:

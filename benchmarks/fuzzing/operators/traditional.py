@@ -98,9 +98,11 @@ def _tf_idf(g: Graph, name: str) -> None:
         starts.append(starts[-1] + sum(map(len, group)))
     shape = g.pick(((g.number(1, 12),), (g.number(1, 3), g.number(1, 12))))
     x = g.given(g.data(g.pick(("int64", "int32")), shape, 0, words), g.chance(0.3))
-    order = [int(i) for i in g.rng.permutation(len(flat))]
+    mode = g.pick(("TF", "IDF", "TFIDF"))
+    # A weight is an n-gram's by the standard and a column's to the engines: where there are any, those are the same.
+    order = [int(i) for i in g.rng.permutation(len(flat))] if mode == "TF" else list(range(len(flat)))
     g.declare(
-        name, [x], [("float32", (*shape[:-1], len(flat)), 5e-5)], mode=(mode := g.pick(("TF", "IDF", "TFIDF"))),
+        name, [x], [("float32", (*shape[:-1], len(flat)), 5e-5)], mode=mode,
         min_gram_length=g.number(1, most), max_gram_length=most, max_skip_count=g.number(0, 3), ngram_counts=starts,
         ngram_indexes=order, pool_int64s=[w for gram in flat for w in gram],
         weights=[float(w) for w in g.data("float32", (len(flat),), 0.5, 2)] if mode != "TF" else None,

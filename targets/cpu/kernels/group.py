@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from passes.legalize import WIDTH_FREE
+from passes.memory.in_place import replaceable
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
@@ -59,7 +60,8 @@ class Kernel:
     """A kernel ready to be compiled. `tasks` can run in any order, on any thread.
 
     `schedule` is empty where there is nothing to choose. `packings` has the numbers of the inputs that are not read as
-    the body's types say: they must be constants.
+    the body's types say: they must be constants. `parts` has the numbers of inputs of which a task reads one of so many
+    equal parts: as many tasks in a row the first one, then as many the second.
     """
 
     function: Any
@@ -67,6 +69,7 @@ class Kernel:
     scratch_bytes: int
     schedule: ScheduleJson = field(default_factory=dict)
     packings: Mapping[int, Packing] = field(default_factory=dict)
+    parts: Mapping[int, int] = field(default_factory=dict)
 
 
 class GroupKernel:
@@ -124,9 +127,11 @@ class GroupKernel:
             builder.store(results, builder.load(acc, j * lanes + lane), j * lanes + lane)
         return results, builder.serial
 
-    def finish(self, tasks: int, schedule: Schedule | None = None) -> Kernel:
+    def finish(self, tasks: int, schedule: Schedule | None = None, parts: Mapping[Value, int] | None = None) -> Kernel:
         chosen = {} if schedule is None else schedule.to_json()
-        return Kernel(self.builder.function("kernel"), tasks, self.scratch_bytes, chosen, self.packings)
+        numbers = {self.body.inputs.index(value): count for value, count in (parts or {}).items()}
+        function = self.builder.function("kernel", in_place=bool(replaceable(self.body)))
+        return Kernel(function, tasks, self.scratch_bytes, chosen, self.packings, numbers)
 
 
 def vector_blocks(builder: KernelBuilder, extent: int, lanes: int) -> Iterable[tuple[Expr, int]]:

@@ -184,7 +184,7 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
             write(tail)
         else:
             builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
-    return group.finish(panels * row_tiles, schedule)
+    return group.finish(panels * row_tiles, schedule, {b: panels} if by_weights else None)
 
 
 def pack_blocks(shape: tuple[int, ...], columns: int, width: int, panels: int, depth: int, count: int = 1) -> Packing:
@@ -265,7 +265,7 @@ class _BlockedMatmul:
                             write(tail)
                         else:
                             builder.when(row_tile < full, lambda: write(schedule.rows), lambda: write(tail))
-        return self.group.finish(self.tasks, schedule)
+        return self.group.finish(self.tasks, schedule, {self.node.inputs[1]: self.tasks})
 
     def _tile(self, rows: int, row_tile: Expr, panel: Expr, p: Expr, kb: Expr, extent: Expr, base: Expr) -> None:
         builder, schedule, lanes = self.builder, self.schedule, self.lanes

@@ -130,6 +130,8 @@ def _aggregate(call: Call, weights: Value, target: Value, targets: int) -> Value
     parts = call("where", own, call.reshape(weights, (rows, count, 1)), call.like(empty, weights))
     op = {_MIN: "reduce_min", _MAX: "reduce_max"}.get(how, "reduce_sum")
     result = call(op, parts, axes=(1,), keepdims=0)
+    if how in (_MIN, _MAX):  # of a target that no tree voted for there is nothing
+        result = call("where", call("reduce_max", own, axes=(1,), keepdims=0), result, call.like(0, result))
     return call("div", result, call.like(count, result)) if how == _AVERAGE else result
 
 

@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.in_place import overwritten
+from passes.memory.portfolio import quick_offsets
+from passes.memory.problem import Buffer, Problem
 from tensorc.ir import Constant, Graph, Node, Value
 from tensorc.ir.graph import nested
 from tensorc.pipeline import Pass
@@ -31,6 +34,7 @@ class Space(enum.Enum):
     INPUT = "input"
     OUTPUT = "output"
     POINTER = "pointer"
+    FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,6 @@ class Place:
     space: Space
     index: int
     offset: int
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """A block of the arena: `size` bytes needed at times lower <= t < upper."""
-
-    lower: int
-    upper: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,8 @@ class LoopPlan:
 @dataclass(frozen=True)
 class MemoryPlan:
     """`places` of all values, those of regions too; `constants` in the order of their index; `loops` by their nodes,
-    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own."""
+    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own,
+    `file_bytes` those that are in a file."""
 
     places: Mapping[Value, Place]
     constants: tuple[Value, ...]
@@ -94,6 +90,7 @@ class MemoryPlan:
     pointers: int
     arena_bytes: int
     unplanned_bytes: int
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ class InsertCopies(Pass):
     def _outputs(self, graph: Graph) -> None:
         """Each output must be the whole of a buffer of its own."""
         taken: set[Value] = set()
-        aliases = _aliases(graph)
+        aliases = aliases_of(graph)
         for number, value in enumerate(graph.outputs):
             root, _ = aliases.get(value, (value, 0))
             if root.producer is None or root in taken or root.type.nbytes != value.type.nbytes:
@@ -142,7 +139,7 @@ class InsertCopies(Pass):
             taken.add(root)
 
 
-def _aliases(graph: Graph) -> dict[Value, tuple[Value, int]]:
+def aliases_of(graph: Graph) -> dict[Value, tuple[Value, int]]:
     """For views and parts of joins: the value in whose buffer they lie, and at which byte."""
     parents: dict[Value, tuple[Value, int]] = {}
     for node in graph.nodes:
@@ -166,17 +163,18 @@ def _resolved(value: Value, parents: Mapping[Value, tuple[Value, int]]) -> tuple
     return value, offset
 
 
-def plan_memory(graph: Graph) -> MemoryPlan:
-    """Places for all values of a fused graph."""
-    return _Planner(graph).plan()
+def plan_memory(graph: Graph, filed: Sequence[Value] = ()) -> MemoryPlan:
+    """Places for all values of a fused graph; those of `filed`, which only copies read and write, are in a file."""
+    return _Planner(graph, filed).plan()
 
 
 class _Planner:
     """Time goes on by one with each node, in the order in which they stand, those of regions inside that of their
     node: what lives at one time in different iterations, or in different branches, does not overlap."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, filed: Sequence[Value]):
         self.graph = graph
+        self.filed = filed
         self.aliases: dict[Value, tuple[Value, int]] = {}
         self.fixed: dict[Value, Place] = {}
         self.lives: dict[Value, list[int]] = {}
@@ -197,20 +195,26 @@ class _Planner:
         self.fixed.update({v: Place(Space.INPUT, i, 0) for i, v in enumerate(graph.inputs)})
         self.fixed.update({v: Place(Space.WEIGHTS, i, 0) for i, v in enumerate(constants.values())})
         self.fixed.update({self._root(v): Place(Space.OUTPUT, i, 0) for i, v in enumerate(graph.outputs)})
+        file_bytes = 0
+        for value in self.filed:
+            self.fixed[value] = Place(Space.FILE, 0, file_bytes)
+            file_bytes += aligned(value.type.nbytes)
         self._live(graph)
+        self._overwrite(graph)
 
-        buffers = [Buffer(lower, upper + 1, _aligned(v.type.nbytes)) for v, (lower, upper) in self.lives.items()]
-        offsets = place_greedily(buffers)
+        problem = Problem.of(
+            Buffer(lower, upper + 1, aligned(v.type.nbytes), ALIGNMENT) for v, (lower, upper) in self.lives.items()
+        )
+        offsets = quick_offsets(problem)
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
         places = self.fixed | {value: self._place(value) for value in self.aliases}
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
-        height = max((o + b.size for o, b in zip(offsets, buffers, strict=True)), default=0)
-        size = sum(b.size for b in buffers)
-        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size)
+        height, size = problem.height(offsets), sum(b.size for b in problem.buffers)
+        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size, file_bytes)
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""
-        inside = _aliases(graph)
+        inside = aliases_of(graph)
         self.aliases.update(inside)
         for node in graph.nodes:
             if node.op == "loop":
@@ -218,7 +222,7 @@ class _Planner:
                 carried, scanned = node.attrs["carried"], len(node.attrs["scanned"])
                 captured = zip(region.inputs[1 + carried + scanned :], node.inputs[carried + scanned :], strict=True)
                 self.aliases.update({inner: (outer, 0) for inner, outer in captured})
-                local = _aliases(region)
+                local = aliases_of(region)
                 written = [local.get(value, (value, 0))[0] for value in region.outputs]
                 for value in (*region.inputs[1 : 1 + carried + scanned], *written):
                     self.fixed[value] = Place(Space.POINTER, self.pointers, 0)
@@ -228,7 +232,7 @@ class _Planner:
             elif node.op == "if":
                 for region in node.regions:
                     self.aliases.update({v: (w, 0) for v, w in zip(region.inputs, node.inputs[1:], strict=True)})
-                    local = _aliases(region)
+                    local = aliases_of(region)
                     roots = [local.get(value, (value, 0))[0] for value in region.outputs]
                     self.aliases.update({v: (w, 0) for v, w in zip(roots, node.outputs, strict=True)})
 
@@ -257,10 +261,24 @@ class _Planner:
             if root not in self.fixed:
                 self.lives.setdefault(root, [self.time, self.time])[1] = self.time
 
+    def _overwrite(self, graph: Graph) -> None:
+        """Results lie where operands lay that die as they are made."""
+
+        def resolve(value: Value) -> tuple[Value, int]:
+            return _resolved(value, self.aliases)
+
+        for node in (node for part in nested(graph) for node in part.nodes):
+            for root in overwritten(node, resolve):
+                now = self.lives.get(node.outputs[0])
+                if now is not None and root in self.lives and self.lives[root][1] == now[0] > self.lives[root][0]:
+                    self.aliases[node.output] = (root, 0)
+                    self.lives[root][1] = self.lives.pop(node.output)[1]
+                    break
+
     def _loop(self, node: Node) -> LoopPlan:
         (region,) = node.regions
         count, trips = node.attrs["carried"], node.attrs["trips"]
-        local = _aliases(region)
+        local = aliases_of(region)
         written = [self._place(local.get(value, (value, 0))[0]).index for value in region.outputs]
         carried = []
         for i in range(count):
@@ -281,26 +299,5 @@ class _Planner:
         return LoopPlan(self._place(region.inputs[0]), tuple(carried), tuple(slices))
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
-
-
-def place_greedily(buffers: Sequence[Buffer]) -> list[int]:
-    """An offset for each buffer, such that those that live at one time do not overlap.
-
-    Largest first, each at the lowest gap that holds it: the heuristic of Pisarchyk and Lee, "Efficient Memory
-    Management for Deep Neural Net Inference" (2020).
-    """
-    offsets = [0] * len(buffers)
-    done: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda i: (-buffers[i].size, buffers[i].lower)):
-        buffer = buffers[number]
-        rivals = [i for i in done if buffers[i].lower < buffer.upper and buffer.lower < buffers[i].upper]
-        offset = 0
-        for rival in sorted(rivals, key=offsets.__getitem__):
-            if offset + buffer.size <= offsets[rival]:
-                break
-            offset = max(offset, offsets[rival] + buffers[rival].size)
-        offsets[number] = offset
-        done.append(number)
-    return offsets

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from passes.fusion import copy_of, is_view
 from passes.memory.graph import ALIGNMENT, MemoryPlan, aliases_of, plan_memory
@@ -26,20 +26,29 @@ _CHEAP = {Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.VIEW}
 def fit_arena(graph: Graph, most: int) -> tuple[MemoryPlan, list[Value]]:
     """Change `graph`, of fused groups, until its arena has at most `most` bytes, or until nothing helps any more; the
     plan, and the values in a file."""
-    filed: dict[Value, Value] = {}
+    state = _State()
     helped = True
     while True:
-        values = list(dict.fromkeys(filed.values()))
+        values = list(dict.fromkeys(state.filed.values()))
         plan = plan_memory(graph, values)
         if plan.arena_bytes <= most or not helped:
             return plan, values
-        helped = _lower(graph, min(most, _LOWER * _Lives(graph, filed).most), filed)
+        live = _Lives(graph, state).most
+        helped = live > 0 and _lower(graph, min(most, _LOWER * live), state)
 
 
-def _lower(graph: Graph, aim: float, filed: dict[Value, Value]) -> bool:
-    """Until at most `aim` bytes are live at one time; False where that cannot be. `filed` is what each value that was
-    copied to or from the file has there."""
-    while (lives := _Lives(graph, filed)).most > aim:
+@dataclass
+class _State:
+    """What was done so far: `filed` is what each value that was copied to or from the file has there, `back` are values
+    that were brought back, or computed again, for a reader."""
+
+    filed: dict[Value, Value] = field(default_factory=dict)
+    back: set[Value] = field(default_factory=set)
+
+
+def _lower(graph: Graph, aim: float, state: _State) -> bool:
+    """Until at most `aim` bytes are live at one time; False where that cannot be."""
+    while (lives := _Lives(graph, state)).most > aim:
         wait = lives.longest_wait()
         if wait is None:
             return False
@@ -59,9 +68,10 @@ class _Wait:
 class _Lives:
     """What lives when, in a graph as it is; time is the number of a node."""
 
-    def __init__(self, graph: Graph, filed: dict[Value, Value]):
+    def __init__(self, graph: Graph, state: _State):
         self.graph = graph
-        self.filed = filed
+        self.filed = filed = state.filed
+        self.back = state.back
         self.aliases = aliases_of(graph)
         self.touches: dict[Value, list[int]] = defaultdict(list)
         fixed = {*graph.inputs, *map(self._root, graph.outputs), *filed.values()}
@@ -99,9 +109,15 @@ class _Lives:
         return max(waits, key=lambda row: row[:3])[3] if waits else None
 
     def _can_end(self, wait: _Wait) -> bool:
-        """The value is whole by then, and what reads it later reads it, or views of it."""
+        """The value is whole by then, it was read since it was brought back, and what reads it later reads it, or views
+        of it."""
         value = wait.value
-        if value.producer is None or value.producer not in self.graph.nodes[: wait.before + 1]:
+        so_far = self.graph.nodes[: wait.before + 1]
+        if value.producer is None or value.producer not in so_far:
+            return False
+        if value in self.back and not any(
+            self._root(operand) is value for node in so_far if not is_view(node) for operand in node.inputs
+        ):
             return False
         return all(
             self._views(operand) is not None
@@ -139,14 +155,24 @@ class _Lives:
             assert made.body is not None
             again = graph.make("group", made.inputs, made.attrs, clone(made.body), name=value.name)
         else:
-            if value not in self.filed:
+            out = self.filed[value].producer if value in self.filed else None
+            if out not in graph.nodes:  # or not any more
+                out = None
+            if out is not None and out in graph.nodes[wait.before + 1 :]:
+                # It goes to the file after a later reader; now before this wait, which another look will find shorter.
+                graph.nodes.remove(out)
+                self._insert(wait.before + 1, [out])
+                return
+            if out is None:
                 out = copy_of(graph, value)
                 self._insert(wait.before + 1, [out])
                 self.filed[value] = out.output
                 wait = _Wait(value, wait.before, wait.after + 1)
             again = copy_of(graph, self.filed[value])
             self.filed[again.output] = self.filed[value]
+        self.back.add(again.output)
         self._read(wait, again)
+        graph.remove_dead()  # what was computed for nobody else
 
     def _read(self, wait: _Wait, again: Node) -> None:
         """From `wait.after` on, read what `again` makes instead."""

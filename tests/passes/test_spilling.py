@@ -165,7 +165,10 @@ def test_random_graphs_mean_the_same(data: st.DataObject) -> None:
                 values.append(group(graph, "tanh", data.draw(pick)))
             case op:
                 values.append(group(graph, op, data.draw(pick), data.draw(pick)))
-    graph.outputs = [values[-1], data.draw(st.sampled_from(values))]
+    total = values[-1]
+    for value in data.draw(st.lists(st.sampled_from(values), max_size=8)):  # late readers
+        total = group(graph, data.draw(st.sampled_from(["matmul", "add"])), total, value)
+    graph.outputs = [total, data.draw(st.sampled_from(values))]
     graph.remove_dead()
     run_passes(graph, [InsertCopies()])
     before = clone(graph)

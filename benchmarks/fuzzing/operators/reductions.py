@@ -23,7 +23,7 @@ def _reduce(g: Graph, name: str) -> None:
         raise UnfitError
     if x.dtype in INTS and name == "ReduceMean":  # engines go through floats
         x = g.new(x.dtype, x.shape, 0 if x.dtype[0] == "u" else -9, 9)
-    if x.dtype in INTS and name in ("ReduceL2", "ReduceLogSum"):
+    if x.dtype in INTS and name in ("ReduceL2", "ReduceLogSum", "ReduceSumSquare"):
         x = g.new(x.dtype, x.shape, 1, 9)  # of others the root or the logarithm has no integer, or the sum does not fit
     axes, keep = g.axes(x.rank), g.pick((None, 0, 1))
     exact = name in ("ReduceMax", "ReduceMin")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzzing.graphs import FLOATS, Graph, UnfitError, Value
+from benchmarks.fuzzing.graphs import INTS, Graph, UnfitError, Value
 from benchmarks.fuzzing.operators.registry import place, types
 
 
@@ -102,8 +102,9 @@ def _lrn(g: Graph, name: str) -> None:
 
 @place("Resize")
 def _resize(g: Graph, name: str) -> None:
-    # The reference evaluator goes through floats: integers are to be small.
-    x = g.any(types(g, name), 4, 4, fits=lambda v: 0 not in v.shape and (v.tame or v.dtype in FLOATS))
+    x = g.any(types(g, name), 4, 4, fits=lambda v: 0 not in v.shape)
+    if x.dtype in INTS and not x.tame:  # the reference evaluator goes through floats: integers are to be small
+        x = g.new(x.dtype, x.shape, 0 if x.dtype[0] == "u" else -9, 9)
     mode = g.pick(("nearest", "linear"))
     scales = [1.0, 1.0, *(g.pick((0.5, 2.0, 1.5, 3.0)) for _ in range(2))]
     if any(int(s * n) < 1 for s, n in zip(scales, x.shape, strict=True)):

@@ -82,10 +82,13 @@ class Format(ABC):
     def dequantize(self, encoded: Encoded) -> np.ndarray:
         if encoded.format != self:
             raise UserError(f"a value in the format {encoded.format.name} is not one in {self.name}")
+        rows = self.decode_finite(encoded.parts, encoded.shape[encoded.axis])
+        return from_rows(rows, encoded.shape, encoded.axis)
+
+    def decode_finite(self, parts: Parts, length: int) -> np.ndarray:
+        """As `decode`: a code times a scale that was rounded up can pass float32's largest number, which it is then."""
         with np.errstate(over="ignore"):
-            rows = self.decode(encoded.parts, encoded.shape[encoded.axis])
-        # A code times a scale that was rounded up can pass the largest number that was quantized.
-        return from_rows(np.clip(rows, -_LARGEST, _LARGEST), encoded.shape, encoded.axis)
+            return np.asarray(np.clip(self.decode(parts, length), -_LARGEST, _LARGEST))
 
     def nbytes(self, shape: Sequence[int], axis: int = -1) -> int:
         """Bytes of an encoded array of this shape, scales included."""

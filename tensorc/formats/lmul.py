@@ -70,7 +70,7 @@ def matmul(x: np.ndarray, y: np.ndarray, mantissa: int) -> np.ndarray:
 
 def _magnitude(numbers: np.ndarray, dropped: int, largest: int) -> np.ndarray:
     """Exponent and mantissa as one integer, rounded to the bits that are kept."""
-    whole = np.ascontiguousarray(numbers).view(np.int32).astype(np.int64) & _MAGNITUDE
+    whole = numbers.view(np.int32).astype(np.int64) & _MAGNITUDE
     even = whole >> dropped & 1
     return np.asarray(np.minimum(whole + (1 << (dropped - 1)) - 1 + even >> dropped, largest))
 

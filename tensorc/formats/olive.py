@@ -81,7 +81,7 @@ class Olive(Format):
 
 def _nearest(steps: np.ndarray) -> np.ndarray:
     """What numbers [rows, blocks, even] that were divided by their scale become."""
-    numbers = np.clip(np.rint(steps), -TOP, TOP)
+    numbers = np.clip(np.rint(steps, order="C"), -TOP, TOP)
     found = _outlier_pairs(steps, _biases(steps))
     numbers.reshape(-1, 2)[found.pairs] = 0
     numbers.reshape(-1)[2 * found.pairs + found.second] = found.numbers
@@ -90,7 +90,7 @@ def _nearest(steps: np.ndarray) -> np.ndarray:
 
 def _encode(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes of the same, and the bias of each block."""
-    codes = np.clip(np.rint(steps), -TOP, TOP).astype(np.int8).view(np.uint8) & 0b1111
+    codes = np.clip(np.rint(steps, order="C"), -TOP, TOP).astype(np.int8).view(np.uint8) & 0b1111
     biases = _biases(steps)
     found = _outlier_pairs(steps, biases)
     codes.reshape(-1, 2)[found.pairs] = VICTIM

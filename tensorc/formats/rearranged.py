@@ -48,9 +48,9 @@ class Rearranged(Format):
     def encode(self, rows: np.ndarray) -> Parts:
         best = None
         for permutation in orders(rows):
-            permuted = rows[:, permutation]
+            permuted = _permuted(rows, permutation)
             parts = self.inner.encode(permuted)
-            error = measure(permuted, self.inner.decode(parts, rows.shape[1])).relative_mse
+            error = measure(permuted, self.inner.decode_finite(parts, rows.shape[1])).relative_mse
             if best is None or error < best[0]:
                 best = error, parts, permutation
         assert best is not None
@@ -68,7 +68,7 @@ class Rearranged(Format):
         rows, axis = as_rows(array, axis)
         if not np.array_equal(np.sort(permutation), np.arange(rows.shape[1])):
             raise UserError(f"a permutation of {rows.shape[1]} channels holds each of 0 to {rows.shape[1] - 1} once")
-        parts = self.inner.encode(rows[:, permutation])
+        parts = self.inner.encode(_permuted(rows, permutation))
         return Encoded(self, array.shape, axis, {**parts, "permutation": np.asarray(permutation, _INDEX)})
 
 
@@ -84,6 +84,10 @@ def orders(rows: np.ndarray) -> list[np.ndarray]:
         np.argsort(-largest * np.sqrt(mean_square), kind="stable"),
         np.argsort(-largest, kind="stable"),
     ]
+
+
+def _permuted(rows: np.ndarray, permutation: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows[:, permutation])
 
 
 def inverse(permutation: np.ndarray) -> np.ndarray:

@@ -47,6 +47,32 @@ def test_the_search_beats_the_whole_range(width: int) -> None:
         assert squared(array, found) < 0.9 * squared(array, plain)
 
 
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_the_search_beats_the_whole_range_with_zero_points(width: int) -> None:
+    array = np.random.default_rng(width).standard_t(3, (4, 256))
+    low, high = (end(array, axis=1, keepdims=True) for end in (np.min, np.max))
+    scale = (high - low) / (2**width - 1)
+    plain = np.rint((array - low) / scale) * scale + low
+    found = find_format(f"int{width}-asym").quantize(array).dequantize()
+    assert squared(array, found) < 0.9 * squared(array, plain)
+
+
+def test_the_side_with_one_code_more_is_that_of_the_peak() -> None:
+    for row in (np.arange(-8.0, 8), np.arange(-7.0, 9), np.arange(-7.0, 8)):
+        np.testing.assert_array_equal(find_format("int4").quantize(row[None]).dequantize()[0], row)
+        np.testing.assert_array_equal(find_format("int4-g32").quantize(row[None]).dequantize()[0], row)
+
+
+@pytest.mark.parametrize("name", ["int8", "int4-g32", "int4-g32-asym", "ternary", "olive4", "bipolar3"])
+def test_no_scale_is_below_the_normal_numbers(name: str) -> None:
+    """Kernels may run where such numbers are taken for 0."""
+    smallest = np.finfo(np.float32).smallest_normal
+    for power in range(-149, -115):
+        row = np.ldexp(np.linspace(-1, 1, 32, dtype=np.float32), power)[None]
+        scales = np.abs(find_format(name).quantize(row).parts["scales"].astype(np.float32))
+        assert ((scales == 0) | (scales >= smallest)).all()
+
+
 def test_a_zero_point_suits_numbers_of_one_sign() -> None:
     array = np.abs(np.random.default_rng(5).standard_normal((8, 128))).astype(np.float32) + 0.5
     with_zero, without = find_format("int4-g32-asym").error(array), find_format("int4-g32").error(array)

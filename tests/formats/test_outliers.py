@@ -121,6 +121,16 @@ def test_olive_is_decoded_as_in_the_paper(largest: float) -> None:
         assert result[4] == result[71] == 0  # the victims
 
 
+@pytest.mark.parametrize(("outlier", "bias"), [(12, 2), (96, 2), (128, 3), (192, 3), (256, 4), (384, 4)])
+def test_olive_takes_the_least_bias_that_reaches(outlier: int, bias: int) -> None:
+    row = np.resize(np.arange(-7.0, 8), 300)[None]
+    row[0, 20:22] = [0, -outlier]
+    encoded = find_format("olive4").quantize(row)
+    assert encoded.parts["scales"].tolist() == [[1]]
+    assert encoded.parts["biases"].tolist() == [[bias]]
+    np.testing.assert_array_equal(encoded.dequantize(), row)
+
+
 def test_olive_of_odd_length_and_of_two_outliers_side_by_side() -> None:
     array = np.random.default_rng(5).standard_normal((1, 2001)).astype(np.float32)
     array[0, [10, 11, 2000]] = [20, -30, 25]

@@ -7,12 +7,12 @@ so rounding it costs no accuracy to speak of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ml_dtypes
 import numpy as np
 
-#: Elements that are worked on at a time: what is computed of them fits in a core's cache.
+#: Elements that are worked on at a time.
 _CHUNK = 1 << 15
 _SMALLEST = np.finfo(np.float32).smallest_normal
 
@@ -74,11 +74,16 @@ def best_scales(
     `nearest` gives the values closest to numbers that were divided by their scale. A positive divisor makes a positive
     scale; a negative one a scale of the peak's opposite sign, for codes that reach further on the negative side.
     """
-    rows = max(1, _CHUNK // max(1, blocks.shape[1] * blocks.shape[2]))
     best = np.empty((*blocks.shape[:2], 1), np.float32)
-    for start in range(0, len(blocks), rows):
-        best[start : start + rows] = _best_scales(blocks[start : start + rows], divisors, nearest, kind)
+    for rows in chunks(blocks):
+        best[rows] = _best_scales(blocks[rows], divisors, nearest, kind)
     return best
+
+
+def chunks(blocks: np.ndarray) -> Iterator[slice]:
+    """The rows in parts whose intermediate results fit in a core's cache."""
+    rows = max(1, _CHUNK // max(1, blocks.shape[1] * blocks.shape[2]))
+    return (slice(start, start + rows) for start in range(0, len(blocks), rows))
 
 
 def _best_scales(

@@ -80,7 +80,21 @@ class Integers(Format):
 
     def _asymmetric(self, cut: np.ndarray, length: int) -> Parts:
         kind = blocks.scale_type(self.group)
-        top = np.float32(2**self.width - 1)
+        scales = np.empty((*cut.shape[:2], 1), np.float32)
+        zeros = np.empty_like(scales)
+        for rows in blocks.chunks(cut):
+            scales[rows], zeros[rows] = self._best_range(cut[rows], kind)
+        codes = np.clip(np.rint(blocks.divide(cut, scales)) + zeros, 0, self._top)
+        packed = bits.pack(zeros[..., 0].astype(np.uint8), self.width)
+        return {**self._parts(codes, scales.astype(kind)[..., 0], length), "zeros": packed}
+
+    @property
+    def _top(self) -> np.float32:
+        return np.float32(2**self.width - 1)
+
+    def _best_range(self, cut: np.ndarray, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Scales and zero points of the blocks: float32 [rows, blocks, 1]."""
+        top = self._top
         low = cut.min(axis=-1, keepdims=True, initial=0)
         high = cut.max(axis=-1, keepdims=True, initial=0)
         size = np.maximum(high, -low)
@@ -94,9 +108,7 @@ class Integers(Format):
             better = error < least
             scales, zeros = np.where(better, candidate, scales), np.where(better, offset, zeros)
             least = np.minimum(error, least)
-        codes = np.clip(np.rint(blocks.divide(cut, scales)) + zeros, 0, top)
-        packed = bits.pack(zeros[..., 0].astype(np.uint8), self.width)
-        return {**self._parts(codes, scales.astype(kind)[..., 0], length), "zeros": packed}
+        return scales, zeros
 
     def _parts(self, codes: np.ndarray, scales: np.ndarray, length: int) -> dict[str, np.ndarray]:
         return {"codes": bits.pack(blocks.join(codes.astype(np.uint8), length), self.width), "scales": scales}

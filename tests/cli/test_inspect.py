@@ -4,6 +4,7 @@ import json
 
 from onnx import TensorProto, helper
 
+from tensorc.formats import LISTED
 from tensorc.ir import OPS
 
 
@@ -61,3 +62,17 @@ def test_ops_lists_the_table_and_what_the_frontend_takes(tensorc_):
     assert [op["name"] for op in listed["ir"]] == list(OPS)
     assert "Relu" in [operator["name"] for operator in listed["onnx"]]
     assert "Relu" in tensorc_("ops").out
+
+
+def test_ops_lists_the_formats(tensorc_):
+    listed = json.loads(tensorc_("ops", "--formats", "--json").out)
+    rows = {row["name"]: row for row in listed["formats"]}
+    assert list(rows) == list(LISTED)
+    assert rows["mxfp4"] == {
+        "name": "mxfp4", "bits_per_element": 4.25, "block": 32,
+        "summary": "microscaling: E2M1 floats, a power of two for each 32",
+    }  # fmt: skip
+    assert rows["int8"]["block"] is None
+    assert [row["name"] for row in listed["arithmetic"]] == ["lmul"]
+    text = tensorc_("ops", "--formats").out
+    assert all(name in text for name in (*LISTED, "lmul"))

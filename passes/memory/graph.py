@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from passes.fusion import copy_of, is_view
+from passes.memory.bounds import lower_bound
 from passes.memory.in_place import overwritten
 from passes.memory.portfolio import quick_offsets
 from passes.memory.problem import Buffer, Problem
@@ -81,14 +82,18 @@ class LoopPlan:
 @dataclass(frozen=True)
 class MemoryPlan:
     """`places` of all values, those of regions too; `constants` in the order of their index; `loops` by their nodes,
-    with `pointers` in all. `unplanned_bytes` is what the arena's values would take if each had memory of its own,
-    `file_bytes` those that are in a file."""
+    with `pointers` in all. `blocks` are those of the arena by the names of the values that they were made for, each
+    with its offset; time counts nodes. No arena for this order of nodes is smaller than `least_bytes`.
+    `unplanned_bytes` is what the arena's values would take if each had memory of its own, `file_bytes` those that are
+    in a file."""
 
     places: Mapping[Value, Place]
     constants: tuple[Value, ...]
     loops: Mapping[Node, LoopPlan]
     pointers: int
+    blocks: tuple[tuple[str, Buffer, int], ...]
     arena_bytes: int
+    least_bytes: int
     unplanned_bytes: int
     file_bytes: int = 0
 
@@ -209,8 +214,15 @@ class _Planner:
         self.fixed.update({v: Place(Space.ARENA, 0, o) for v, o in zip(self.lives, offsets, strict=True)})
         places = self.fixed | {value: self._place(value) for value in self.aliases}
         loops = {node: self._loop(node) for part in nested(graph) for node in part.nodes if node.op == "loop"}
-        height, size = problem.height(offsets), sum(b.size for b in problem.buffers)
-        return MemoryPlan(places, tuple(constants.values()), loops, self.pointers, height, size, file_bytes)
+        names = (value.name for value in self.lives)
+        return MemoryPlan(
+            places, tuple(constants.values()), loops, self.pointers,
+            blocks=tuple(zip(names, problem.buffers, offsets, strict=True)),
+            arena_bytes=problem.height(offsets),
+            least_bytes=lower_bound(problem),
+            unplanned_bytes=sum(b.size for b in problem.buffers),
+            file_bytes=file_bytes,
+        )  # fmt: skip
 
     def _alias(self, graph: Graph) -> None:
         """What lies inside other values or, in regions, is what the node around them has or a pointer shows."""

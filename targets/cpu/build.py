@@ -80,6 +80,11 @@ def build(
     manifest = program.to_json() | {
         "machine": machine.name,
         "kernels": _described(groups, kernels, schedules),
+        "memory": {
+            "peak": plan.arena_bytes,
+            "bound": plan.least_bytes,
+            "blocks": [[name, b.lower, b.upper, b.size, offset] for name, b, offset in plan.blocks],
+        },
     }
     summary = [
         ("kernels", f"{len(functions)} for {len(program.steps)} steps"),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorc.cli.console import print_json, print_table, size, tensor
-from tensorc.cli.options import Shape, json_option, model_argument, refuse_for_artifact, shape_option
+from tensorc.cli.console import print_json, print_table, progress_bar, size, tensor
+from tensorc.cli.memory import Memory, draw_memory, print_memory
+from tensorc.cli.options import (
+    Shape,
+    compile_options,
+    json_option,
+    model_argument,
+    refuse_for_artifact,
+    shape_option,
+)
+from tensorc.cli.plot import check_plot
 from tensorc.cli.subject import is_artifact
 from tensorc.errors import UserError
 from tensorc.runtime.artifact import Artifact
@@ -25,9 +35,18 @@ TEXT_LINES = 40
 @click.command()
 @model_argument("MODEL.onnx|OUT.tcm")
 @shape_option
+@click.option("--memory", "wants_memory", is_flag=True, help="Show where activations lie; a model is compiled for it.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.svg",
+              help="With --memory: draw that, steps across and bytes up.")  # fmt: skip
 @json_option
-def inspect(model: Path, shapes: dict[str, Shape], as_json: bool) -> int:
+def inspect(model: Path, shapes: dict[str, Shape], wants_memory: bool, plot: Path | None, as_json: bool) -> int:
     """Show what a model or an artifact holds."""
+    if plot is not None:
+        if not wants_memory:
+            raise UserError("--plot is for --memory")
+        check_plot(plot)
+    if wants_memory:
+        return _show_memory(model, shapes, plot, as_json)
     if is_artifact(model):
         refuse_for_artifact(model, None, shapes)
         facts = _artifact_facts(model)
@@ -39,6 +58,25 @@ def inspect(model: Path, shapes: dict[str, Shape], as_json: bool) -> int:
         print_json(facts)
     else:
         show(facts)
+    return 0
+
+
+def _show_memory(path: Path, shapes: dict[str, Shape], plot: Path | None, as_json: bool) -> int:
+    if is_artifact(path):
+        refuse_for_artifact(path, None, shapes)
+        memory = Memory.of(Artifact.open(path).manifest, path)
+    else:
+        from tensorc.driver import compile_model
+
+        with tempfile.TemporaryDirectory(prefix="tensorc-") as folder, progress_bar() as watch:
+            report = compile_model(path, compile_options(None, shapes, 0), Path(folder) / "model.tcm", watch)
+        memory = Memory.of(report.manifest, path)
+    if plot is not None:
+        draw_memory(memory, plot, f"{path}: activations")
+    if as_json:
+        print_json({"model": str(path), **memory.to_json()})
+    else:
+        print_memory(memory, str(path))
     return 0
 
 

@@ -2,7 +2,10 @@
 
 import json
 
-from onnx import TensorProto, helper
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tensorc.formats import LISTED
 from tensorc.ir import OPS
@@ -23,8 +26,6 @@ def test_a_model_before_compilation(tensorc_, mlp):
 
 
 def test_an_unsupported_operator_is_told_not_refused(tensorc_, tmp_path):
-    import onnx
-
     node = helper.make_node("Frobnicate", ["x"], ["y"], domain="org.example")
     rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([node], "g", rows[:1], rows[1:])
@@ -76,3 +77,40 @@ def test_ops_lists_the_formats(tensorc_):
     assert [row["name"] for row in listed["arithmetic"]] == ["lmul"]
     text = tensorc_("ops", "--formats").out
     assert all(name in text for name in (*LISTED, "lmul"))
+
+
+@pytest.mark.compiler
+def test_the_memory_plan(tensorc_, tmp_path):
+    w = np.random.default_rng(0).standard_normal((64, 64), np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["c"]),
+        helper.make_node("Softmax", ["c"], ["y"]),
+    ]
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [16, 64]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", rows[:1], rows[1:], [numpy_helper.from_array(w, "w")])
+    model = tmp_path / "chain.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model)
+    facts = json.loads(tensorc_("inspect", model, "--memory", "--json").out)
+    assert tensorc_("compile", model, "-o", tmp_path / "chain.tcm").code == 0
+    artifact = tmp_path / "chain.tcm"
+    assert json.loads(tensorc_("inspect", artifact, "--memory", "--json").out) == facts | {"model": str(artifact)}
+    blocks = facts["blocks"]
+    assert facts["peak_bytes"] == max(block["offset"] + block["size"] for block in blocks)
+    assert facts["lower_bound_bytes"] <= facts["peak_bytes"]
+    fullest = [b["name"] for b in blocks if b["lower"] <= facts["peak_step"] < b["upper"]]
+    assert sorted(fullest) == sorted(facts["live_at_peak"])
+    picture = tmp_path / "plan.svg"
+    text = tensorc_("inspect", artifact, "--memory", "--plot", picture).out
+    assert "lower bound" in text
+    assert facts["live_at_peak"][0] in text
+    assert "</svg>" in picture.read_text()
+
+
+def test_memory_plans_that_are_not_there(tensorc_, artifact, tmp_path):
+    done = tensorc_("inspect", artifact, "--memory")
+    assert done.code == 2
+    assert "has no memory plan" in done.err
+    assert tensorc_("inspect", artifact, "--plot", tmp_path / "plan.svg").code == 2
+    assert tensorc_("inspect", artifact, "--memory", "--plot", tmp_path / "plan.docx").code == 2

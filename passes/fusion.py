@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.dims import static_shape
-from tensorc.ir.ops.quantization import BYTES
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.ir.view import EXIT, post_dominators
 from tensorc.pipeline import Pass
 
@@ -231,7 +231,7 @@ def _reads_through(head: Node, made: list[Node], slid: set[Node]) -> bool:
     """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
     if _kind(head) is Kind.ANCHOR:
         numbers = _MOVED_OPERANDS.get(head.op, ()) if head.op != "conv_blocked" or _takes_channels(head) else ()
-        if head.inputs[0].dtype in BYTES:  # several are read at once
+        if len(head.inputs) > 1 and multiplies_bytes(head.inputs[0].type, head.inputs[1].type):  # several read at once
             numbers = ()
         moved = {head.inputs[number] for number in numbers if number < len(head.inputs)}
         return slid.issuperset(made) and all(maker.output in moved for maker in made)

@@ -24,7 +24,7 @@ from passes.rules.windows import conv_1d, conv_by_computed, conv_nd, pool_over_t
 from tensorc.ir import OPS, Graph, Kind, Node, TensorType, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.layout import blocks_of, pack_conv_weight, pack_matmul_weight
-from tensorc.ir.ops.quantization import BYTES
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.rewriter import Builder, Rule, producer, rewrite
 from tensorc.ir.types import is_float, numpy_dtype
@@ -89,7 +89,7 @@ class _Blocking:
         # Few channels are not worth a block, and those of narrow groups would mostly be fillers.
         few = not depthwise and (channels < block if groups == 1 else (channels // groups) % block != 0)
         # Bytes are multiplied several at a time, and those must be neighbours.
-        plain = few and x.dtype not in BYTES
+        plain = few and not multiplies_bytes(x.type, w.type)
         in_block = -(-(channels // groups) // TOGETHER) * TOGETHER if few and not plain else block
         source = producer(x, "unblock")
         pack_groups = groups

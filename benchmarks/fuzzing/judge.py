@@ -194,8 +194,8 @@ class Judge:
 #: What these make of nan and infinities is not specified. Comparing or leaving out elements loses some; weighing them
 #: with zeros, around an image or where nothing is to be taken, makes some; a sum that is moved along keeps them.
 _OPEN = frozenset(
-    ("AveragePool", "Conv", "ConvTranspose", "GlobalMaxPool", "LRN", "LpPool", "MaxPool", "PRelu", "Resize",
-     "ScatterElements", "ScatterND")
+    ("AveragePool", "Conv", "ConvTranspose", "GlobalMaxPool", "LRN", "LpPool", "MaxPool", "PRelu", "ReduceMax",
+     "ReduceMin", "Resize", "ScatterElements", "ScatterND")
 )  # fmt: skip
 
 #: Operators that the reference evaluator computes in float32, whatever the type: by its own code, or as it reads

@@ -113,7 +113,7 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     batch = 1 if node.op == "matmul_packed" else math.prod(lead)
     if node.op == "matmul_packed":
         rows *= math.prod(lead)
-    depth = static_shape(x.shape)[-1] // (together(x) if node.op == "matmul_packed" else 1)
+    depth = static_shape(x.shape)[-1] // (together(x, w) if node.op == "matmul_packed" else 1)
     return _Problem(batch, 1, rows, -(-columns // lanes), 1, depth, 1, 1, 1, False, 1.0, lanes, w.type.nbytes, inputs,
                     outputs)  # fmt: skip
 

@@ -121,7 +121,7 @@ def _matmul(node: Node, machine: Machine) -> Space:
     b = node.inputs[1]
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    rows, depth = math.prod(lead), b.shape[1] // together(node.inputs[0])
+    rows, depth = math.prod(lead), b.shape[1] // together(node.inputs[0], b)
     vectors = -(-columns // lanes)
     default = matmul_schedule(rows, depth, columns, lanes, machine)
     tiles = tuple(range(1, min(rows, machine.vector_registers - 2) + 1))

@@ -38,14 +38,14 @@ def test_usage_error(tensorc_, mlp, words, expected):
 
 @pytest.mark.parametrize(
     "option",
-    ["--precision", "--quantize", "--calibration", "--report"],
+    ["--precision", "--report"],
 )
 def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
     line = tensorc_("compile", mlp, option, "1").complaint()
     assert f"no option {option}" in line
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
-        "--print-ir-after, --json"
+        "--quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --print-ir-after, --json"
     )
     assert f"options: {legal}" in line
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import tensorc
 from tensorc.ir.types import DTYPES, SMALL_FLOATS, STORED, bits_of, integer_limits, numpy_dtype
@@ -74,6 +75,23 @@ def test_every_bfloat16_and_what_rounds_to_it(kernels):
         check("cast(x, to='bfloat16')", {"x": [0.5, np.nan, -np.nan, np.inf, -np.inf, 3.4e38]}, tolerance=0, x="f32[6]")
         check("cast(x, to='bfloat16')", {"x": [1, 257, 1 << 40]}, tolerance=0, x="i64[3]")
         check("cast(x, to='bfloat16')", {"x": [1, 1e300, -1e-300]}, tolerance=0, x="f64[3]")
+
+
+def test_zeros_that_are_compared_as_other_types():
+    """Between columns there is nothing: TVM takes the bits of a constant 0 for those of a pointer."""
+    x = np.random.default_rng(0).integers(0, 9, (1, 2, 8)).astype(np.uint64)
+    given = [numpy_helper.from_array(np.array(size), name) for name, size in (("image", [3, 7]), ("block", [1, 2]))]
+    info = helper.make_tensor_value_info("x", TensorProto.UINT64, x.shape)
+    nodes = [
+        helper.make_node("Col2Im", ["x", "image", "block"], ["m"], pads=[1, 0, 0, 1], strides=[2, 2]),
+        helper.make_node("ArgMax", ["m"], ["y"], axis=2, select_last_index=1),
+    ]
+    graph = helper.make_graph(nodes, "g", [info], [helper.make_empty_tensor_value_info("y")], given)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    with tensorc.compile(model, threads=1) as compiled:
+        (got,) = compiled.run(None, {"x": x})
+    (want,) = ReferenceEvaluator(model).run(None, {"x": x})
+    np.testing.assert_array_equal(got, want)
 
 
 def test_bfloat16_zeros_that_are_known():

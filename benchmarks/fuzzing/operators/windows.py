@@ -81,7 +81,7 @@ def _pool(g: Graph, name: str) -> None:
     window = moves(g, sizes, kernel)
     if "dilations" in window and g.opset < {"AveragePool": 19, "LpPool": 18}.get(name, 10):
         raise UnfitError
-    if name == "LpPool" and "dilations" in window and "SAME" in str(window.get("auto_pad")):
+    if name != "MaxPool" and "dilations" in window and "SAME" in str(window.get("auto_pad")):
         raise UnfitError  # the engines forget the dilation when they pad
     if g.chance(0.3) and name != "LpPool" and "auto_pad" not in window and g.opset >= 10:
         window["ceil_mode"] = 1

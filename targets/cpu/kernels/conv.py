@@ -112,7 +112,7 @@ class _DirectConv:
         self.builder = self.group.builder
         self.weight = self.group.buffers[w]
         self.dtype = accumulator(node.output.dtype)
-        self.products = Products(self.group, x, self.weight, self.dtype)
+        self.products = Products(self.group, x, w, self.dtype)
         self.lanes = shape.lanes
         #: Elements of a strip's weights for one step.
         self.width = schedule.vectors * shape.lanes * shape.together

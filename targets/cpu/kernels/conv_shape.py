@@ -35,7 +35,7 @@ class ConvShape:
         self.blocks, self.channels, self.kh, self.kw, self.lanes = static_shape(w.shape)
         shape = static_shape(x.shape)
         #: Input channels that one step multiplies; `channels` counts steps, `in_lanes` those of a block.
-        self.together = 1 if node.attrs["depthwise"] else together(x)
+        self.together = 1 if node.attrs["depthwise"] else together(x, w)
         self.channels //= self.together
         self.in_lanes = self.channels if self.plain else shape[4] // self.together
         self.batch, self.in_h, self.in_w = shape[0], shape[2], shape[3]

@@ -7,7 +7,7 @@ from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import DepthwiseSchedule, depthwise_schedule
 from tensorc.ir import Graph, Node
-from tensorc.ir.ops.quantization import BYTES
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Expr, const
@@ -27,7 +27,7 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
         schedule = depthwise_schedule(shape.out_w, machine)
     runs = shape.column_runs(schedule.columns)
     # Sums of a few products of bytes are exact in float32, and that is multiplied and added at once.
-    lanes, dtype = shape.lanes, "float32" if x.dtype in BYTES else accumulator(node.output.dtype)
+    lanes, dtype = shape.lanes, "float32" if multiplies_bytes(x.type, w.type) else accumulator(node.output.dtype)
     # A long row (a flattened image) is shared between tasks by its tiles; a short one is one task.
     shared = shape.out_h == 1 and len(runs) <= 2 and runs[0].count > 1
     pieces = sum(run.count for run in runs) if shared else 1

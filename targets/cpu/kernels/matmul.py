@@ -123,7 +123,7 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     a, b = node.inputs
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    count = together(a)
+    count = together(a, b)
     rows, depth = math.prod(lead), b.shape[1] // count
     schedule = checked(given, MatmulSchedule) or matmul_schedule(rows, depth, columns, lanes, machine)
     if b not in body.inputs:
@@ -133,7 +133,7 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     panels = -(-columns // width)
     group = GroupKernel(body, machine, {b: pack_panels(static_shape(b.shape), columns, width, count)})
     builder, panel = group.builder, group.buffers[b]
-    products = Products(group, a, panel, accumulator(node.output.dtype))
+    products = Products(group, a, b, accumulator(node.output.dtype))
     row_bytes = width * count * numpy_dtype(b.dtype).itemsize
     full, tail = divmod(rows, tile_rows)
     row_tiles = full + bool(tail)
@@ -225,7 +225,7 @@ class _BlockedMatmul:
         self.lanes = lanes_of(machine, node.output.dtype)
         self.width = schedule.vectors * self.lanes
         *self.lead, self.columns = static_shape(node.output.shape)
-        count = together(a)
+        count = together(a, b)
         self.rows, self.depth = math.prod(self.lead), int(b.shape[1]) // count
         self.panels = -(-self.columns // self.width)
         self.tasks = -(-self.panels // schedule.panels)
@@ -234,7 +234,7 @@ class _BlockedMatmul:
         self.group = GroupKernel(body, machine, {b: packing})
         self.builder = self.group.builder
         self.weights = self.group.buffers[b]
-        self.products = Products(self.group, a, self.weights, accumulator(node.output.dtype))
+        self.products = Products(self.group, a, b, accumulator(node.output.dtype))
         #: Elements of a panel's weights for one step, and in a cache line.
         self.wide = self.width * count
         self.line = _CACHE_LINE // numpy_dtype(b.dtype).itemsize

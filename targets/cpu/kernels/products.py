@@ -15,15 +15,15 @@ from targets.cpu.kernels.group import GroupKernel
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Value
 from tensorc.ir.dims import static_shape
-from tensorc.ir.ops.quantization import BYTES
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import ravel
 from tensorc.lowering.tir import Buffer, Expr
 
 
-def together(x: Value) -> int:
-    """Elements of `x` that a step multiplies."""
-    return TOGETHER if x.dtype in BYTES else 1
+def together(x: Value, w: Value) -> int:
+    """Elements of `x` that a step multiplies by weights `w`."""
+    return TOGETHER if multiplies_bytes(x.type, w.type) else 1
 
 
 def in_steps(matrix: np.ndarray, count: int) -> np.ndarray:
@@ -37,19 +37,19 @@ def in_steps(matrix: np.ndarray, count: int) -> np.ndarray:
 
 
 class Products:
-    """Reads `x` a step at a time, and adds products by `weights` to sums of type `dtype`."""
+    """Reads `x` a step at a time, and adds products by the weights `w` to sums of type `dtype`."""
 
-    def __init__(self, group: GroupKernel, x: Value, weights: Buffer, dtype: str):
+    def __init__(self, group: GroupKernel, x: Value, w: Value, dtype: str):
         self.group = group
         self.x = x
-        self.weights = weights
+        self.weights = group.buffers[w]
         self.dtype = dtype
-        self.together = together(x)
+        self.together = together(x, w)
         if self.together > 1:
             if x not in group.buffers:
                 raise UnsupportedError("bytes are multiplied from where they lie, and here they are computed")
-            if x.dtype != "uint8" or not group.machine.multiplies_bytes:
-                raise UnsupportedError(f"{group.machine.name} does not multiply {x.type}")
+            if not group.machine.multiplies_bytes:
+                raise UnsupportedError(f"{group.machine.name} has no instruction that multiplies bytes")
 
     def step(self, index: Sequence[Expr]) -> Expr:
         """What a step takes of `x`; the last index counts steps."""

@@ -65,7 +65,8 @@ class _Order:
         if self.element != "uint64":
             return tir.cast(x, self.dtype)
         top = -(1 << 63)
-        held = builder.keep(tir.reinterpret(x, "int64"))
+        # Kept before, too: TVM takes the bits of a constant 0 for those of a pointer.
+        held = builder.keep(tir.reinterpret(builder.keep(x), "int64"))
         upper, lower = tir.bitwise_and(held, (1 << 63) - 1), tir.bitwise_or(held, top)
         return tir.select(tir.compare("less", held, const(0, "int64")), upper, lower)
 

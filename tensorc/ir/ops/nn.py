@@ -47,9 +47,14 @@ def conv_output_shape(x: TensorType, w: TensorType, attrs: Attrs) -> tuple[dims.
     ))  # fmt: skip
 
 
+def multiplies_bytes(a: TensorType, b: TensorType) -> bool:
+    """Unsigned by signed ones: their sums do not wrap, as those of other small integers do, but are in int32."""
+    return (a.dtype, b.dtype) == ("uint8", "int8")
+
+
 def product_dtype(a: TensorType, b: TensorType) -> str:
-    """Of sums of products: that of both, and int32 of bytes, whose right operand is signed."""
-    if a.dtype in ("int8", "uint8") and b.dtype == "int8":
+    """Of sums of products."""
+    if multiplies_bytes(a, b):
         return "int32"
     if a.dtype != b.dtype:
         raise TypeError(f"cannot multiply {a} by {b}: the element types differ")

@@ -75,6 +75,8 @@ def test_every_bfloat16_and_what_rounds_to_it(kernels):
         check("cast(x, to='bfloat16')", {"x": [0.5, np.nan, -np.nan, np.inf, -np.inf, 3.4e38]}, tolerance=0, x="f32[6]")
         check("cast(x, to='bfloat16')", {"x": [1, 257, 1 << 40]}, tolerance=0, x="i64[3]")
         check("cast(x, to='bfloat16')", {"x": [1, 1e300, -1e-300]}, tolerance=0, x="f64[3]")
+        # The bits of a constant infinity, as masks have it.
+        check("where(c, cast(full('bf16[3]', -1e999), to='float32'), x)", c="bool[3]", x="f32[3]")
 
 
 def test_zeros_that_are_compared_as_other_types():

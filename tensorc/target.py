@@ -11,7 +11,7 @@ import abc
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from tensorc.pipeline import Pass
 from tensorc.profiling import Profile
 from tensorc.search.choice import Choice
 from tensorc.search.context import TuningContext
+
+if TYPE_CHECKING:
+    from tensorc.runtime.constants import ConstantStore
 
 ENTRY_POINTS = "tensorc.targets"
 
@@ -117,6 +120,11 @@ class Target(abc.ABC):
              constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip
         """Make a built program runnable here; `manifest` is what `Program.manifest` was, `constants` are the bytes of
         `Program.constants`, each at a multiple of 64. threads 0: the default."""
+
+    def load_built(self, program: Program, store: ConstantStore, threads: int) -> Executable:
+        """A program that was just built, in memory; constants that `store` has already are shared."""
+        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
+        return self.load(program.manifest, sections, store.get(program.constants), threads)
 
     @classmethod
     @abc.abstractmethod

@@ -93,8 +93,7 @@ class Builder:
 
         target = find_target(self.options.target)
         program = build_graph(graph, target, self.options, self.packings)
-        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
         try:
-            return target.load(program.manifest, sections, self.store.get(program.constants), self.options.threads)
+            return target.load_built(program, self.store, self.options.threads)
         except MemoryError as error:
             raise UserError(f"no memory for another specialisation: {error}") from error

@@ -119,6 +119,4 @@ class _Watched:
         self.graph.remove_dead()
         run_passes(self.graph, self.later)
         program = self.target.build(self.graph, self.options, {}, lambda *_: None)
-        sections = {name: memoryview(b"".join(chunks)) for name, chunks in program.sections.items()}
-        constants = ConstantStore().get(program.constants)
-        return self.target.load(program.manifest, sections, constants, self.options.threads)
+        return self.target.load_built(program, ConstantStore(), self.options.threads)

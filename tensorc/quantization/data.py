@@ -60,11 +60,8 @@ def _of_file(path: Path, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[s
         listed = ", ".join(f"{name} {len(block)}" for name, block in blocks.items())
         raise UserError(f"{path} has not as many samples for each input: {listed}")
     for number in range(lengths.pop() if lengths else 0):
-        yield {row["name"]: _checked(f"{path}, sample {number}", blocks_at(blocks, number), row) for row in inputs}
-
-
-def blocks_at(blocks: Mapping[str, Sequence[np.ndarray]], number: int) -> dict[str, np.ndarray]:
-    return {name: block[number] for name, block in blocks.items()}
+        feed = {name: block[number] for name, block in blocks.items()}
+        yield {row["name"]: _checked(f"{path}, sample {number}", feed, row) for row in inputs}
 
 
 def _blocks(path: Path, arrays: Any, row: Mapping[str, Any]) -> Sequence[np.ndarray]:

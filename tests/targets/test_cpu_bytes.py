@@ -75,6 +75,9 @@ def test_the_largest_sums(vnni):
             check("matmul_packed(x, w, columns=16)", {"x": 255, "w": weight}, x="u8[3,4096]", w="i8[1,4096,16]")
             expression, types = conv("u8[1,4,5,5,16]", "i8[1,64,3,3,16]", pads=(1, 1, 1, 1))
             check(expression, {"x": 255, "w": weight}, **types)
+            # More of them than float32 holds exactly.
+            expression, types = conv("u8[1,1,23,24,16]", "i8[1,1,23,23,16]", groups=16, depthwise=1)
+            check(expression, {"x": 255, "w": weight}, **types)
 
 
 def test_what_cannot_be_multiplied_as_bytes(host):

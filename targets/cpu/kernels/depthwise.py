@@ -15,6 +15,9 @@ from tensorc.lowering.tir import Expr, const
 #: A filter's columns are unrolled, and its rows too up to this many taps.
 _UNROLLED_TAPS = 9
 
+#: So many products of the largest bytes are exact in float32, whatever their signs.
+_EXACT_TAPS = (1 << 24) // (255 * 128)
+
 
 def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: DepthwiseSchedule | None = None) -> Kernel:
     """Tasks are (channel block, image, output row, run of columns)."""
@@ -27,7 +30,8 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
         schedule = depthwise_schedule(shape.out_w, machine)
     runs = shape.column_runs(schedule.columns)
     # Sums of a few products of bytes are exact in float32, and that is multiplied and added at once.
-    lanes, dtype = shape.lanes, "float32" if multiplies_bytes(x.type, w.type) else accumulator(node.output.dtype)
+    exact = multiplies_bytes(x.type, w.type) and shape.kh * shape.kw <= _EXACT_TAPS
+    lanes, dtype = shape.lanes, "float32" if exact else accumulator(node.output.dtype)
     # A long row (a flattened image) is shared between tasks by its tiles; a short one is one task.
     shared = shape.out_h == 1 and len(runs) <= 2 and runs[0].count > 1
     pieces = sum(run.count for run in runs) if shared else 1

@@ -14,6 +14,7 @@ room for all that it reads and writes.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 import click
-from fused_graphs import DEFAULTS, fused
+from fused_graphs import DEFAULTS, fused, onnx_file
 from rich.console import Console
 from rich.table import Table
 
@@ -90,7 +91,8 @@ def main(models: tuple[str, ...], times: tuple[float, ...], weights: str, second
     console = Console(stderr=True)
     rows = []
     for name in models or DEFAULTS:
-        graph = fused(name)
+        with tempfile.TemporaryDirectory() as folder:
+            graph = fused(onnx_file(name, Path(folder)))
         for resident in (True, False):
             if weights in ("both", "resident" if resident else "streamed"):
                 for factor in times:

@@ -64,6 +64,15 @@ def parse_bytes(text: str) -> int:
     return nbytes
 
 
+def format_bytes(nbytes: float) -> str:
+    """Bytes for a person: 999 B, 1.5 KiB, 97.3 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.2f} GiB"
+
+
 def parse_shape(text: str) -> Sizes:
     """`1x3x224x224` or `1..8x3x224x224`. Raises UserError."""
     sizes = tuple(_parse_size(part) for part in text.split("x"))

@@ -41,6 +41,7 @@ from targets.cpu.program import (
     Transfer,
 )
 from tensorc.errors import UserError
+from tensorc.options import format_bytes
 from tensorc.runtime.constants import table
 from tensorc.target import PackedConstant
 
@@ -115,17 +116,17 @@ class Keeper:
         if blocks < least:
             needed = self._process + self._arena + least * BLOCK + _SPARE
             raise UserError(
-                f"a memory budget of {_text(self._budget)} is too small: the smallest feasible one is "
+                f"a memory budget of {format_bytes(self._budget)} is too small: the smallest feasible one is "
                 f"{-(-needed // _MIB)}MiB"
             )
         held = self._whole.resident() if self._whole.blocks <= blocks else self._weights.stream(blocks)
         resident, streamed = held.resident * BLOCK, held.streamed * BLOCK
         parts = {"the process": self._process, "activations": self._arena, "weights": resident}
-        shares = ", ".join(f"{_text(nbytes)} for {name}" for name, nbytes in parts.items())
+        shares = ", ".join(f"{format_bytes(nbytes)} for {name}" for name, nbytes in parts.items())
         seconds = (streamed + held.lookups * BLOCK) / mapping_rate()
         self.summary = [
-            ("memory budget", f"{_text(self._budget)}: {shares}"),
-            ("weights streamed", f"{_text(streamed)} a run, which takes {1e3 * seconds:.1f} ms as predicted"),
+            ("memory budget", f"{format_bytes(self._budget)}: {shares}"),
+            ("weights streamed", f"{format_bytes(streamed)} a run, which takes {1e3 * seconds:.1f} ms as predicted"),
         ]
         return held.program
 
@@ -306,10 +307,6 @@ def _arguments(step: Any) -> Iterator[Argument]:
     elif is_dataclass(step):
         for field in fields(step):
             yield from _arguments(getattr(step, field.name))
-
-
-def _text(nbytes: int) -> str:
-    return f"{nbytes / _MIB:.1f} MiB"
 
 
 @cache

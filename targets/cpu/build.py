@@ -44,6 +44,7 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import nested
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
+from tensorc.options import format_bytes
 from tensorc.search.choice import Choice
 from tensorc.target import PackedConstant, Program, Progress
 from tensorc.workload import workload_key, workload_label
@@ -70,7 +71,7 @@ def build(
             plan, filed = fit_arena(graph, keeper.arena_room)
             laid = _lay_out(graph, plan, kernels, machine, threads)
             keeper = budget.Keeper(laid.program, laid.constants, laid.reads, len(kernels), memory_budget)
-            kept.append(("activations in a file", _mib(sum(value.type.nbytes for value in filed))))
+            kept.append(("activations in a file", format_bytes(sum(value.type.nbytes for value in filed))))
         program = keeper.program()
         kept = [*keeper.summary, *kept]
     else:
@@ -88,8 +89,12 @@ def build(
     }
     summary = [
         ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
-        ("activation memory", f"{_mib(plan.arena_bytes)} planned, {_mib(plan.unplanned_bytes)} without a plan"),
-        ("weights", _mib(sum(constant.nbytes for constant in constants))),
+        (
+            "activation memory",
+            f"{format_bytes(plan.arena_bytes)} planned, {format_bytes(plan.least_bytes)} at least, "
+            f"{format_bytes(plan.unplanned_bytes)} without a plan",
+        ),
+        ("weights", format_bytes(sum(constant.nbytes for constant in constants))),
         *kept,
     ]
     code = _code(functions, program, machine, progress)
@@ -124,10 +129,6 @@ def _lay_out(
         file_bytes=plan.file_bytes,
     )
     return _Laid(program, constants.packed, steps.reads)
-
-
-def _mib(nbytes: int) -> str:
-    return f"{nbytes / 2**20:.1f} MiB"
 
 
 def _check_supported(graph: Graph) -> None:

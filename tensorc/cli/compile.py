@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tensorc.cli.console import duration, print_json, print_table, progress_bar, size, tensor
+from tensorc.cli.console import duration, print_json, print_table, progress_bar, tensor
 from tensorc.cli.options import (
     Shape,
     compile_options,
@@ -25,7 +25,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
-from tensorc.options import Fallback, Numerics
+from tensorc.options import Fallback, Numerics, format_bytes
 from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
@@ -101,5 +101,5 @@ def _print_summary(report: CompileReport) -> None:
     rows += [(f"output {row['name']}", tensor(row)) for row in manifest["outputs"]]
     rows += [(label, value) for label, value in manifest["summary"]]
     rows += [("time", f"{duration(sum(report.phases.values()))} = {phases}")]
-    rows += [("written", f"{report.output} ({size(report.nbytes)})")]
+    rows += [("written", f"{report.output} ({format_bytes(report.nbytes)})")]
     print_table(manifest["name"], (), rows)

@@ -78,15 +78,6 @@ def progress_bar(enabled: bool = True) -> Iterator[Watch]:
         yield watch
 
 
-def size(nbytes: float) -> str:
-    """Bytes for a person: 999 B, 1.5 KiB, 97.3 MiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.2f} GiB"
-
-
 def duration(seconds: float) -> str:
     """Seconds for a person: 0.42 us, 850 us, 12.3 ms, 4.56 s."""
     if seconds < 1e-3:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tensorc.cli.console import print_json, print_table, progress_bar, size, tensor
+from tensorc.cli.console import print_json, print_table, progress_bar, tensor
 from tensorc.cli.memory import Memory, draw_memory, print_memory
 from tensorc.cli.options import (
     Shape,
@@ -23,6 +23,7 @@ from tensorc.cli.options import (
 from tensorc.cli.plot import check_plot
 from tensorc.cli.subject import is_artifact
 from tensorc.errors import UserError
+from tensorc.options import format_bytes
 from tensorc.runtime.artifact import Artifact
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ def _print_artifact(facts: dict[str, Any]) -> None:
     rows += [(f"input {row['name']}", tensor(row)) for row in facts["inputs"]]
     rows += [(f"output {row['name']}", tensor(row)) for row in facts["outputs"]]
     rows += [(label, value) for label, value in facts["summary"]]
-    rows += [(f"section {name}", size(row["size"])) for name, row in facts["sections"].items()]
-    rows += [("file", size(facts["bytes"]))]
+    rows += [(f"section {name}", format_bytes(row["size"])) for name, row in facts["sections"].items()]
+    rows += [("file", format_bytes(facts["bytes"]))]
     print_table(facts["artifact"], (), rows)
     steps = facts["program"].get("steps")  # a program is the target's own: this table is for those that list steps
     if isinstance(steps, list) and all(isinstance(step, dict) for step in steps):

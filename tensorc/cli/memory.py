@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tensorc.cli.console import print_table, size
+from tensorc.cli.console import print_table
 from tensorc.errors import UserError
+from tensorc.options import format_bytes
 
 #: Blocks at the peak that a person is shown; JSON has all blocks.
 _MOST_ROWS = 20
@@ -82,15 +83,15 @@ class Memory:
 def print_memory(memory: Memory, title: str) -> None:
     step = memory.fullest
     rows = [
-        ("peak", size(memory.peak)),
-        ("lower bound", f"{size(memory.bound)}: the arena is {100 * memory.gap:.1f} % above it"),
+        ("peak", format_bytes(memory.peak)),
+        ("lower bound", f"{format_bytes(memory.bound)}: the arena is {100 * memory.gap:.1f} % above it"),
         ("blocks", str(len(memory.blocks))),
         ("fullest at", f"step {step}"),
     ]
     print_table(title, (), rows)
     live = memory.live(step)
     table = [
-        (block.name, size(block.size), f"{block.offset:,}", f"{block.lower} to {block.upper - 1}")
+        (block.name, format_bytes(block.size), f"{block.offset:,}", f"{block.lower} to {block.upper - 1}")
         for block in live[:_MOST_ROWS]
     ]
     if len(live) > _MOST_ROWS:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tensorc.benchmark import TOLERABLE
-from tensorc.cli.console import duration, size
+from tensorc.cli.console import duration
+from tensorc.options import format_bytes
 from tensorc.profiling import Ceilings, KernelRow, Profile, totals
 
 
@@ -58,7 +59,8 @@ def summary(profile: Profile) -> list[tuple[str, str]]:
 
 def _ceilings(ceilings: Ceilings) -> str:
     levels = ", ".join(
-        f"{level.name} {rate(level.bandwidth)}" + ("" if math.isinf(level.capacity) else f" ({size(level.capacity)})")
+        f"{level.name} {rate(level.bandwidth)}"
+        + ("" if math.isinf(level.capacity) else f" ({format_bytes(level.capacity)})")
         for level in ceilings.levels
     )
     busy = ceilings.other_load is not None and ceilings.other_load > TOLERABLE

@@ -6,7 +6,7 @@
 - `passes.memory.check`: whether a plan is valid; `bounds`: what none can be lower than.
 - `passes.memory.order`: the pass that chooses the order of nodes; `dataflow` and `ordering` are what it searches.
 - `passes.memory.replacement`: a fast memory that is smaller than what a graph needs.
-- `passes.memory.greedy`, `exact`, `cpsat`, `game`: planners; `portfolio` runs them by name, or chooses.
+- `passes.memory.greedy`, `exact`, `cpsat`, `game`: planners; `portfolio` runs them by name, or in turns.
 """
 
 from passes.memory.graph import (

@@ -13,8 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from passes.memory import greedy
-from passes.memory.bounds import lower_bound
-from passes.memory.portfolio import conclude
+from passes.memory.bounds import conclude, lower_bound
 from passes.memory.problem import Offsets, Plan, Problem, sections
 from tensorc.errors import UserError
 

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from passes.memory import greedy
-from passes.memory.bounds import lower_bound
-from passes.memory.portfolio import conclude
+from passes.memory.bounds import conclude, lower_bound
 from passes.memory.problem import Offsets, Plan, Problem, sections
 
 _Array = npt.NDArray[Any]
@@ -45,9 +44,11 @@ def solve(problem: Problem, seconds: float = 60, seed: int = 0, most_games: int 
     if problem.height(best) > enough and (problem.capacity is None or bound <= problem.capacity):
         player = _Player(_Board(problem, bound), np.random.default_rng(seed))
         games = 0
-        while time.monotonic() - start < seconds and (most_games is None or games < most_games):
-            offsets = player.play()
+        while most_games is None or games < most_games:
+            offsets = player.play(start + seconds)
             games += 1
+            if offsets is None:
+                break
             if problem.height(offsets) < problem.height(best):
                 best = offsets
             if problem.height(best) <= enough:
@@ -99,8 +100,8 @@ class _Player:
         self.moments: _Array = _RIDGE * np.eye(features)
         self.products: _Array = _RIDGE * _FIRST_VALUE
 
-    def play(self) -> Offsets:
-        """A game, and what is learned from it."""
+    def play(self, deadline: float) -> Offsets | None:
+        """A game, and what is learned from it; None if it cannot end in time."""
         board = self.board
         if self.elite and self.rng.random() > _FRESH:
             _, _, parent = self.elite[self.rng.integers(len(self.elite))]
@@ -110,6 +111,8 @@ class _Player:
         beam = self._start()
         seen: list[tuple[_Array, _Array]] = []  # features of the positions, and the rows of those they came from
         for _ in range(board.count):
+            if time.monotonic() > deadline:
+                return None
             beam, features, parents = self._move(beam, policy)
             seen.append((features, parents))
         heights = (beam.offsets + board.size).max(axis=1)

@@ -1,4 +1,4 @@
-"""All planners by name, and the one that chooses among them."""
+"""All planners by name, and the one that lets them take turns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from dataclasses import replace
 
-from passes.memory import exact, greedy
-from passes.memory.bounds import lower_bound
+from passes.memory import cpsat, exact, game, greedy
+from passes.memory.bounds import conclude, lower_bound
 from passes.memory.problem import Offsets, Plan, Problem, Status
 from tensorc.errors import UserError
 
@@ -19,12 +19,30 @@ Solver = Callable[[Problem, float, int], Plan]
 _QUICK_PAIRS = 1_000_000
 _QUICK_WORK = 800_000
 
+#: Who is asked after greedy planning, and for how much of the time that is left then.
+_TURNS = (("exact", 0.5), ("cpsat", 0.8), ("game", 1.0))
+_LEAST_SECONDS = 0.01
+
 
 def solve(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
-    """Greedy plans first, most often as low as the bound; exact search for what is left of the time."""
+    """Greedy plans first, most often as low as the bound; then `_TURNS` until one is, or fits. What CP-SAT solves of
+    what exact search does not is worth its turn, and the game has the lowest plans where neither gets through."""
     start = time.monotonic()
-    name, best = greedy.best(problem)
-    return _exact(problem, start, seconds, seed, best, f"greedy by {name}")
+    best = solve_greedily(problem)
+    for name, share in _TURNS:
+        left = seconds - (time.monotonic() - start)
+        if best.status in (Status.SOLVED, Status.INFEASIBLE) or left < _LEAST_SECONDS:
+            break
+        with contextlib.suppress(UserError):  # no OR-Tools, no C compiler: the others have more time
+            best = _better(problem, best, SOLVERS[name](problem, share * left, seed))
+    return replace(best, seconds=time.monotonic() - start)
+
+
+def _better(problem: Problem, best: Plan, other: Plan) -> Plan:
+    """What is known of both."""
+    bound = max(best.lower_bound, other.lower_bound)
+    chosen = min((plan for plan in (best, other) if plan.height is not None), key=lambda plan: plan.height or 0)
+    return conclude(problem, chosen.offsets, chosen.solver, 0.0, bound)
 
 
 def solve_greedily(problem: Problem, _seconds: float = 60, _seed: int = 0) -> Plan:
@@ -38,22 +56,7 @@ def solve_exactly(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
     """Exact search alone; where there is no capacity, it needs a plan to begin from, which is a greedy one."""
     start = time.monotonic()
     offsets = None if problem.capacity is not None else greedy.best(problem)[1]
-    return _exact(problem, start, seconds, seed, offsets, "exact")
-
-
-def conclude(problem: Problem, offsets: Offsets | None, solver: str, seconds: float, bound: int | None = None) -> Plan:
-    """What is known once `offsets` is the best that was found and nothing can be lower than `bound`."""
-    bound = max(lower_bound(problem), bound or 0)
-    height = None if offsets is None else problem.height(offsets)
-    if problem.capacity is not None and bound > problem.capacity:
-        status = Status.INFEASIBLE
-    elif height is None or (problem.capacity is not None and height > problem.capacity):
-        status = Status.UNKNOWN
-    elif problem.capacity is not None or height <= bound:
-        status = Status.SOLVED
-    else:
-        status = Status.FEASIBLE
-    return Plan(status, offsets, height, bound, solver, seconds)
+    return _exact(problem, start, seconds, seed, offsets)
 
 
 def quick_offsets(problem: Problem) -> Offsets:
@@ -67,26 +70,24 @@ def quick_offsets(problem: Problem) -> Offsets:
     return best
 
 
-def _exact(problem: Problem, start: float, seconds: float, seed: int, best: Offsets | None, solver: str) -> Plan:
+def _exact(problem: Problem, start: float, seconds: float, seed: int, best: Offsets | None) -> Plan:
     bound = lower_bound(problem)
     deadline = start + seconds
 
     def concluded() -> Plan:
-        return conclude(problem, best, solver, time.monotonic() - start, bound)
+        return conclude(problem, best, "exact", time.monotonic() - start, bound)
 
     if concluded().status in (Status.SOLVED, Status.INFEASIBLE):
         return concluded()
     if problem.capacity is not None:
         answer = exact.search(problem, deadline - time.monotonic(), seed=seed)
         if answer.offsets is not None:
-            best, solver = answer.offsets, "exact"
+            best = answer.offsets
         elif answer.status is Status.INFEASIBLE:
             bound = problem.capacity + 1
         return concluded()
     assert best is not None
-    lower, bound = _lower(problem, best, bound, deadline, seed=seed)
-    if lower != best:
-        best, solver = lower, "exact"
+    best, bound = _lower(problem, best, bound, deadline, seed=seed)
     return concluded()
 
 
@@ -121,20 +122,10 @@ def _lower(
     return best, bound
 
 
-def _lazily(module: str) -> Solver:
-    """The `solve` of a module with needs of its own."""
-
-    def run(problem: Problem, seconds: float = 60, seed: int = 0) -> Plan:
-        solver: Solver = import_module(f"passes.memory.{module}").solve
-        return solver(problem, seconds, seed)
-
-    return run
-
-
 SOLVERS: Mapping[str, Solver] = {
     "portfolio": solve,
     "greedy": solve_greedily,
     "exact": solve_exactly,
-    "cpsat": _lazily("cpsat"),
-    "game": _lazily("game"),
+    "cpsat": cpsat.solve,
+    "game": game.solve,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from itertools import permutations
@@ -182,6 +183,23 @@ def test_the_gap_is_reported():
     assert (best.status, best.gap, best.solver) == (Status.SOLVED, 0, "exact")
 
 
+@pytest.mark.parametrize("capacity", [64, None])
+def test_where_exact_search_does_not_get_through_others_have_a_turn(monkeypatch, capacity):
+    unknown = exact.Answer(Status.UNKNOWN, None, 0)
+    monkeypatch.setattr("passes.memory.exact.search", lambda *_, **__: unknown)
+    problem = tiling(1, 45).within(capacity)
+    assert problem.height(greedy.best(problem)[1]) > 64
+    plan = solve(problem, 20)
+    assert (plan.status, plan.height, plan.solver) == (Status.SOLVED, 64, "cpsat")
+    assert check.faults(problem, plan.offsets) == []
+
+
+def test_the_game_ends_in_time_and_keeps_the_greedy_plan():
+    problem = tiling(0, 60, 40, 1000)
+    plan = SOLVERS["game"](problem, 0.0, 0)
+    assert plan.height == solve_greedily(problem).height
+
+
 def test_without_a_compiler_the_default_plan_is_greedy(monkeypatch, tmp_path):
     problem = tiling(0, 60, 40, 1000).within(None)
     before = quick_offsets(problem)
@@ -283,7 +301,7 @@ def test_games_learn_and_repeat():
     assert plans[0].height < 0.95 * greedily.height
     player = game._Player(game._Board(problem, plans[0].lower_bound), np.random.default_rng(0))
     before = player.value
-    player.play()
+    player.play(math.inf)
     assert not np.array_equal(before, player.value)
     assert np.isfinite(player.value).all()
 

@@ -243,7 +243,7 @@ def _product(node: Node, x: _Operand, weights: Constant, build: Builder) -> Valu
     if x.zero is None:
         return total
     sums = weights.numpy().sum(over, dtype=np.int64).astype(np.int32).reshape(channels)
-    return build("sub", total, build("mul", build.constant(sums), _flat(build, x.zero)))
+    return build("add", total, build("mul", build.constant(-sums), _flat(build, x.zero)))  # what sums may begin with
 
 
 def _unsigned(x: _Operand, build: Builder) -> _Operand:

@@ -497,9 +497,46 @@ def _activation(e: Elements, node: Node, index: Index) -> Expr:
     return tir.cast(result, dtype)
 
 
+#: Added to a float32 between -2**22 and 2**22 it leaves no bits for a fraction: the sum is rounded to even, and its
+#: bits are these and the whole number.
+_WHOLE = 1.5 * 2**23
+_WHOLE_BITS = 0x4B400000
+
+
 @rule("cast")
 def _cast(e: Elements, node: Node, index: Index) -> Expr:
+    if (rounded := _limited_round(node)) is not None:
+        value, low, high = rounded
+        limited = tir.minimum(
+            tir.maximum(e.builder.keep(e.at(value, index)), const(low, "float32")), const(high, "float32")
+        )
+        return tir.reinterpret(limited + const(_WHOLE, "float32"), "int32") - const(_WHOLE_BITS, "int32")
     return convert(e.builder.keep, e.at(node.inputs[0], index), node.inputs[0].dtype, node.attrs["to"])
+
+
+def _limited_round(node: Node) -> tuple[Value, float, float] | None:
+    """(x, low, high) where `node` makes an int32 of round(x) within whole limits, and x, which comes from integers, is
+    a number. That is what quantizing sums of products is: rounding and both conversions are one addition."""
+    clip = node.inputs[0].producer
+    rounding = None if clip is None else clip.inputs[0].producer
+    if clip is None or rounding is None or (clip.op, rounding.op, node.attrs["to"]) != ("clip", "round", "int32"):
+        return None
+    low, high = clip.attrs["min"], clip.attrs["max"]
+    x = rounding.inputs[0]
+    whole = -(2**22) < low <= high < 2**22 and low == int(low) and high == int(high)
+    return (x, low, high) if whole and x.dtype == "float32" and _is_from_integers(x, x.type.size) else None
+
+
+def _is_from_integers(x: Value, size: int) -> bool:
+    """Whether x is arithmetic on converted integers and on factors that are given: constants, fewer than `size`."""
+    node = x.producer
+    if node is None:
+        return x.constant is not None or x.type.size < size
+    if node.op == "cast":
+        return is_integer(node.inputs[0].dtype)
+    return node.op in ("add", "sub", "mul", "clip", "relu", "round") and all(
+        _is_from_integers(value, size) for value in node.inputs
+    )
 
 
 @rule("cast_float8")

@@ -29,7 +29,7 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import ravel, unravel
-from tensorc.lowering.tir import Expr, const
+from tensorc.lowering.tir import Expr
 
 _CACHE_LINE = 64
 #: With taps innermost, a filter's columns are unrolled, and its rows too up to this many taps.
@@ -212,8 +212,22 @@ class _DirectConv:
         acc = builder.registers(self.dtype, pixels * vectors * lanes)
         scalar = builder.registers(self.dtype, 1)  # one for all pixels: TVM's passes are slow with many buffers
         tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, scalar, lanes)
-        with builder.unrolled(pixels) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
-            builder.store(acc, const(0, self.dtype), tile.at(i, j, lane))
+        sums, begin = self.group.sums_of(self.node)
+        in_group = tir.floor_mod(strip, self.strips_per_group) if shape.groups > 1 else strip
+
+        def place(r: Expr, i: Expr, j: Expr, lane: Expr) -> list[Expr]:
+            """The result's index."""
+            block = group * shape.blocks_per_group + in_group * self.schedule.vectors + j
+            return [image, block, *shape.pixel(row + r, column + i), lane]
+
+        unrolled = builder.unrolled
+        with (
+            unrolled(rows.width) as r,
+            unrolled(columns.width) as i,
+            unrolled(vectors) as j,
+            builder.vector(lanes) as lane,
+        ):
+            builder.store(acc, begin(place(r, i, j, lane)), tile.at(r * columns.width + i, j, lane))
         if self.schedule.order == "taps":
             self._taps_inside(tile)
         else:
@@ -222,10 +236,8 @@ class _DirectConv:
         results, loop = self.group.epilogue(acc, pixels * vectors, lanes)
         with loop(rows.width) as r, loop(columns.width) as i, loop(vectors) as j, builder.vector(lanes) as lane:
             result = builder.load(results, tile.at(r * columns.width + i, j, lane))
-            self.group.elements.define(self.node.output, tir.cast(result, self.node.output.dtype))
-            in_group = tir.floor_mod(strip, self.strips_per_group) if shape.groups > 1 else strip
-            block = group * shape.blocks_per_group + in_group * self.schedule.vectors + j
-            self.group.store_outputs([image, block, *shape.pixel(row + r, column + i), lane])
+            self.group.elements.define(sums, tir.cast(result, sums.dtype))
+            self.group.store_outputs(place(r, i, j, lane))
 
     # The reduction ---------------------------------------------------------------------------------------
 

@@ -67,7 +67,11 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
 
         results, loop = group.epilogue(acc, run.width, lanes)
         with loop(run.width) as i, builder.vector(lanes) as lane:
-            elements.define(node.output, tir.cast(builder.load(results, i * lanes + lane), node.output.dtype))
+            element = builder.load(results, i * lanes + lane)
+            elements.define(node.output, tir.cast(element, node.output.dtype))
+            for user in node.output.users:  # most often, all that is made of sums of bytes is floats
+                if user.op == "cast" and user.attrs["to"] == dtype:
+                    elements.define(user.output, element)
             group.store_outputs([image, block, *shape.pixel(row, first + i), lane])
 
     with builder.tasks() as task:

@@ -113,6 +113,7 @@ def _is_turned(body: Graph, lanes: int) -> bool:
     return any(
         (node.op == "transpose" and node.attrs["perm"][-1] != last)
         or (node.op == "expand" and node.inputs[0].shape[-1:] in ((), (1,)))
+        or node.op == "block"
         for node in body.nodes
         if node.output.shape == shape
     )

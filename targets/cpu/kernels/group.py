@@ -19,13 +19,13 @@ from passes.memory.in_place import replaceable
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import Schedule
 from tensorc.errors import UnsupportedError
-from tensorc.ir import Graph, Value
+from tensorc.ir import Graph, Node, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
-from tensorc.ir.types import STORED, numpy_dtype
+from tensorc.ir.types import STORED, is_integer, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Elements, Index, Source, buffer_source, ravel
-from tensorc.lowering.tir import Buffer, Expr, KernelBuilder
+from tensorc.lowering.tir import Buffer, Expr, KernelBuilder, const
 from tensorc.search.space import ScheduleJson
 
 #: Opens a loop of so many steps; gives its variable.
@@ -99,6 +99,17 @@ class GroupKernel:
         }
         self.elements = Elements(self.builder, sources)
         self.scratch_bytes = 0
+
+    def sums_of(self, node: Node) -> tuple[Value, Source]:
+        """The value that the kernel's sums are in the end, and what they begin with: where whole numbers are added to
+        the products of `node`, which come from memory, that is where they begin."""
+        result = node.output
+        user = result.users[0] if len(result.users) == 1 and result not in self.body.outputs else None
+        if user is not None and user.op == "add" and is_integer(result.dtype):
+            other = user.inputs[1] if user.inputs[0] is result else user.inputs[0]
+            if other is not result and other in self.buffers and user.output.type == result.type:
+                return user.output, lambda index: self.elements.broadcast(other, index)
+        return result, lambda _: const(0, accumulator(result.dtype))
 
     def scratch(self, dtype: str, elements: int) -> Buffer:
         """Memory of this thread's own, used within one task. At most one buffer a kernel."""

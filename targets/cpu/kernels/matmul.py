@@ -45,9 +45,11 @@ _TASKS = 16
 
 
 class _Tile:
-    """Accumulates one register tile and stores it through the group's epilogue."""
+    """Accumulates one register tile and stores it through the group's epilogue. The sums begin with nothing, or where
+    there is an `index` (row, column) of the result, which must lie in it for all of the tile, with what is added."""
 
-    def __init__(self, group: GroupKernel, node: Node, lanes: int, rows: int, vectors: int):
+    def __init__(self, group: GroupKernel, node: Node, lanes: int, rows: int, vectors: int,
+                 index: Callable[[Expr, Expr], list[Expr]] | None = None):  # fmt: skip
         self.group = group
         self.node = node
         self.lanes = lanes
@@ -55,6 +57,10 @@ class _Tile:
         self.vectors = vectors
         self.dtype = accumulator(node.output.dtype)
         self.acc: Buffer = group.builder.registers(self.dtype, rows * vectors * lanes)
+        self.sums, first = group.sums_of(node)
+        if index is None:
+            self.sums, first = node.output, lambda _: const(0, self.dtype)
+        self.first: Callable[[Expr, Expr], Expr] = lambda i, column: first(index(i, column) if index else [])
 
     def at(self, row: Expr, vector: Expr, lane: Expr) -> Expr:
         return (row * self.vectors + vector) * self.lanes + lane
@@ -67,7 +73,8 @@ class _Tile:
 
     def clear(self) -> None:
         builder = self.group.builder
-        self.each(lambda i, j, lane: builder.store(self.acc, const(0, self.dtype), self.at(i, j, lane)))
+        self.each(lambda i, j, lane: builder.store(self.acc, self.first(i, j * self.lanes + lane),
+                                                   self.at(i, j, lane)))  # fmt: skip
 
     def multiply(self, products: Products, step: Callable[[Expr], list[Expr]], weight: Expr) -> None:
         """One step by packed weights: `step(row)` is its index in A, the panel's row of weights begins at `weight`."""
@@ -97,7 +104,7 @@ class _Tile:
                 continue
             with loop(self.rows) as i, loop(count) as j, builder.vector(lanes) as lane:
                 element = builder.load(acc, self.at(i, first + j, lane))
-                elements.define(self.node.output, tir.cast(element, self.node.output.dtype))
+                elements.define(self.sums, tir.cast(element, self.sums.dtype))
                 self.group.store_outputs(index(i, (first + j) * self.lanes + lane))
 
 
@@ -149,9 +156,13 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
         base = builder.bind(column_tile * (depth * width * count))
 
         def write(height: int) -> None:
-            tile = _Tile(group, node, lanes, height, vectors)
-            tile.clear()
             first = row_tile * tile_rows
+
+            def place(i: Expr, column: Expr) -> list[Expr]:
+                return [*unravel(first + i, lead), column_tile * width + column]
+
+            tile = _Tile(group, node, lanes, height, vectors, None if columns % width else place)
+            tile.clear()
 
             def step(k: Expr) -> None:
                 tile.multiply(products, lambda i: [*unravel(first + i, lead), k], base + k * (width * count))
@@ -168,7 +179,7 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
                     step(depth // unroll * unroll + inner)
 
             def save(limit: int) -> None:
-                tile.store(limit, lambda i, column: [*unravel(first + i, lead), column_tile * width + column])
+                tile.store(limit, place)
 
             last = columns - (panels - 1) * width
             if last == width:
@@ -269,8 +280,13 @@ class _BlockedMatmul:
 
     def _tile(self, rows: int, row_tile: Expr, panel: Expr, p: Expr, kb: Expr, extent: Expr, base: Expr) -> None:
         builder, schedule, lanes = self.builder, self.schedule, self.lanes
-        tile = _Tile(self.group, self.node, lanes, rows, schedule.vectors)
         first_row = row_tile * schedule.rows
+
+        def place(i: Expr, column: Expr) -> list[Expr]:
+            return [*unravel(first_row + i, self.lead), panel * self.width + column]
+
+        whole = self.columns % self.width == 0
+        tile = _Tile(self.group, self.node, lanes, rows, schedule.vectors, place if whole else None)
         row_stride = schedule.panels * self.width
 
         def sums(i: Expr, j: Expr, lane: Expr) -> Expr:
@@ -314,7 +330,7 @@ class _BlockedMatmul:
             last = self.columns - (self.panels - 1) * self.width
 
             def save(limit: int) -> None:
-                tile.store(limit, lambda i, column: [*unravel(first_row + i, self.lead), panel * self.width + column])
+                tile.store(limit, place)
 
             if last == self.width:
                 save(self.width)

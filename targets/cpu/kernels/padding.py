@@ -63,6 +63,8 @@ def _sources(node: Node, axis: int, shift: int) -> list[tuple[Value, int, int]]:
         return [(x, node.attrs["perm"][axis], shift)]
     if node.op == "pad":
         return [(x, axis, shift - node.attrs["before"][axis])]
+    if node.op == "block":  # [n, blocks, spatial axes, lanes] of [n, channels, spatial axes]
+        return [(x, axis, shift)] if 2 <= axis < len(shape) - 1 else []
     if node.op == "slice" and node.attrs["steps"][axis] == 1:
         return [(x, axis, shift + node.attrs["starts"][axis])]
     if node.op == "unfold":

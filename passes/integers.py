@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from passes.rules.quantized import RULES, SPELLING
+from passes.rules.quantized import FLOATS, RULES, SPELLING
 from tensorc.ir.graph import Graph
 from tensorc.ir.rewriter import rewrite
 from tensorc.pipeline import Pass
@@ -20,4 +20,5 @@ class ComputeInIntegers(Pass):
 
     def run(self, graph: Graph) -> bool:
         changed = self.products and rewrite(graph, RULES)
+        changed = rewrite(graph, FLOATS) or changed
         return rewrite(graph, SPELLING) or changed

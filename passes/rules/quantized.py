@@ -17,6 +17,7 @@ import numpy as np
 from passes.rules.matching import combine, private, reciprocal, uniform, wide
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Constant, Node, Value
+from tensorc.ir.numbers import is_from_integers
 from tensorc.ir.ops.quantization import BYTES
 from tensorc.ir.rewriter import Builder, Rule, producer
 from tensorc.ir.types import TensorType, integer_limits
@@ -265,15 +266,10 @@ def _unsigned(x: _Operand, build: Builder) -> _Operand:
 
 
 def spell_quantize(node: Node, build: Builder) -> Value:
-    x, scale, *zero = node.inputs
+    zero = node.inputs[2:]
     low, high = integer_limits(node.attrs["to"])
-    quotient = build("div", x, scale)
-    inverse = None if scale.constant is None else reciprocal(scale.constant)
-    # What is computed is rounded already: a last place more or less decides nothing that was exact.
-    if inverse is not None and x.producer is not None:
-        quotient = _times(x, inverse, build)
     # Limited as a float first: an integer could not hold every number. No zero point reaches further.
-    rounded = build("round", quotient)
+    rounded = build("round", _steps(node, build))
     known = _number(zero[0]) if zero else 0
     if known is not None:
         offset = int(known)
@@ -284,6 +280,14 @@ def spell_quantize(node: Node, build: Builder) -> Value:
     point = build("cast", zero[0], to="int32")
     whole = build("cast", build("clip", rounded, min=float(low - high), max=float(high - low)), to="int32")
     return build("cast", build("clip", build("add", whole, point), min=low, max=high), to=node.attrs["to"])
+
+
+def _steps(node: Node, build: Builder) -> Value:
+    """What a `quantize` rounds: its input in steps of the scale."""
+    x, scale = node.inputs[:2]
+    inverse = None if scale.constant is None else reciprocal(scale.constant)
+    # What is computed is rounded already: a last place more or less decides nothing that was exact.
+    return build("div", x, scale) if inverse is None or x.producer is None else _times(x, inverse, build)
 
 
 def _times(x: Value, factor: Constant, build: Builder) -> Value:
@@ -307,10 +311,29 @@ def spell_dequantize(node: Node, build: Builder) -> Value:
     return build("mul", value, scale)
 
 
+def stay_float(node: Node, build: Builder) -> Value | None:
+    """What is quantized for nobody but a `dequantize` is rounded, and stays a float. What is no number would become the
+    zero point on the way: so it must be known to be one."""
+    rounding = producer(node.inputs[0], "quantize")
+    if rounding is None or not private(node.inputs[0], build.graph) or not is_from_integers(rounding.inputs[0]):
+        return None
+    known, own = _parameters(rounding), _parameters(node)
+    if known is None or own is None:
+        return None
+    low, high = integer_limits(rounding.attrs["to"])
+    value = build("round", _steps(rounding, build))
+    value = build("clip", value, min=float(low - known[1]), max=float(high - known[1]))
+    if known[1] != own[1]:
+        value = build("add", value, build.constant(np.float32(known[1] - own[1])))
+    return build("mul", value, node.inputs[1])
+
+
 RULES: dict[str, list[Rule]] = {
     **{op: [sink_dequantize] for op in ("concat", "gather", "max_pool", "reshape", "slice", "transpose")},
     "conv": [quantized_product, integer_product],
     "matmul": [quantized_product, integer_product],
     "quantize": [quantize_again, limited_anyway, lift_quantize],
 }
+#: When it is settled which products take bytes.
+FLOATS: dict[str, list[Rule]] = {"dequantize": [stay_float]}
 SPELLING: dict[str, list[Rule]] = {"dequantize": [spell_dequantize], "quantize": [spell_quantize]}

@@ -16,6 +16,7 @@ from typing import Any
 from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node, Value
+from tensorc.ir.numbers import is_from_integers
 from tensorc.ir.ops.trigonometry import TRIGONOMETRIC
 from tensorc.ir.types import STORED, bits_of, integer_limits, is_float, is_integer
 from tensorc.lowering import tir
@@ -446,7 +447,6 @@ _UNARY: dict[str, Callable[[Node, Expr], Expr]] = {
     "reciprocal": lambda n, x: _number(n, 1) / x,
     "rsqrt": lambda n, x: _number(n, 1) / tir.intrinsic("sqrt", x),
     "relu": lambda n, x: _at_least(n, x, 0),
-    "clip": lambda n, x: _bounded(n, x, n.attrs["min"], n.attrs["max"]),
     "hard_sigmoid": lambda n, x: _bounded(n, x * _number(n, n.attrs["alpha"]) + _number(n, n.attrs["beta"]), 0, 1),
     "hard_swish": lambda n, x: x * _bounded(n, x * _number(n, 1 / 6) + _number(n, 0.5), 0, 1),
     "leaky_relu": _leaky_relu,
@@ -505,38 +505,38 @@ _WHOLE_BITS = 0x4B400000
 
 @rule("cast")
 def _cast(e: Elements, node: Node, index: Index) -> Expr:
-    if (rounded := _limited_round(node)) is not None:
-        value, low, high = rounded
-        limited = tir.minimum(
-            tir.maximum(e.builder.keep(e.at(value, index)), const(low, "float32")), const(high, "float32")
-        )
-        return tir.reinterpret(limited + const(_WHOLE, "float32"), "int32") - const(_WHOLE_BITS, "int32")
+    clip = node.inputs[0].producer
+    if clip is not None and clip.output not in e.sources and node.attrs["to"] == "int32" and _is_limited_round(clip):
+        return tir.reinterpret(_whole(e, clip, index), "int32") - const(_WHOLE_BITS, "int32")
     return convert(e.builder.keep, e.at(node.inputs[0], index), node.inputs[0].dtype, node.attrs["to"])
 
 
-def _limited_round(node: Node) -> tuple[Value, float, float] | None:
-    """(x, low, high) where `node` makes an int32 of round(x) within whole limits, and x, which comes from integers, is
-    a number. That is what quantizing sums of products is: rounding and both conversions are one addition."""
-    clip = node.inputs[0].producer
-    rounding = None if clip is None else clip.inputs[0].producer
-    if clip is None or rounding is None or (clip.op, rounding.op, node.attrs["to"]) != ("clip", "round", "int32"):
-        return None
+@rule("clip")
+def _clip(e: Elements, node: Node, index: Index) -> Expr:
+    if _is_limited_round(node):
+        return e.builder.keep(_whole(e, node, index)) - const(_WHOLE, "float32")
+    x = e.builder.keep(e.at(node.inputs[0], index))
+    return _bounded(node, x, node.attrs["min"], node.attrs["max"])
+
+
+def _is_limited_round(clip: Node) -> bool:
+    """Whether `clip` puts whole limits to round(x), and x is a number. That is what quantizing sums of products is: the
+    limits come first, and rounding and both conversions are one addition."""
+    rounding = clip.inputs[0].producer
+    if clip.op != "clip" or rounding is None or rounding.op != "round" or clip.output.dtype != "float32":
+        return False
     low, high = clip.attrs["min"], clip.attrs["max"]
-    x = rounding.inputs[0]
     whole = -(2**22) < low <= high < 2**22 and low == int(low) and high == int(high)
-    return (x, low, high) if whole and x.dtype == "float32" and _is_from_integers(x, x.type.size) else None
+    return whole and is_from_integers(rounding.inputs[0])
 
 
-def _is_from_integers(x: Value, size: int) -> bool:
-    """Whether x is arithmetic on converted integers and on factors that are given: constants, fewer than `size`."""
-    node = x.producer
-    if node is None:
-        return x.constant is not None or x.type.size < size
-    if node.op == "cast":
-        return is_integer(node.inputs[0].dtype)
-    return node.op in ("add", "sub", "mul", "clip", "relu", "round") and all(
-        _is_from_integers(value, size) for value in node.inputs
-    )
+def _whole(e: Elements, clip: Node, index: Index) -> Expr:
+    """A float32 whose bits are `_WHOLE_BITS` and the whole number that `clip` makes of a rounded one."""
+    rounding = clip.inputs[0].producer
+    assert rounding is not None
+    low, high = const(clip.attrs["min"], "float32"), const(clip.attrs["max"], "float32")
+    x = e.builder.keep(e.at(rounding.inputs[0], index))
+    return tir.minimum(tir.maximum(x, low), high) + const(_WHOLE, "float32")
 
 
 @rule("cast_float8")

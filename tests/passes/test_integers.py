@@ -177,6 +177,26 @@ def test_elements_are_moved_as_bytes(in_integers):
     assert ops(graph) == ["max_pool", "transpose", "concat", "reshape"]
 
 
+@pytest.mark.parametrize("why", ["", "it is read as bytes, too", "it may be no number"])
+def test_what_is_quantized_for_floats_alone_stays_one(in_integers, why):
+    source = "%x: i32[2,8]" if why != "it may be no number" else "%x: f32[2,8]"
+    floats = "cast(%x) {to='float32'}" if why != "it may be no number" else "relu(%x)"
+    graph = in_integers(
+        f"""graph @g({source}) {{
+          %s = constant @"s" : f32[]
+          %t = constant @"t" : f32[]
+          %z = constant @"z" : u8[]
+          %a = constant @"a" : u8[]
+          %f = {floats} : f32[2,8]
+          %q = quantize(%f, %s, %z) {{to='uint8'}} : u8[2,8]
+          %y = dequantize(%q, %t, %a) : f32[2,8]
+          return %y{", %q" if "bytes" in why else ""}
+        }}""",
+        {"s": np.float32(2.0**25), "t": np.float32(0.5), "z": np.uint8(100), "a": np.uint8(90)},
+    )
+    assert ("uint8" in {value.dtype for node in graph.nodes for value in node.outputs}) == bool(why)
+
+
 def test_limits_that_the_type_has_itself(in_integers):
     text = """graph @g(%x: f32[2,8]) {{
           %s = constant @"s" : f32[]

@@ -37,12 +37,16 @@ BODIES = {
 }
 
 
+def shape_of(type):
+    return tuple(map(int, type[type.index("[") + 1 : -1].split(",")))
+
+
 def extremes(types):
     """Random bytes, and among them many of the largest."""
     rng = np.random.default_rng(7)
     data = {}
     for name, type in types.items():
-        shape = tuple(map(int, type[type.index("[") + 1 : -1].split(",")))
+        shape = shape_of(type)
         low, high = (0, 255) if type.startswith("u8") else (-128, 127)
         values = rng.integers(low, high + 1, shape)
         data[name] = np.where(rng.random(shape) < 0.3, high if rng.random() < 0.5 else low, values)
@@ -66,6 +70,36 @@ def test_sums_are_exact(vnni, name):
         check(REQUANTIZED.format(expression), extremes(types), **types)
         for number in chosen:
             check(expression, extremes(types), schedule=candidates[number], **types)
+
+
+#: What is added to the sums, one number for each channel, and is what they begin with.
+ADDENDS = {"3x3": "i32[1,3,1,1,16]", "few channels": "i32[1,2,1,1,16]", "depthwise": "i32[1,3,1,1,16]",
+           "matrices": "i32[70]", "whole panels": "i32[80]", "grouped": "i32[1,4,1,1,16]"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDENDS)
+def test_sums_begin_with_what_is_added(vnni, name):
+    whole = ("matmul_packed(x, w, columns=80)", {"x": "u8[2,11,520]", "w": "i8[5,520,16]"})
+    expression, types = whole if name == "whole panels" else BODIES[name]
+    types = {**types, "z": ADDENDS[name]}
+    data = extremes(types) | {"z": np.random.default_rng(2).integers(-(10**6), 10**6, shape_of(ADDENDS[name]))}
+    with vnni.batch() as check:
+        for text in (f"add({expression}, z)", f"add(z, {expression})", f"sub({expression}, z)"):
+            check(text, data, **types)
+            check(REQUANTIZED.format(text), data, **types)
+
+
+def test_rounding_of_what_comes_from_integers(vnni):
+    """Ties to even, limits on both sides, and the same for what stays a float."""
+    rounded = "clip(round(mul(cast(x, to='float32'), 0.25)), min=-3.0, max=9.0)"
+    data = {"x": np.arange(-40, 80)}
+    with vnni.batch() as check:
+        for text in (rounded, f"cast({rounded}, to='int32')", f"mul(add({rounded}, 3.0), 0.5)",
+                     f"cast(add(cast({rounded}, to='int32'), 3), to='uint8')"):  # fmt: skip
+            check(text, data, x="i32[120]")
+        # Where floats come in, what is no number stays so.
+        x = np.array([np.nan, np.inf, -np.inf, 0.5, 1.5, 2.5, 1e30, -0.5], np.float32)
+        check("clip(round(mul(x, 1.0)), min=-3.0, max=9.0)", {"x": x}, x="f32[8]")
 
 
 def test_the_largest_sums(vnni):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,17 @@ def test_arithmetic_or_memory_bounds_whichever_takes_longer():
     assert ROOFS.bound(10, 10) == "L1"
     assert ROOFS.attainable_seconds(10, 11) == 2.2
     assert ROOFS.bound(10, 11) == "memory"
+
+
+def test_products_of_bytes_have_a_rate_of_their_own():
+    roofs = replace(ROOFS, byte_ops=400.0)
+    assert roofs.attainable_seconds(400, 10, of_bytes=True) == 1
+    assert roofs.attainable_seconds(400, 10) == ROOFS.attainable_seconds(400, 10, of_bytes=True) == 4
+    assert (roofs.bound(400, 50, of_bytes=True), roofs.bound(400, 50)) == ("memory", "memory")
+    assert (roofs.bound(400, 10, of_bytes=True), roofs.bound(20, 1, of_bytes=True)) == ("compute", "compute")
+    assert roofs.bound(40, 9, of_bytes=True) == "L1"
+    assert Ceilings.from_json(json.loads(json.dumps(roofs.to_json()))) == roofs
+    assert roofs.best_of(ROOFS) == ROOFS.best_of(roofs) == roofs
 
 
 @given(amounts, amounts, amounts, amounts)

@@ -42,6 +42,7 @@ from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.cost import work
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import nested
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.options import format_bytes
@@ -179,8 +180,16 @@ def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]],
                 "predicted_deviation": choice.deviation if choice else None,
                 "flops": amount.flops,
                 "bytes": amount.nbytes,
+                "of_bytes": any(map(_is_of_bytes, node.body.nodes)),
             }
     return rows
+
+
+def _is_of_bytes(node: Node) -> bool:
+    """Whether it multiplies bytes as such: depthwise convolutions convert them."""
+    if node.op not in ("conv_blocked", "matmul_packed") or node.attrs.get("depthwise"):
+        return False
+    return multiplies_bytes(node.inputs[0].type, node.inputs[1].type)
 
 
 class _Constants:

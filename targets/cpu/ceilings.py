@@ -5,7 +5,7 @@ that fits none. It takes about half a second, and the result is kept in the user
 threads. What others do on the machine only lowers rates, so the best of several rounds counts; figures taken while
 others kept the machine busy are not final: the next time they are measured again and the better ones kept.
 
-The operations are float32's: kernels in narrower types can exceed this ceiling.
+The operations are float32's, and products of bytes, four to a sum, where there is an instruction for them.
 """
 
 from __future__ import annotations
@@ -100,6 +100,9 @@ def measure(threads: int) -> Ceilings:
     # The compiler's time would count as ours or as others', so it is done before.
     with _library(machine) as library, OtherLoad() as others:
         flops = _best_rate(lambda _, span: library.tensorc_multiply(_FMA_ROUNDS, span), threads)
+        byte_ops = None
+        if machine.multiplies_bytes:
+            byte_ops = _best_rate(lambda _, span: library.tensorc_multiply_bytes(_FMA_ROUNDS, span), threads)
         levels = [
             Level(name, capacity, _read_rate(library, nbytes, threads))
             for name, capacity, nbytes in working_sets(machine, threads)
@@ -108,7 +111,7 @@ def measure(threads: int) -> Ceilings:
     for index in reversed(range(len(levels) - 1)):
         least = levels[index + 1].bandwidth
         levels[index] = Level(levels[index].name, levels[index].capacity, max(levels[index].bandwidth, least))
-    return Ceilings(threads, flops, levels, others.cores)
+    return Ceilings(threads, flops, levels, others.cores, byte_ops)
 
 
 def working_sets(machine: Machine, threads: int) -> list[tuple[str, float, int]]:
@@ -133,8 +136,9 @@ def _library(machine: Machine) -> Iterator[ctypes.CDLL]:
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed to compile {_SOURCE.name}: {done.stderr.strip()}")
         library = ctypes.CDLL(str(path))
-        library.tensorc_multiply.argtypes = [ctypes.c_int64, ctypes.c_void_p]
-        library.tensorc_multiply.restype = ctypes.c_double
+        for multiply in (library.tensorc_multiply, library.tensorc_multiply_bytes):
+            multiply.argtypes = [ctypes.c_int64, ctypes.c_void_p]
+            multiply.restype = ctypes.c_double
         library.tensorc_memory.argtypes = [ctypes.c_size_t]
         library.tensorc_memory.restype = ctypes.c_void_p
         library.tensorc_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64, ctypes.c_void_p]

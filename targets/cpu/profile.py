@@ -64,7 +64,7 @@ def _facts(kernels: Mapping[str, Any], name: str) -> KernelFacts:
     try:
         row = kernels[name]
         return KernelFacts(row["schedule"], row["origin"], row["predicted_seconds"], row["predicted_deviation"],
-                           row["flops"], row["bytes"])  # fmt: skip
+                           row["flops"], row["bytes"], row["of_bytes"])  # fmt: skip
     except (KeyError, TypeError):  # a row that is missing, short or, as it was once, a text
         raise UserError(
             f"the artifact does not say what its kernel {name!r} does, as those of this version do: "

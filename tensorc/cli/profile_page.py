@@ -155,5 +155,5 @@ def _roofs(ceilings: Ceilings, x: _Axis, y: _Axis) -> Iterator[str]:
         yield f'<text class="roof-name" transform="{at} rotate({slope:.1f})" text-anchor="middle">{escape(text)}</text>'
     first = peak / (max(level.bandwidth for level in ceilings.levels) / 1e9)
     yield f'<line class="roof" x1="{x(first):.1f}" x2="{_WIDTH - _RIGHT}" y1="{y(peak):.1f}" y2="{y(peak):.1f}"/>'
-    text = f"{rate(ceilings.flops)} GFLOP/s"
+    text = f"{rate(ceilings.flops)} GFLOP/s in float32"
     yield f'<text class="roof-name" x="{_WIDTH - _RIGHT}" y="{y(peak) - 5:.1f}" text-anchor="end">{text}</text>'

@@ -65,4 +65,5 @@ def _ceilings(ceilings: Ceilings) -> str:
     )
     busy = ceilings.other_load is not None and ceilings.other_load > TOLERABLE
     doubt = "; measured on a busy machine, they may be too low" if busy else ""
-    return f"{rate(ceilings.flops)} GFLOP/s in float32; reading, in GB/s: {levels}{doubt}"
+    of_bytes = "" if ceilings.byte_ops is None else f", {rate(ceilings.byte_ops)} in products of bytes"
+    return f"{rate(ceilings.flops)} GFLOP/s in float32{of_bytes}; reading, in GB/s: {levels}{doubt}"

@@ -211,6 +211,12 @@ class KernelBuilder:
         """Four neighbouring bytes as one int32."""
         return T.reinterpret("int32", T.BufferLoad(buffer, [_ramp(index, 4)]))
 
+    def store_words(self, buffer: Buffer, index: Expr, words: Buffer, count: int) -> None:
+        """Store the first `count` of `words`, int32, as four bytes each, from buffer[index] on."""
+        held = T.BufferLoad(words, [_index(0) if count == 1 else _ramp(0, count)])
+        places = [_ramp(index, 4 * count)]
+        self._blocks[-1].append(T.BufferStore(buffer, T.reinterpret(f"{buffer.dtype}x{4 * count}", held), places))
+
     def add_products(self, sums: Buffer, at: Expr, word: Expr, weights: Buffer, index: Expr, lanes: int) -> None:
         """To each of `lanes` sums in int32 from `at` on, add four products: the unsigned bytes of `word` by the signed
         bytes from weights[index + 4 * lane] on. One instruction of x86, on vectors of 4, 8 or 16 lanes."""

@@ -29,26 +29,32 @@ class Ceilings:
     """What `threads` threads do together at best: float32 operations a second, and bytes from each level.
 
     `levels` go from the fastest to the last, which holds everything. `other_load` is how many cores were busy for
-    others while this was measured, None if that is not known.
+    others while this was measured, None if that is not known. `byte_ops` are operations a second in products of bytes,
+    None where no instruction is made for those.
     """
 
     threads: int
     flops: float
     levels: Sequence[Level]
     other_load: float | None = None
+    byte_ops: float | None = None
 
     def level(self, nbytes: float) -> Level:
         """The fastest level that holds so many bytes."""
         return next(level for level in self.levels if nbytes <= level.capacity)
 
-    def attainable_seconds(self, flops: float, nbytes: float) -> float:
-        """The least time for this much work at once."""
-        return max(flops / self.flops, nbytes / self.level(nbytes).bandwidth)
+    def attainable_seconds(self, flops: float, nbytes: float, of_bytes: bool = False) -> float:
+        """The least time for this much work at once; `of_bytes`: whether it is products of bytes."""
+        return max(flops / self.rate(of_bytes), nbytes / self.level(nbytes).bandwidth)
 
-    def bound(self, flops: float, nbytes: float) -> str:
+    def bound(self, flops: float, nbytes: float, of_bytes: bool = False) -> str:
         """What that time is spent on: "compute", or the name of a level."""
         level = self.level(nbytes)
-        return "compute" if flops / self.flops >= nbytes / level.bandwidth else level.name
+        return "compute" if flops / self.rate(of_bytes) >= nbytes / level.bandwidth else level.name
+
+    def rate(self, of_bytes: bool) -> float:
+        """Operations a second."""
+        return self.byte_ops if of_bytes and self.byte_ops is not None else self.flops
 
     def best_of(self, other: Ceilings) -> Ceilings:
         """The higher rate of each kind; both are of the same machine and number of threads."""
@@ -57,13 +63,15 @@ class Ceilings:
             for mine, theirs in zip(self.levels, other.levels, strict=True)
         ]
         loads = [load for load in (self.other_load, other.other_load) if load is not None]
-        return Ceilings(self.threads, max(self.flops, other.flops), levels, min(loads, default=None))
+        byte_ops = max((rate for rate in (self.byte_ops, other.byte_ops) if rate is not None), default=None)
+        return Ceilings(self.threads, max(self.flops, other.flops), levels, min(loads, default=None), byte_ops)
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity: the capacity of the last level is null."""
         return {
             "threads": self.threads,
             "flops_per_second": self.flops,
+            "byte_operations_per_second": self.byte_ops,
             "levels": [
                 {
                     "name": level.name,
@@ -83,7 +91,8 @@ class Ceilings:
                   float(level["bytes_per_second"]))
             for level in row["levels"]
         ]  # fmt: skip
-        rates = [float(row["flops_per_second"]), *(level.bandwidth for level in levels)]
+        byte_ops = row["byte_operations_per_second"]
+        rates = [float(row["flops_per_second"]), float(byte_ops or 1), *(level.bandwidth for level in levels)]
         if not all(math.isfinite(rate) and rate > 0 for rate in rates) or not math.isinf(levels[-1].capacity):
             raise ValueError("ceilings are positive, and the last level holds everything")
-        return cls(row["threads"], rates[0], levels, row["other_load"])
+        return cls(row["threads"], rates[0], levels, row["other_load"], byte_ops)

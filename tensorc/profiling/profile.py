@@ -16,6 +16,7 @@ class KernelFacts:
     `schedule` is empty where there was nothing to choose. `origin` is where it came from: "record", a measurement in
     the tuning database; "prediction", the cost model's best; "default"; "only", there was nothing to choose.
     `predicted_deviation` is how sure the cost model is: the standard deviation of log2 of the predicted time.
+    `of_bytes`: most of its operations are products of bytes.
     """
 
     schedule: Mapping[str, Any]
@@ -24,6 +25,7 @@ class KernelFacts:
     predicted_deviation: float | None
     flops: int
     nbytes: int
+    of_bytes: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ class Profile:
                 seconds=seconds,
                 share=_ratio(seconds, total),
                 facts=facts,
-                attainable_seconds=count * self.ceilings.attainable_seconds(facts.flops, facts.nbytes),
-                bound=self.ceilings.bound(facts.flops, facts.nbytes),
+                attainable_seconds=count * self.ceilings.attainable_seconds(facts.flops, facts.nbytes, facts.of_bytes),
+                bound=self.ceilings.bound(facts.flops, facts.nbytes, facts.of_bytes),
             ))  # fmt: skip
         return sorted(rows, key=lambda row: -row.seconds)
 

@@ -34,6 +34,10 @@ def test_rates_that_a_processor_can_have(threads):
     machine, fastest_clock = detect(), 7e9
     lanes, loads = machine.vector_bits // 32, 2 if machine.vector_bits == 512 else 3
     assert 1e7 < found.flops < threads * fastest_clock * 2 * 2 * lanes
+    if machine.multiplies_bytes:
+        assert found.flops < found.byte_ops < 8 * found.flops
+    else:
+        assert found.byte_ops is None
     assert found.threads == threads
     for level in found.levels:
         assert 1e6 < level.bandwidth < threads * fastest_clock * loads * 4 * lanes

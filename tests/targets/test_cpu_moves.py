@@ -28,6 +28,18 @@ def test_interleaved_elements(kernels):
         check("transpose(x, perm=(1, 0))", x="f32[4,9000]")
 
 
+def test_images_in_narrow_blocks(kernels):
+    """The pixels of a row side by side, and fillers where there are fewer channels than places."""
+    padded = "pad(x, before=(0, 0, 1, 2), after=(0, 0, 1, 3), mode='constant', value={})"
+    with kernels.batch() as check:
+        for short in ("u8", "i8", "f32"):
+            check("block(x, block=4, groups=1)", x=f"{short}[1,3,5,37]")
+            check(f"block({padded.format(1.5 if short == 'f32' else 7)}, block=4, groups=1)", x=f"{short}[2,3,4,33]")
+            check("block(x, block=4, groups=2)", x=f"{short}[1,6,3,20]")
+        check("block(x, block=4, groups=1)", x="u8[1,4,2,17]")
+        check("block(cast(clip(x, min=0.0, max=255.0), to='uint8'), block=4, groups=1)", x="f32[1,3,5,40]")
+
+
 @pytest.mark.parametrize("widths", [(1, 2), (0, 3), (-2, 4), (5, -3), (38, 1)])
 def test_padding_around_an_interior(kernels, widths):
     before, after = widths

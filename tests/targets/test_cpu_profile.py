@@ -20,6 +20,7 @@ KERNELS = {
         "predicted_deviation": 0.5,
         "flops": 6,
         "bytes": 7,
+        "of_bytes": False,
     },
     "b": {
         "schedule": {},
@@ -28,6 +29,7 @@ KERNELS = {
         "predicted_deviation": None,
         "flops": 0,
         "bytes": 8,
+        "of_bytes": False,
     },
 }
 

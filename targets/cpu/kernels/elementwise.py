@@ -13,7 +13,7 @@ from tensorc.ir import OPS, Constant, Graph, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Index, ravel, unravel
-from tensorc.lowering.tir import Expr
+from tensorc.lowering.tir import Buffer, Expr
 
 #: Elements that a task should hold at least, so that handing it out costs little beside doing it.
 TASK_ELEMENTS = 4096
@@ -125,6 +125,9 @@ def _store_turned(group: GroupKernel, outer: Index, first: Expr, width: int) -> 
     for value, buffer in zip(group.body.outputs, group.outputs, strict=True):
         shape = static_shape(value.shape)
         length = shape[-1]
+        if (value.dtype, length) == ("uint8", 4):
+            _store_words(group, buffer, value, outer, first, width)
+            continue
         held = builder.registers("int8" if value.dtype == "bool" else value.dtype, length * width, "rows")
         for place in range(length):
             with builder.vector(width) as lane:
@@ -138,6 +141,19 @@ def _store_turned(group: GroupKernel, outer: Index, first: Expr, width: int) -> 
                 at = part * width + lane
                 element = builder.load(held, tir.floor_mod(at, length) * width + tir.floor_div(at, length))
                 builder.store(buffer, element, begin + at)
+
+
+def _store_words(group: GroupKernel, buffer: Buffer, value: Value, outer: Index, first: Expr, width: int) -> None:
+    """Rows of four bytes, put together as one number each."""
+    builder = group.builder
+    words = builder.registers("int32", width, "words")
+    for place in range(4):
+        with builder.vector(width) as lane:
+            byte = tir.cast(group.elements.evaluate(value, [*outer, first + lane, place]), "int32")
+            if place:
+                byte = tir.bitwise_or(builder.load(words, lane), tir.shift_left(byte, 8 * place))
+            builder.store(words, byte, lane)
+    builder.store_words(buffer, ravel([*outer, first, 0], static_shape(value.shape)), words, width)
 
 
 def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> Kernel:

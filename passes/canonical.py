@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from passes.batch_norm import FoldBatchNorm
 from passes.cse import EliminateCommonSubexpressions
+from passes.encode import EncodeWeights
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
 from passes.quantize import QuantizeProducts
@@ -33,6 +34,8 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
     """What makes a canonical graph a quantized one; nothing where that is not asked for."""
     if how is None:
         return []
+    if how.format is not None:
+        return [EncodeWeights(how.format.name)]
     return [
         QuantizeProducts(how.params, dynamic=not how.is_static, per_channel=how.per_channel),
         ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),

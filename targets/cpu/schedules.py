@@ -88,6 +88,16 @@ class AttentionSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class CodedSchedule(Schedule):
+    """Of weights in few bits, decoded on the fly: rows and vectors of the register tile."""
+
+    kind = "coded"
+    packing = ("vectors",)
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True)
 class ConvSchedule(Schedule):
     """Output rows, columns and channel vectors of the register tile.
 
@@ -134,8 +144,8 @@ class WinogradSchedule(Schedule):
 KINDS: Mapping[str, type[Schedule]] = {
     kind.kind: kind
     for kind in (
-        AttentionSchedule, BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule,
-        WinogradSchedule,
+        AttentionSchedule, BlockedMatmulSchedule, CodedSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule,
+        ProductSchedule, WinogradSchedule,
     )
 }  # fmt: skip
 

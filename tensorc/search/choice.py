@@ -51,7 +51,7 @@ def _choose(task: Task, context: TuningContext, database: Database | None, model
     if legal:
         schedule = min(legal, key=lambda record: record.median).schedule
         return Choice(schedule, "record", *_predicted(task, schedule, context, model))
-    if model is None:
+    if model is None or not task.space.predicted:
         return Choice(task.space.default, "default")
     population = Population(context, model)
     values, prediction = population.all(task) if packings else population.best(task, 1)

@@ -86,6 +86,8 @@ def _write(body: Graph, folder: Path) -> None:
 def _random(value: Value, rng: np.random.Generator) -> np.ndarray:
     """Floats from -1 to 1. Integers are 0 and 1, which are legal even for an index; bytes hold quantized numbers."""
     shape, dtype = static_shape(value.shape), numpy_dtype(value.dtype)
+    if value.dtype == "float8_e8m0fnu":  # powers of two
+        return rng.choice([0.5, 1.0, 2.0], shape).astype(dtype)
     if is_float(value.dtype):
         return (rng.random(shape, np.float32) * 2 - 1).astype(dtype)
     if value.dtype in ("int8", "uint8"):

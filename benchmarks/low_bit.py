@@ -70,7 +70,8 @@ def contenders(name: str, body: Graph, data: Mapping[str, np.ndarray], machine: 
     for number, values in enumerate(space.enumerate()):
         if _worth_a_try(values):
             contender = _built(name, body, data, machine, folder / f"{name}-{number}", space.schedule(values))
-            made.setdefault(values[0], []).append(contender)
+            schedule = space.schedule(values)
+            made.setdefault(f"{schedule['kind']} {schedule.get('tables', '')}", []).append(contender)
     for several in made.values():
         for contender in several:
             contender.seconds()

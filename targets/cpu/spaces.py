@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.cpu.kernels import head
-from targets.cpu.kernels.coded import coded_space
+from targets.cpu.kernels.coded_choice import coded_space
 from targets.cpu.kernels.conv_shape import ConvShape
 from targets.cpu.kernels.products import together
 from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
@@ -54,7 +54,7 @@ def space_of(body: Graph, machine: Machine, numerics: Numerics = "strict") -> Sp
             return _matmul(node, machine)
         case "matmul_coded":
             assert node is not None
-            return coded_space(node, machine)
+            return coded_space(node, machine, numerics)
         case "matmul":
             assert node is not None
             return _product(node, machine)

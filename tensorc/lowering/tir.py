@@ -159,6 +159,14 @@ def permute_bytes(table: Expr, numbers: Expr) -> Expr:
     return T.call_llvm_pure_intrin("int8x64", "llvm.x86.avx512.permvar.qi.512", table, numbers)
 
 
+def dot_bytes(total: Expr, unsigned: Expr, signed: Expr, lanes: int) -> Expr:
+    """Vectors of int32: to each lane, four products of the unsigned bytes of one by the signed bytes of the other."""
+    return T.call_llvm_pure_intrin(
+        f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total,
+        T.reinterpret(f"uint8x{4 * lanes}", unsigned), T.reinterpret(f"int8x{4 * lanes}", signed),
+    )  # fmt: skip
+
+
 def library(name: str, *arguments: Expr) -> Expr:
     """A function of C's mathematical library on float64, called for one element at a time."""
     return T.call_pure_extern("float64", name, *arguments)

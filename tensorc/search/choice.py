@@ -45,13 +45,14 @@ def choose(tasks: Iterable[Task], context: TuningContext, database: Database | N
 
 def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None,
             packings: Collection[Hashable]) -> Choice:  # fmt: skip
+    model = model if task.space.predicted else None
     known = database.records(task.key) if database is not None else ()
     # Of another numeric policy, or of before a knob had fewer choices, there may be records that are not legal here.
     legal = [record for record in known if record.ok and task.space.values(record.schedule) is not None]
     if legal:
         schedule = min(legal, key=lambda record: record.median).schedule
         return Choice(schedule, "record", *_predicted(task, schedule, context, model))
-    if model is None or not task.space.predicted:
+    if model is None:
         return Choice(task.space.default, "default")
     population = Population(context, model)
     values, prediction = population.all(task) if packings else population.best(task, 1)

@@ -28,10 +28,10 @@ def coded(rows, depth, columns, width, group=0, element="integer", scale="f32", 
     return f"matmul_coded(x, c, s{', z' if zeros else ''}, {attrs})", types, data
 
 
-def check_all(check, cases, schedule=None):
+def check_all(check, cases, schedule=None, tolerance=5e-6):
     for case in cases:
         expression, types, data = coded(*case[0], **case[1])
-        check(expression, data, 5e-6, schedule, **types)
+        check(expression, data, tolerance, schedule, **types)
 
 
 def test_every_width(kernels):
@@ -59,3 +59,28 @@ def test_blocks_rows_and_columns_of_all_sizes(kernels):
             ((33, 40, 20, 2), {"zero": 1.0}),
             ((4, 1, 3, 5), {"zero": 16.0}),
         ])  # fmt: skip
+
+
+#: Of integers in blocks of chunks: all widths, and sizes that do not come out even.
+INTEGERS = [
+    ((1, 128, 64, 4), {"group": 32, "scale": "bf16", "zero": 8.0}),
+    ((1, 300, 37, 2), {"zero": 1.0}),
+    ((3, 200, 130, 3), {"group": 64, "zeros": "bf16"}),
+    ((5, 31, 17, 1), {"zero": 0.5}),
+    ((4, 520, 20, 4), {"group": 256, "zeros": "f32"}),
+]
+
+
+@pytest.mark.parametrize(("tables", "tolerance"), [("float32", 5e-6), ("int8", 2e-2)])
+def test_looking_up(host, tables, tolerance):
+    with host.batch() as check:
+        for rows, vectors in ((1, 4), (2, 1)):
+            schedule = {"kind": "coded_lookup", "rows": rows, "vectors": vectors, "tables": tables}
+            check_all(check, INTEGERS, schedule, tolerance)
+
+
+def test_rounding_to_bytes(host):
+    wide = [((3, 100, 40, width), {"zero": float(1 << width - 1)}) for width in range(5, 9)]
+    with host.batch() as check:
+        for rows, vectors in ((1, 4), (4, 2)):
+            check_all(check, INTEGERS + wide, {"kind": "coded_dot", "rows": rows, "vectors": vectors}, 2e-2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from passes.batch_norm import FoldBatchNorm
+from passes.coded import MultiplyCodes
 from passes.cse import EliminateCommonSubexpressions
 from passes.encode import EncodeWeights
 from passes.fold import FoldConstants
@@ -23,8 +24,8 @@ def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
     take up two factors. What recognition leaves, transposes next to transposes, the last round cleans up.
     """
     prepare: list[Pass] = [
-        FoldConstants(), SimplifyRegions(), ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(),
-        FoldConstants(), FoldBatchNorm(),
+        FoldConstants(), SimplifyRegions(), MultiplyCodes(), ComputeInIntegers(multiplies_bytes), FoldConstants(),
+        Simplify(), FoldConstants(), FoldBatchNorm(),
     ]  # fmt: skip
     clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
     return [*prepare, *clean, Recognize(), *clean]

@@ -15,7 +15,7 @@ CODED = [name for name in LISTED if is_coded(find_format(name))]
 
 
 def decoded(made, depth):
-    weights = made.factor * decode(made.codes, made.scales, made.zeros, depth, width=made.width, group=made.group,
+    weights = made.factor * decode(made.codes, made.scales, made.zeros, depth=depth, width=made.width, group=made.group,
                                    element=made.element, zero=made.zero)  # fmt: skip
     if made.permutation is None:
         return weights

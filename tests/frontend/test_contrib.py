@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import tensorc
+from passes.canonical import canonical_passes
 from tensorc.errors import UserError
 from tensorc.frontend import import_model
 from tensorc.ir import evaluate
+from tensorc.pipeline import run_passes
 
 RNG = np.random.default_rng(0)
 
@@ -99,3 +101,59 @@ def test_half_precision():
 def test_what_is_refused(model, message):
     with pytest.raises(UserError, match=message):
         import_model(model.SerializeToString())
+
+
+def dequantized(element, axis, block, zero, transposed=False, shape=(64, 20)):
+    """A product by a matrix that DequantizeLinear makes of few bits, as ONNX itself writes it."""
+    low, high = {"int4": (-8, 8), "uint4": (0, 16), "int8": (-128, 128)}[element]
+    own = list(shape)
+    if block:
+        own[axis] = -(-own[axis] // block)
+    else:
+        own = [] if axis is None else [own[axis]]
+    code = getattr(TensorProto, element.upper())
+    tensors = [
+        helper.make_tensor("q", code, shape, RNG.integers(low, high, shape).reshape(-1).tolist()),
+        numpy_helper.from_array((RNG.random(own) + 0.5).astype(np.float32), "s"),
+    ]
+    if zero:
+        tensors.append(helper.make_tensor("z", code, own, RNG.integers(low, high, own).reshape(-1).tolist()))
+    attrs = {"axis": axis, "block_size": block} if block else {} if axis is None else {"axis": axis}
+    depth, columns = shape[::-1] if transposed else shape
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"][: 2 + zero], ["w"], **attrs),
+        helper.make_node("Gemm", ["x", "w"], ["y"], transB=int(transposed)),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, depth])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, columns])], tensors,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+STANDARD = {
+    "blocks": (("int4", 0, 16, False), "matmul_coded"),
+    "unsigned blocks with zero points": (("uint4", 0, 32, True), "matmul_coded"),
+    "blocks along the rows": (("int4", 1, 16, True, True, (20, 64)), "matmul_coded"),
+    "bytes in blocks": (("int8", 0, 16, True), "matmul_coded"),
+    "a scale for each column": (("int4", 1, 0, True), "matmul_coded"),
+    "one scale": (("uint4", None, 0, True), "matmul_coded"),
+    "blocks across the sum": (("int4", 1, 4, False), "matmul"),
+}
+
+
+@pytest.mark.parametrize("name", STANDARD)
+def test_dequantized_matrices_are_multiplied_as_they_are(name):
+    arguments, op = STANDARD[name]
+    model = dequantized(*arguments)
+    graph = import_model(model.SerializeToString()).graph
+    x = RNG.standard_normal(graph.inputs[0].shape).astype(np.float32)
+    options = onnxruntime.SessionOptions()  # which would round x to bytes where it makes MatMulNBits of it
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (want,) = session.run(None, {"x": x})
+    feed = {graph.inputs[0].name: x}
+    np.testing.assert_allclose(evaluate(graph, feed)[0], want, rtol=0, atol=1e-5 * np.abs(want).max())
+    run_passes(graph, canonical_passes())
+    assert [node.op for node in graph.nodes] == [op]
+    np.testing.assert_allclose(evaluate(graph, feed)[0], want, rtol=0, atol=1e-5 * np.abs(want).max())

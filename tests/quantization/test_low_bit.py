@@ -10,7 +10,7 @@ from onnx import numpy_helper, parser
 import tensorc
 from tensorc.cli import main
 from tensorc.errors import UserError
-from tensorc.formats import find_format
+from tensorc.formats import find_format, measure
 from tensorc.quantization.scheme import Quantization
 
 pytestmark = pytest.mark.compiler
@@ -92,3 +92,25 @@ def test_what_is_legal(options, message):
 def test_options_of_calibration_are_for_int8():
     with pytest.raises(UserError, match="int4 is of weights alone: --per-tensor is for int8"):
         Quantization("int4", per_channel=False)
+
+
+def test_fast_numerics_round_inputs_far_below_the_format():
+    """By the plan's kernels: with `fast`, inputs of integer weights become bytes where instructions multiply those."""
+    wanted, _ = outputs(model_of(), quantize="int4-g32")
+    got, _ = outputs(model_of(), quantize="int4-g32", numerics="fast")
+    assert measure(wanted, got).snr_db > 35
+
+
+def test_a_memory_budget_holds_for_encoded_weights(tmp_path):
+    """Their panels come and go."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        net (float[1,2048] x) => (float[1,2048] y) { a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, v) }""")
+    rng = np.random.default_rng(0)
+    for name in ("w", "v"):
+        array = rng.integers(-7, 8, (2048, 2048)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    x = rng.integers(-3, 4, (1, 2048)).astype(np.float32)
+    with tensorc.compile(model, threads=1, quantize="int8-g32") as plain:
+        (wanted,) = plain.run(None, {"x": x})
+    with tensorc.compile(model, threads=1, quantize="int8-g32", memory_budget="60MiB") as small:
+        np.testing.assert_array_equal(small.run(None, {"x": x})[0], wanted)

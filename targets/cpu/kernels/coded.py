@@ -72,9 +72,14 @@ class CodedShape:
     def is_integer(self) -> bool:
         return self.element == INTEGER
 
+    @property
+    def weights(self) -> tuple[Value, ...]:
+        """Codes, scales and zero points: a panel's lie together in each."""
+        return self.node.inputs[1:]
+
 
 def check_constants(body: Graph, shape: CodedShape) -> None:
-    for value in shape.node.inputs[1:]:
+    for value in shape.weights:
         if value not in body.inputs:
             raise UnsupportedError("encoded weights must be inputs of their group")
 
@@ -319,7 +324,7 @@ def lower_direct(body: Graph, node: Node, machine: Machine, given: CodedSchedule
             write(tail)
         else:
             builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
-    return group.finish(words.panels * row_tiles, schedule)
+    return group.finish(words.panels * row_tiles, schedule, dict.fromkeys(shape.weights, words.panels))
 
 
 def scale_blocks(group: GroupKernel, blocks: Blocks, tile: _Tile, part: Buffer, sums: Buffer | None, panel: Expr,

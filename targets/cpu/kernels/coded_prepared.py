@@ -151,7 +151,8 @@ class Prepared(abc.ABC):
                     lambda: self._tile(panel, row_tile, self.schedule.rows),
                     lambda: self._tile(panel, row_tile, tail),
                 )
-        return self.group.finish(self.words.panels * row_tiles, self.schedule)
+        panels = self.words.panels
+        return self.group.finish(panels * row_tiles, self.schedule, dict.fromkeys(shape.weights, panels))
 
     def _tile(self, panel: Expr, row_tile: Expr, rows: int) -> None:
         builder, shape, lanes = self.builder, self.shape, self.lanes

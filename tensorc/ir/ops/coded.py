@@ -33,27 +33,38 @@ def group_count(depth: int, group: int) -> int:
 
 
 def _matmul_coded(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
-    x, codes, scales, *zeros = types
+    x, *weights = types
+    if x.dtype not in ("float32", "float64") or x.rank < 1:
+        raise TypeError(f"matmul_coded takes float32 [..., K], not {x}")
+    columns = _check(weights, static_shape(x.shape[-1:])[0], attrs)
+    return [x.with_shape((*x.shape[:-1], columns))]
+
+
+def _decode(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    return [TensorType("float32", (_check(types, attrs["depth"], attrs), attrs["depth"]))]
+
+
+def _check(weights: Sequence[TensorType], depth: int, attrs: Attrs) -> int:
+    """The number of rows of encoded weights. Raises TypeError."""
+    codes, *parameters = weights
     width, group, element = attrs["width"], attrs["group"], attrs["element"]
-    if x.dtype not in ("float32", "float64") or x.rank < 1 or codes.rank != 2 or codes.dtype != "uint8":
-        raise TypeError(f"matmul_coded takes float32 [..., K] and packed codes uint8 [N, bytes], not {x} and {codes}")
     if not 1 <= width <= 8 or group < 0:
         raise TypeError(f"codes of 1 to 8 bits in groups of 0 (a whole row) or more, not {width} in {group}")
     if element != INTEGER and (element not in ELEMENTS or ELEMENTS[element].width != width):
         raise TypeError(f"codes of {width} bits are {INTEGER} or a small float of as many, not {element!r}")
-    (depth,), (columns, packed) = static_shape(x.shape[-1:]), static_shape(codes.shape)
-    if packed != bits.packed_bytes(depth, width):
-        raise TypeError(f"{codes} does not hold {depth} codes of {width} bits a row")
-    for parameter in (scales, *zeros):
+    if codes.rank != 2 or codes.dtype != "uint8" or codes.shape[1] != bits.packed_bytes(depth, width):
+        raise TypeError(f"{codes} does not hold {depth} codes of {width} bits a row, packed in bytes")
+    (columns,) = static_shape(codes.shape[:1])
+    for parameter in parameters:
         if parameter.shape != (columns, group_count(depth, group)) or "float" not in parameter.dtype:
             raise TypeError(
                 f"scales and zero points are floats [{columns}, {group_count(depth, group)}], not {parameter}"
             )
-    return [x.with_shape((*x.shape[:-1], columns))]
+    return columns
 
 
-def decode(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, depth: int, *, width: int, group: int,
-           element: str, zero: float, dtype: str = "float32") -> np.ndarray:  # fmt: skip
+def decode(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None = None, *, depth: int, width: int,
+           group: int, element: str, zero: float, dtype: str = "float32") -> np.ndarray:  # fmt: skip
     """The weights [N, depth]."""
     values = levels(element, width).astype(dtype)[bits.unpack(codes, width, depth)]
     size = group or max(depth, 1)
@@ -63,7 +74,7 @@ def decode(codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None, dept
 
 def _matmul_coded_numpy(x: np.ndarray, codes: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None = None, *,
                         width: int, group: int, element: str, zero: float) -> np.ndarray:  # fmt: skip
-    weights = decode(codes, scales, zeros, x.shape[-1], width=width, group=group, element=element, zero=zero,
+    weights = decode(codes, scales, zeros, depth=x.shape[-1], width=width, group=group, element=element, zero=zero,
                      dtype=x.dtype.name)  # fmt: skip
     return np.asarray(np.matmul(x, weights.T))
 
@@ -72,4 +83,9 @@ register(
     "matmul_coded", Kind.ANCHOR, (3, 4), _matmul_coded, _matmul_coded_numpy,
     "x [..., K] times the transpose of weights in few bits: inputs x, packed codes [N, bytes], scales [N, groups] and "
     "zero points; a weight is (level of its code - zero) * scale", width=REQUIRED, group=0, element=INTEGER, zero=0.0,
+)  # fmt: skip
+register(
+    "decode", Kind.OPAQUE, (2, 3), _decode, decode,
+    "weights in few bits as float32 [N, K]; inputs and the rest as `matmul_coded`, which products by it become",
+    depth=REQUIRED, width=REQUIRED, group=0, element=INTEGER, zero=0.0,
 )  # fmt: skip

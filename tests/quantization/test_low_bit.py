@@ -43,8 +43,8 @@ def model_of(change=as_it_is):
     return model
 
 
-def outputs(model, **options):
-    with tensorc.compile(model, threads=1, **options) as compiled:
+def outputs(model, threads=1, **options):
+    with tensorc.compile(model, threads=threads, **options) as compiled:
         x = np.random.default_rng(1).standard_normal((3, 200)).astype(np.float32)
         return compiled.run(None, {"x": x})[0], compiled.manifest
 
@@ -99,6 +99,8 @@ def test_fast_numerics_round_inputs_far_below_the_format():
     wanted, _ = outputs(model_of(), quantize="int4-g32")
     got, _ = outputs(model_of(), quantize="int4-g32", numerics="fast")
     assert measure(wanted, got).snr_db > 35
+    shared, _ = outputs(model_of(), threads=2, quantize="int4-g32", numerics="fast")
+    np.testing.assert_array_equal(shared, got)
 
 
 def test_a_memory_budget_holds_for_encoded_weights():

@@ -3,7 +3,7 @@
 A vector of output columns reads its codes together: each 32-bit lane is a word that holds the codes of several steps of
 the sum for one column. Codes whose width does not divide a word are kept in parts that do, of 4, 2 and 1 bits, so that
 no bit is lost. A word of codes becomes levels by a shift and, with AVX-512, a permute of the 16 levels that a register
-holds; elsewhere, and of more bits, by arithmetic where the levels are integers and by loads from a table where not.
+holds; elsewhere, and of more bits, by arithmetic.
 Sums of a block's products are multiplied by its scale once.
 """
 
@@ -21,6 +21,7 @@ from targets.cpu.machine import Machine
 from targets.cpu.schedules import CodedSchedule, lanes_of
 from tensorc.errors import UnsupportedError
 from tensorc.formats import bits
+from tensorc.formats.elements import ELEMENTS
 from tensorc.ir import Graph, Node, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.coded import INTEGER, levels
@@ -35,6 +36,8 @@ _AHEAD = 4096
 #: The parts, lowest bits first, that a code is kept in: (first bit, bits).
 PARTS = {1: ((0, 1),), 2: ((0, 2),), 3: ((0, 2), (2, 1)), 4: ((0, 4),), 5: ((0, 4), (4, 1)), 6: ((0, 4), (4, 2)),
           7: ((0, 4), (4, 2), (6, 1)), 8: ((0, 8),)}  # fmt: skip
+#: Of a float32.
+_MANTISSA, _BIAS = 23, 127
 #: Levels that a register holds.
 _REGISTER_LEVELS = 16
 
@@ -202,10 +205,10 @@ class _Decoder:
         self.held = [builder.registers("int32", self.vectors * lanes, "words") for _ in self.parts]
         self.numbers = builder.registers("int32", lanes, "codes")
         self.levels = builder.registers("float32", self.vectors * lanes, "levels")
-        if not self.computes:
+        if self.permutes:
             values = (levels(self.shape.element, self.shape.width) - np.float32(self.offset)).astype(np.float32)
             # Repeated, so that bits above a narrow code do not matter.
-            table = np.resize(values, max(_REGISTER_LEVELS, len(values)))
+            table = np.resize(values, _REGISTER_LEVELS)
             self.table = builder.registers("float32", len(table), "table")
             for number, level in enumerate(table.tolist()):
                 builder.store(self.table, const(level, "float32"), number)
@@ -234,8 +237,24 @@ class _Decoder:
                 if self.computes:
                     level = tir.cast(code - const(int(self.offset), "int32"), "float32")
                 else:
-                    level = builder.load(self.table, builder.keep(code))
+                    level = self._converted(code) - const(self.offset, "float32")
                 builder.store(self.levels, level, j * lanes + lane)
+
+    def _converted(self, code: Expr) -> Expr:
+        """The number of a small float's code. Codes that are infinite or nan are numbers here: weights have none."""
+        keep = self.builder.keep
+        element, sign = ELEMENTS[self.shape.element], self.shape.width - 1
+        bias = (1 << (element.exponents - 1)) - 1
+        code = keep(code)
+        magnitude = keep(tir.bitwise_and(code, (1 << sign) - 1))
+        exponent = tir.shift_left(magnitude, _MANTISSA - element.mantissas) + const(
+            (_BIAS - bias) << _MANTISSA, "int32"
+        )
+        small = tir.cast(magnitude, "float32") * const(2.0 ** (1 - bias - element.mantissas), "float32")
+        is_small = tir.compare("less", magnitude, const(1 << element.mantissas, "int32"))
+        size = tir.select(is_small, keep(small), keep(tir.reinterpret(exponent, "float32")))
+        negative = tir.shift_left(tir.bitwise_and(code, 1 << sign), WORD - 1 - sign)
+        return tir.reinterpret(tir.bitwise_or(tir.reinterpret(keep(size), "int32"), negative), "float32")
 
     def _code(self, lane: Expr, step: int) -> Expr:
         """In its lowest bits; what is above them is 0 unless a permute does not look at it."""

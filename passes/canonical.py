@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from passes.batch_norm import FoldBatchNorm
+from passes.coded import MultiplyCodes
 from passes.cse import EliminateCommonSubexpressions
+from passes.encode import EncodeWeights
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
 from passes.quantize import QuantizeProducts
@@ -22,8 +24,8 @@ def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
     take up two factors. What recognition leaves, transposes next to transposes, the last round cleans up.
     """
     prepare: list[Pass] = [
-        FoldConstants(), SimplifyRegions(), ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(),
-        FoldConstants(), FoldBatchNorm(),
+        FoldConstants(), SimplifyRegions(), MultiplyCodes(), ComputeInIntegers(multiplies_bytes), FoldConstants(),
+        Simplify(), FoldConstants(), FoldBatchNorm(),
     ]  # fmt: skip
     clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
     return [*prepare, *clean, Recognize(), *clean]
@@ -33,6 +35,8 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
     """What makes a canonical graph a quantized one; nothing where that is not asked for."""
     if how is None:
         return []
+    if how.format is not None:
+        return [EncodeWeights(how.format.name)]
     return [
         QuantizeProducts(how.params, dynamic=not how.is_static, per_channel=how.per_channel),
         ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),

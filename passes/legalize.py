@@ -19,7 +19,7 @@ from tensorc.pipeline import Pass
 #: not listed is widened, which is right of all, though not always needed.
 WIDTH_FREE = frozenset({
     "bitcast", "block", "cast", "cast_float8", "concat", "expand", "gather", "gather_elements", "gather_nd", "group",
-    "pad", "reshape", "slice", "transpose", "unblock", "unfold", "where",
+    "matmul_coded", "pad", "reshape", "slice", "transpose", "unblock", "unfold", "where",
 })  # fmt: skip
 
 

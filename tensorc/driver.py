@@ -98,6 +98,7 @@ def compile_model(
         summary.append(("schedules", _origins(choices)))
     if lowered.quantized is not None:
         summary.append(("quantized", lowered.quantized.described()))
+    summary += [(record.name.replace("-", " "), record.note) for record in lowered.passes if record.note]
     manifest = {
         "tensorc": lowered.version,
         "target": options.target,

@@ -28,15 +28,21 @@ class Pass(abc.ABC):
     def run(self, graph: Graph) -> bool:
         """Change `graph` in place; True if anything changed."""
 
+    def note(self) -> str:
+        """After it has run, what a user should be told of it; "" for nothing."""
+        return ""
+
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass did: its time in seconds and the number of nodes before and after, those of regions included."""
+    """What one pass did: its time in seconds and the number of nodes before and after, those of regions included, and
+    its note."""
 
     name: str
     seconds: float
     nodes_before: int
     nodes_after: int
+    note: str = ""
 
 
 def run_passes(
@@ -53,7 +59,8 @@ def run_passes(
             verify(graph)
         except IRError as error:
             raise IRError(f"after pass {step.name}: {error}") from error
-        records.append(PassRecord(step.name, time.perf_counter() - start, before, _node_count(graph)))
+        seconds = time.perf_counter() - start
+        records.append(PassRecord(step.name, seconds, before, _node_count(graph), step.note()))
         if after is not None:
             after(step.name, graph)
     return records

@@ -350,6 +350,8 @@ def _work(body: Graph) -> int:
         if node.op in ("conv_blocked", "matmul_packed"):
             weight = node.inputs[1].type
             elements += node.output.type.size * math.prod(static_shape(weight.shape)[1:-1]) // 16
+        elif node.op == "matmul_coded":
+            elements += node.output.type.size * static_shape(node.inputs[0].shape)[-1] // 16
     return elements
 
 

@@ -110,8 +110,9 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     if node.op == "attention":
         return _attention(node, lanes)
     *lead, rows, columns = (1, *static_shape(node.output.shape))
-    batch = 1 if node.op == "matmul_packed" else math.prod(lead)
-    if node.op == "matmul_packed":
+    by_weights = node.op in ("matmul_packed", "matmul_coded")
+    batch = 1 if by_weights else math.prod(lead)
+    if by_weights:
         rows *= math.prod(lead)
     depth = static_shape(x.shape)[-1] // (together(x, w) if node.op == "matmul_packed" else 1)
     return _Problem(batch, 1, rows, -(-columns // lanes), 1, depth, 1, 1, 1, False, 1.0, lanes, w.type.nbytes, inputs,

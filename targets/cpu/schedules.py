@@ -88,6 +88,37 @@ class AttentionSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class CodedSchedule(Schedule):
+    """Of weights in few bits, decoded on the fly: rows and vectors of the register tile."""
+
+    kind = "coded"
+    packing = ("vectors",)
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class CodedDotSchedule(Schedule):
+    """Of weights in few bits by inputs rounded to bytes: rows and vectors of the register tile."""
+
+    kind = "coded_dot"
+    packing = ("vectors",)
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class CodedLookupSchedule(Schedule):
+    """Of weights in few bits, taken apart bit by bit and looked up in tables of sums of inputs, "float32" or "int8"."""
+
+    kind = "coded_lookup"
+    packing = ("vectors",)
+    rows: int
+    vectors: int
+    tables: str
+
+
+@dataclass(frozen=True)
 class ConvSchedule(Schedule):
     """Output rows, columns and channel vectors of the register tile.
 
@@ -134,8 +165,8 @@ class WinogradSchedule(Schedule):
 KINDS: Mapping[str, type[Schedule]] = {
     kind.kind: kind
     for kind in (
-        AttentionSchedule, BlockedMatmulSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule,
-        WinogradSchedule,
+        AttentionSchedule, BlockedMatmulSchedule, CodedDotSchedule, CodedLookupSchedule, CodedSchedule, ConvSchedule,
+        DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
     )
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from targets.cpu.kernels import head
+from targets.cpu.kernels.coded_choice import coded_space
 from targets.cpu.kernels.conv_shape import ConvShape
 from targets.cpu.kernels.products import together
 from targets.cpu.kernels.winograd import is_winograd, winograd_knobs, winograd_legal
@@ -51,6 +52,9 @@ def space_of(body: Graph, machine: Machine, numerics: Numerics = "strict") -> Sp
         case "matmul_packed":
             assert node is not None
             return _matmul(node, machine)
+        case "matmul_coded":
+            assert node is not None
+            return coded_space(node, machine, numerics)
         case "matmul":
             assert node is not None
             return _product(node, machine)

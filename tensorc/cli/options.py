@@ -121,7 +121,9 @@ def fallback_option(function: Decorated) -> Decorated:
 def quantize_options(function: Decorated) -> Decorated:
     """`quantize` is made of what several options say."""
 
-    @click.option("--quantize", "scheme", type=click.Choice(list(SCHEMES)), help="Compute products in small integers.")
+    @click.option("--quantize", "scheme", metavar="|".join((*SCHEMES, "FORMAT")),
+                  help="Compute products in small integers, or take their weights in few bits: see tensorc ops "
+                       "--formats.")  # fmt: skip
     @click.option("--calibration", type=EXISTING, metavar="DATA.npz|RANGES.json",
                   help="Samples of the inputs, as numpy.savez wrote them, or ranges that were kept.")  # fmt: skip
     @click.option("--calibration-method", "method", type=click.Choice(list(METHODS)), default="mse", show_default=True,

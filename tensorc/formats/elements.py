@@ -55,3 +55,5 @@ E5M2 = Element(ml_dtypes.float8_e5m2, 5, 2)
 E2M3 = Element(ml_dtypes.float6_e2m3fn, 2, 3)
 E3M2 = Element(ml_dtypes.float6_e3m2fn, 3, 2)
 E2M1 = Element(ml_dtypes.float4_e2m1fn, 2, 1)
+#: By name.
+ELEMENTS = {element.name: element for element in (E4M3, E5M2, E2M3, E3M2, E2M1)}

@@ -71,7 +71,7 @@ def _history() -> dict[tuple[str, str], list[int]]:
 
 def versions_of(domain: str, name: str) -> tuple[int, ...]:
     """The opsets that defined or changed an operator, from the one in force in the oldest opset on."""
-    found = sorted(_history()[domain, name])
+    found = sorted(_history().get((domain, name), [1]))  # of a domain that the onnx package does not know: its first
     if domain != STANDARD:
         return tuple(found)
     in_force = [version for version in found if version <= OLDEST_OPSET][-1:]

@@ -144,6 +144,29 @@ def intrinsic(name: str, *arguments: Expr) -> Expr:
             "trunc": T.trunc}[name](*arguments)  # fmt: skip
 
 
+def spread(scalar: Expr, lanes: int) -> Expr:
+    """A vector that repeats one number."""
+    return T.Broadcast(scalar, lanes)
+
+
+def permute_floats(table: Expr, numbers: Expr) -> Expr:
+    """For each of 16 lanes that of the 16 float32 which the lowest four bits of its int32 name. AVX-512."""
+    return T.call_llvm_pure_intrin("float32x16", "llvm.x86.avx512.permvar.sf.512", table, numbers)
+
+
+def permute_bytes(table: Expr, numbers: Expr) -> Expr:
+    """For each of 64 bytes that of the 64 which its lowest six bits name. AVX-512 VBMI."""
+    return T.call_llvm_pure_intrin("int8x64", "llvm.x86.avx512.permvar.qi.512", table, numbers)
+
+
+def dot_bytes(total: Expr, unsigned: Expr, signed: Expr, lanes: int) -> Expr:
+    """Vectors of int32: to each lane, four products of the unsigned bytes of one by the signed bytes of the other."""
+    return T.call_llvm_pure_intrin(
+        f"int32x{lanes}", f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", total,
+        T.reinterpret(f"uint8x{4 * lanes}", unsigned), T.reinterpret(f"int8x{4 * lanes}", signed),
+    )  # fmt: skip
+
+
 def library(name: str, *arguments: Expr) -> Expr:
     """A function of C's mathematical library on float64, called for one element at a time."""
     return T.call_pure_extern("float64", name, *arguments)
@@ -227,6 +250,17 @@ class KernelBuilder:
             T.BufferLoad(weights, [_ramp(index, 4 * lanes)]),
         )  # fmt: skip
         self._blocks[-1].append(T.BufferStore(sums, total, places))
+
+    def load_lanes(self, buffer: Buffer, index: Expr, lanes: int, dtype: str = "") -> Expr:
+        """`lanes` neighbours as one vector, outside of a vector loop; of bytes, `dtype` may name wider elements."""
+        if not dtype or dtype == str(buffer.dtype):
+            return T.BufferLoad(buffer, [_ramp(index, lanes)])
+        wide = lanes * _bytes(dtype) // _bytes(str(buffer.dtype))
+        return T.reinterpret(f"{dtype}x{lanes}", T.BufferLoad(buffer, [_ramp(index, wide)]))
+
+    def store_lanes(self, buffer: Buffer, vector: Expr, index: Expr, lanes: int) -> None:
+        """A vector to `lanes` neighbours."""
+        self._blocks[-1].append(T.BufferStore(buffer, vector, [_ramp(index, lanes)]))
 
     def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Ask for the cache line of `buffer[index]`; the address may lie outside the buffer."""

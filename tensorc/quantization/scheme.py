@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorc.errors import UserError
+from tensorc.formats import Format, find_format
 
 if TYPE_CHECKING:
     from tensorc.quantization.data import Reader
     from tensorc.quantization.params import QuantParams
 
-#: What `--quantize` takes -> what it is.
+#: What `--quantize` takes -> what it is; it also takes the name of a format (`tensorc.formats`), which is of weights.
 SCHEMES = {
     "int8": "weights and inputs of products in 8 bits, ranges of the inputs from calibration",
     "int8-dynamic": "weights and inputs of matrix products in 8 bits, ranges of the inputs found in every run",
@@ -44,18 +45,37 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
-            raise UserError(f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}")
+            self._check_format()
         if self.method not in METHODS:
             raise UserError(f"no calibration method {self.method!r}; legal: {', '.join(METHODS)}")
         if self.is_static and self.calibration is None:
             raise UserError(
                 f"--quantize {self.scheme} needs --calibration: samples, or ranges that an earlier one kept"
             )
-        if not self.is_static and self.calibration is not None:
+        if self.format is None and not self.is_static and self.calibration is not None:
             raise UserError(f"--quantize {self.scheme} finds its ranges in every run: --calibration is for int8")
+
+    def _check_format(self) -> None:
+        try:
+            find_format(self.scheme)
+        except UserError as error:
+            raise UserError(
+                f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}, and formats of weights: {error}"
+            ) from error
+        given = {"--calibration": self.calibration is not None, "--save-ranges": self.save is not None,
+                 "--per-tensor": not self.per_channel}  # fmt: skip
+        for option in (name for name, is_given in given.items() if is_given):
+            raise UserError(f"--quantize {self.scheme} is of weights alone: {option} is for int8")
+
+    @property
+    def format(self) -> Format | None:
+        """Of weights, where what they are multiplied with stays float32."""
+        return None if self.scheme in SCHEMES else find_format(self.scheme)
 
     def described(self) -> str:
         """For a summary."""
+        if self.format is not None:
+            return f"weights of matrix products in {self.scheme}"
         weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
         found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
         return f"{self.scheme}, {weights} of weights{found}"

@@ -45,6 +45,7 @@ def choose(tasks: Iterable[Task], context: TuningContext, database: Database | N
 
 def _choose(task: Task, context: TuningContext, database: Database | None, model: CostModel | None,
             packings: Collection[Hashable]) -> Choice:  # fmt: skip
+    model = model if task.space.predicted else None
     known = database.records(task.key) if database is not None else ()
     # Of another numeric policy, or of before a knob had fewer choices, there may be records that are not legal here.
     legal = [record for record in known if record.ok and task.space.values(record.schedule) is not None]

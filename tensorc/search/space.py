@@ -43,10 +43,12 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class Space:
-    """The algorithms for one workload. `default` is the schedule that rules pick without any measurement."""
+    """The algorithms for one workload. `default` is the schedule that rules pick without any measurement; where a cost
+    model has not learned of the algorithms (`predicted`), it is better than what that picks."""
 
     algorithms: tuple[Algorithm, ...]
     default: ScheduleJson
+    predicted: bool = True
 
     def algorithm(self, kind: str) -> Algorithm | None:
         return next((a for a in self.algorithms if a.kind == kind), None)

@@ -172,7 +172,7 @@ def test_no_samples_at_all(network):
     with pytest.raises(UserError, match="--quantize int8 needs --calibration"):
         tensorc.compile(network, quantize="int8")
     with pytest.raises(UserError, match="legal: int8, int8-dynamic"):
-        tensorc.compile(network, quantize="int7")
+        tensorc.compile(network, quantize="int9")
 
 
 def test_a_value_that_never_changes_stays_in_float32(network, tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from targets.cpu.kernels.attention import lower_attention
+from targets.cpu.kernels.coded_choice import lower_coded
 from targets.cpu.kernels.conv import lower_conv
 from targets.cpu.kernels.det import lower_det
 from targets.cpu.kernels.elementwise import lower_elementwise
@@ -41,6 +42,7 @@ _SCHEDULED: dict[str, Callable[[Graph, Node, Machine, Any], Kernel]] = {
     "attention": lower_attention,
     "conv_blocked": lower_conv,
     "matmul": lower_matmul,
+    "matmul_coded": lower_coded,
     "matmul_packed": lower_matmul_packed,
 }
 

@@ -10,6 +10,7 @@ from tensorc.errors import UnsupportedError
 from tensorc.frontend.call import Call, axis_of, shape_of
 from tensorc.frontend.emitter import scalar_of
 from tensorc.frontend.operators.casts import converted
+from tensorc.frontend.operators.encoded import encoded_matrix
 from tensorc.frontend.operators.products import matrix_product
 from tensorc.frontend.operators.windows import convolve
 from tensorc.frontend.reader import element_type
@@ -59,6 +60,8 @@ def _dequantize_linear(call: Call) -> Value:
     named = call.attr("output_dtype", 0)
     dtype = element_type(named) if named else scale.dtype
     wide = "float64" if dtype == "float64" else "float32"  # a float16 holds not every difference of int16
+    if dtype == "float32" and (weights := encoded_matrix(call, x, scale, zero)) is not None:
+        return weights
     if x.dtype in QUANTIZED and scale.dtype == dtype == "float32":
         return call("dequantize", x, *_parameters(call, scale, zero, x))
     value = call.cast(x, wide)

@@ -1,6 +1,7 @@
 """Every operator of the graph IR. Importing this package fills the table."""
 
 from tensorc.ir.ops import (
+    coded,
     control,
     conversion,
     elementwise,
@@ -20,6 +21,7 @@ __all__ = [
     "REQUIRED",
     "Kind",
     "Op",
+    "coded",
     "control",
     "conversion",
     "elementwise",

@@ -20,8 +20,9 @@ QUANTIZED = (*BYTES, "int16", "uint16", "int32")
 
 
 def is_kept(op: str, types: Sequence[TensorType]) -> bool:
-    """Whether a node on constants of these types is not folded: what multiplies bytes asks for it as it is."""
-    return op == "dequantize" and types[0].dtype in BYTES
+    """Whether a node on constants of these types is not folded: what multiplies bytes, or codes, asks for it as it
+    is."""
+    return op == "decode" or (op == "dequantize" and types[0].dtype in BYTES)
 
 
 def _check(q: str, scale: TensorType, zero: Sequence[TensorType]) -> None:

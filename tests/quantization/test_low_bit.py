@@ -1,0 +1,119 @@
+"""Models with weights in few bits: as right as their format, smaller, and what is legal is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+import tensorc
+from tensorc.cli import main
+from tensorc.errors import UserError
+from tensorc.formats import find_format, measure
+from tensorc.quantization.scheme import Quantization
+
+pytestmark = pytest.mark.compiler
+
+NETWORK = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[3,200] x) => (float[3,70] y) {
+    a = Gemm<transB=1>(x, w1, b1)
+    b = Relu(a)
+    c = MatMul(b, w2)
+    d = Add(b, c)
+    y = MatMul(d, w3)
+}
+"""
+WEIGHTS = {"w1": (304, 200), "b1": (304,), "w2": (304, 304), "w3": (304, 70)}
+#: Those that are summed over their last axis.
+ROWS = ("w1",)
+
+
+def as_it_is(_, array):
+    return array
+
+
+def model_of(change=as_it_is):
+    model = parser.parse_model(NETWORK)
+    rng = np.random.default_rng(0)
+    for name, shape in WEIGHTS.items():
+        array = (rng.standard_normal(shape) / 17).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(change(name, array), name))
+    return model
+
+
+def outputs(model, threads=1, **options):
+    with tensorc.compile(model, threads=threads, **options) as compiled:
+        x = np.random.default_rng(1).standard_normal((3, 200)).astype(np.float32)
+        return compiled.run(None, {"x": x})[0], compiled.manifest
+
+
+@pytest.mark.parametrize("name", ["int8-g32", "int4-g32", "int3", "int2-g64-asym", "ternary", "mxfp8", "mxfp4", "nvfp4",
+                                  "bipolar3", "bfp4-b32-rearranged"])  # fmt: skip
+def test_a_model_computes_with_rounded_weights(name):
+    """All sums are as those of the model whose weights are the numbers that the codes stand for."""
+
+    def rounded(which, array):
+        if array.ndim == 1:
+            return array
+        return find_format(name).quantize(array, axis=1 if which in ROWS else 0).dequantize()
+
+    got, manifest = outputs(model_of(), quantize=name)
+    wanted, _ = outputs(model_of(rounded))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+    summary = dict(manifest["summary"])
+    assert summary["quantized"] == f"weights of matrix products in {name}"
+    assert summary["encode weights"].startswith(f"3 matrices in {name}, ")
+
+
+def test_the_artifact_is_smaller_and_says_why(tmp_path, capsys):
+    onnx.save(model_of(), tmp_path / "net.onnx")
+    plain, small = tmp_path / "plain.tcm", tmp_path / "small.tcm"
+    tensorc.compile(tmp_path / "net.onnx", out=plain).close()
+    assert main(["compile", str(tmp_path / "net.onnx"), "--quantize", "int4-g32", "-o", str(small)]) == 0
+    weights = sum(np.prod(shape) for shape in WEIGHTS.values())
+    assert plain.stat().st_size - small.stat().st_size > 0.8 * 4 * weights
+    capsys.readouterr()
+    assert main(["inspect", str(small)]) == 0
+    assert "3 matrices in int4-g32, 4.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"quantize": "int4", "calibration": "data.npz"}, "--quantize int4 is of weights alone: --calibration is for int8"),
+    ({"quantize": "int4-g12"}, "groups and blocks have a multiple of 8"),
+    ({"quantize": "int44"}, "no quantization 'int44'; legal: int8, int8-dynamic, and formats of weights: no format"),
+])  # fmt: skip
+def test_what_is_legal(options, message):
+    with pytest.raises(UserError, match=message):
+        tensorc.compile(model_of(), **options)
+
+
+def test_options_of_calibration_are_for_int8():
+    with pytest.raises(UserError, match="int4 is of weights alone: --per-tensor is for int8"):
+        Quantization("int4", per_channel=False)
+
+
+def test_fast_numerics_round_inputs_far_below_the_format():
+    """By the plan's kernels: with `fast`, inputs of integer weights become bytes where instructions multiply those."""
+    wanted, _ = outputs(model_of(), quantize="int4-g32")
+    got, _ = outputs(model_of(), quantize="int4-g32", numerics="fast")
+    assert measure(wanted, got).snr_db > 35
+    shared, _ = outputs(model_of(), threads=2, quantize="int4-g32", numerics="fast")
+    np.testing.assert_array_equal(shared, got)
+
+
+def test_a_memory_budget_holds_for_encoded_weights():
+    """Their panels come and go."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        net (float[1,2048] x) => (float[1,2048] y) { a = MatMul(x, w)  b = Relu(a)  y = MatMul(b, v) }""")
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (2048, 6144), "v": (6144, 2048)}.items():
+        array = rng.integers(-7, 8, shape).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    x = rng.integers(-3, 4, (1, 2048)).astype(np.float32)
+    with tensorc.compile(model, threads=1, quantize="int8-g32") as plain:
+        (wanted,) = plain.run(None, {"x": x})
+    with tensorc.compile(model, threads=1, quantize="int8-g32", memory_budget="64MiB") as small:
+        assert small.manifest["program"]["stream"]["changes"]
+        np.testing.assert_array_equal(small.run(None, {"x": x})[0], wanted)

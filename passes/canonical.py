@@ -34,7 +34,7 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
     if how is None:
         return []
     return [
-        QuantizeProducts(how.params, dynamic=not how.is_static, per_channel=how.per_channel),
+        QuantizeProducts(how.params, how.skipped, dynamic=not how.is_static, per_channel=how.per_channel),
         ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),
         EliminateCommonSubexpressions(),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from passes.rules.quantized import TOGETHER, WIDEST_SUM
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.types import TensorType
-from tensorc.quantization.calibration import Quantizer
+from tensorc.quantization.calibration import Quantizer, Replacement
 from tensorc.quantization.params import QuantParams
 
 
@@ -33,23 +33,27 @@ class QuantizeProducts(Quantizer):
     dynamic: bool = False
     per_channel: bool = True
 
-    def run(self, graph: Graph) -> bool:
+    def replacements(self, graph: Graph) -> list[Replacement]:
         chosen = [node for node in products(graph) if self._is_chosen(node)]
         made: dict[Value, Value] = {}
         weights: dict[Value, Value] = {}
+        layers: dict[Value, list[Node]] = {}
+        found = []
+        for node in chosen:
+            layers.setdefault(node.inputs[0], []).append(node)
+        for x, readers in layers.items():
+            others = _others(graph, x)
+            params = self.params.get(x.name)
+            made[x] = _rounded_as_it_runs(graph, x) if params is None else _rounded(graph, x, params)
+            if others:
+                found.append(Replacement(tuple(node.output.name for node in readers), x, made[x], others))
         for node in chosen:
             x, w = node.inputs
-            if x not in made:
-                params = self.params.get(x.name)
-                made[x] = _rounded_as_it_runs(graph, x) if params is None else _rounded(graph, x, params)
-                for user in _others(graph, x, set(chosen)):
-                    user.inputs = tuple(made[x] if value is x else value for value in user.inputs)
             if w not in weights:
                 weights[w] = self._weights(graph, node)
-            node.inputs = made[x], weights[w]
-        if chosen:
-            graph.sort()
-        return bool(chosen)
+            product = graph.add(node.op, [made[x], weights[w]], node.attrs, name=node.output.name)
+            found.append(Replacement((node.output.name,), node.output, product))
+        return found
 
     def watched(self, graph: Graph) -> list[Value]:
         return list(dict.fromkeys(node.inputs[0] for node in products(graph) if node.output.name not in self.skipped))
@@ -117,9 +121,9 @@ def _rounded_as_it_runs(graph: Graph, x: Value) -> Value:
     return graph.add("dequantize", [q, scale, zero], {}, name=x.name)
 
 
-def _others(graph: Graph, x: Value, chosen: set[Node]) -> list[Node]:
+def _others(graph: Graph, x: Value) -> tuple[Node, ...]:
     """Who else shall read the rounded value: for an image, everybody, so that it lies in memory once and as bytes. The
     sums that run past a transformer's layers stay as exact as they are."""
     if x.type.rank != 4 or any(x is output for output in graph.outputs):
-        return []
-    return [user for user in dict.fromkeys(x.users) if user not in chosen and user.op != "quantize"]
+        return ()
+    return tuple(user for user in dict.fromkeys(x.users) if user.op != "quantize")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tensorc.errors import UserError
 
 if TYPE_CHECKING:
+    from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
     from tensorc.quantization.params import QuantParams
 
@@ -31,7 +32,10 @@ METHODS = {
 class Quantization:
     """`calibration` has samples (a file or a reader) or is a file of ranges; where they were found, `save` keeps them.
 
-    `params` of values by name are what calibration makes of it; `origin` says where they are from.
+    `params` of values by name are what calibration makes of it; `origin` says where they are from. Layers in `skipped`
+    (by the names of what they give) stay in float32. Accuracy is measured on the samples of `evaluate`, of the
+    calibration where that is None; by `metric`, if there is one. So many layers stay in float32 that it is at most
+    `max_drop` (of 1, or in the metric's unit) below that of float32.
     """
 
     scheme: str
@@ -41,6 +45,10 @@ class Quantization:
     save: Path | None = None
     params: Mapping[str, QuantParams] = field(default_factory=dict)
     origin: str = ""
+    skipped: frozenset[str] = frozenset()
+    evaluate: Path | Reader | None = None
+    max_drop: float | None = None
+    metric: Metric | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -61,6 +69,28 @@ class Quantization:
         return f"{self.scheme}, {weights} of weights{found}"
 
     @property
+    def has_samples(self) -> bool:
+        """Whether there is anything to measure accuracy on."""
+        return self.evaluate is not None or (self.calibration is not None and not is_ranges(self.calibration))
+
+    @property
     def is_static(self) -> bool:
         """Whether ranges are known before the model runs."""
         return self.scheme == "int8"
+
+
+def is_ranges(source: Path | Reader) -> bool:
+    """Whether it is a file of ranges, not of samples."""
+    return isinstance(source, Path) and source.suffix == ".json"
+
+
+def parse_drop(text: str | float) -> float:
+    """`0.5%` or `0.005`. Raises UserError."""
+    whole = str(text).strip()
+    try:
+        value = float(whole.removesuffix("%")) / (100 if whole.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"{text!r} is no share that accuracy may drop by, such as 0.5% or 0.005")
+    return value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from passes.batch_norm import FoldBatchNorm
 from passes.cse import EliminateCommonSubexpressions
+from passes.equalise import EqualiseChannels
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
 from passes.quantize import QuantizeProducts
 from passes.recognize import Recognize
 from passes.regions import SimplifyRegions
 from passes.simplify import Simplify
+from passes.smooth import SmoothActivations
 from tensorc.pipeline import Pass
 from tensorc.quantization.scheme import Quantization
 
@@ -33,8 +35,13 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
     """What makes a canonical graph a quantized one; nothing where that is not asked for."""
     if how is None:
         return []
+    prepare: list[Pass] = [EqualiseChannels()] if how.equalises else []
+    if how.is_static and how.smooth:
+        prepare.append(SmoothActivations(how.largest, how.smooth, how.per_channel))
+    means = how.means if how.correct_bias else {}
     return [
-        QuantizeProducts(how.params, how.skipped, dynamic=not how.is_static, per_channel=how.per_channel),
+        *prepare,
+        QuantizeProducts(how.params, how.skipped, not how.is_static, how.per_channel, means),
         ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),
         EliminateCommonSubexpressions(),
     ]  # fmt: skip

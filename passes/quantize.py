@@ -7,12 +7,14 @@ is in canonical form, and every value has the name that it had when its range wa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from passes.bias_correction import correction
+from passes.channel_factors import input_axis
 from passes.rules.quantized import TOGETHER, WIDEST_SUM
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
@@ -25,13 +27,14 @@ from tensorc.quantization.params import QuantParams
 class QuantizeProducts(Quantizer):
     """`params` of the activations, by the names of their values; products of others stay as they are, but with
     `dynamic` matrix products find the ranges of theirs when they run. With `per_channel` each output channel's weights
-    have a scale of their own."""
+    have a scale of their own. Products of activations the `means` of whose channels are known are corrected."""
 
     name: ClassVar[str] = "quantize"
     params: Mapping[str, QuantParams] = field(default_factory=dict)
     skipped: frozenset[str] = frozenset()
     dynamic: bool = False
     per_channel: bool = True
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def replacements(self, graph: Graph) -> list[Replacement]:
         chosen = [node for node in products(graph) if self._is_chosen(node)]
@@ -52,8 +55,30 @@ class QuantizeProducts(Quantizer):
             if w not in weights:
                 weights[w] = self._weights(graph, node)
             product = graph.add(node.op, [made[x], weights[w]], node.attrs, name=node.output.name)
-            found.append(Replacement((node.output.name,), node.output, product))
+            found.append(Replacement((node.output.name,), node.output, self._corrected(graph, node, product)))
         return found
+
+    def _corrected(self, graph: Graph, node: Node, product: Value) -> Value:
+        x, w = node.inputs
+        means = np.asarray(self.means.get(x.name, ()))
+        if not means.size:
+            return product
+        assert w.constant is not None
+        assert product.producer is not None
+        rounded = product.producer.inputs[1].producer
+        assert rounded is not None
+        integers, scale = (value.constant for value in rounded.inputs)
+        assert integers is not None
+        assert scale is not None
+        error = correction(node, w.constant.numpy(), integers.numpy() * scale.numpy(), means)
+        return graph.add("add", [product, graph.constant(error)], {}, name=product.name)
+
+    def channels(self, graph: Graph) -> dict[str, int]:
+        axes: dict[str, set[int]] = {}
+        for node in products(graph):
+            axes.setdefault(node.inputs[0].name, set()).add(input_axis(node))
+        # Read in two ways it has no channels.
+        return {name: found.pop() for name, found in axes.items() if len(found) == 1}
 
     def watched(self, graph: Graph) -> list[Value]:
         return list(dict.fromkeys(node.inputs[0] for node in products(graph) if node.output.name not in self.skipped))

@@ -17,6 +17,9 @@ import numpy as np
 from tensorc.errors import UserError
 from tensorc.quantization.data import LABELS, Samples
 
+#: Sums of squares that float32 may have lost digits of.
+_SMALL = 1e-25
+
 #: What a user's measure of quality is called with for each sample: the outputs, and the sample itself (with its
 #: labels, where they are given). Greater is better; the model's is the mean.
 Metric = Callable[[list[np.ndarray], dict[str, np.ndarray]], float]
@@ -30,18 +33,19 @@ class Noise:
         self.largest = self.worst = 0.0
 
     def add(self, got: np.ndarray, exact: np.ndarray) -> None:
-        got, exact = (np.asarray(array, np.float64).reshape(-1) for array in (got, exact))
+        got, exact = got.reshape(-1), exact.reshape(-1)
         with np.errstate(all="ignore"):
-            # Where both are the same infinity, or no number, nothing is lost.
-            same = (got == exact) | (np.isnan(got) & np.isnan(exact))
-            difference = np.where(same, 0, got - exact)
-            exact = np.where(np.isfinite(exact), exact, 0)
-            self.noise += float(np.dot(difference, difference))
-            self.signal += float(np.dot(exact, exact))
-            self.dot += float(np.dot(np.where(np.isfinite(got), got, 0), exact))
-            self.squares += float(np.dot(got, got))
-            self.largest = max(self.largest, float(np.abs(exact).max(initial=0)))
-            self.worst = max(self.worst, float(np.abs(difference).max(initial=0)))
+            sums = _sums(got, exact)
+            # In float32 these are four passes over what is large; where that does not hold them, it is done with care.
+            if not np.isfinite(sums).all() or min(sums[:2]) < _SMALL:
+                sums = _sums(*_finite_pair(got, exact))
+        noise, signal, dot, squares, worst, largest = sums
+        self.noise += noise
+        self.signal += signal
+        self.dot += dot
+        self.squares += squares
+        self.worst = max(self.worst, worst)
+        self.largest = max(self.largest, largest)
 
     @property
     def ratio(self) -> float:
@@ -64,6 +68,28 @@ class Noise:
     def cosine(self) -> float:
         norms = math.sqrt(self.signal * self.squares)
         return self.dot / norms if norms else float(self.noise == 0)
+
+
+def _sums(got: np.ndarray, exact: np.ndarray) -> tuple[float, ...]:
+    """Squares of the difference and of what is exact, the product, squares of what was got; and the largest of the
+    difference and of what is exact."""
+    if got.dtype.kind != "f":
+        got, exact = got.astype(np.float64), exact.astype(np.float64)
+    difference = got - exact
+    products = ((difference, difference), (exact, exact), (got, exact), (got, got))
+    return (*(float(np.dot(*pair)) for pair in products), *(_largest(array) for array in (difference, exact)))
+
+
+def _largest(array: np.ndarray) -> float:
+    return max(float(array.max(initial=0)), -float(array.min(initial=0)))
+
+
+def _finite_pair(got: np.ndarray, exact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """In float64. Where both are the same infinity, or no number, nothing is lost; where one is, everything."""
+    got, exact = got.astype(np.float64), exact.astype(np.float64)
+    same = (got == exact) | (np.isnan(got) & np.isnan(exact))
+    exact = np.where(np.isfinite(exact), exact, 0)
+    return np.where(same, exact, np.where(np.isfinite(got), got, np.inf)), exact
 
 
 def decibels(ratio: float) -> float:

@@ -16,7 +16,7 @@ from tensorc.ir.graph import Graph, Node, Value, clone
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass, run_passes
 from tensorc.quantization.data import Samples
-from tensorc.quantization.observers import METHODS, Observer
+from tensorc.quantization.observers import METHODS, Channels, Observer
 from tensorc.quantization.params import QuantParams
 from tensorc.quantization.ranges import Ranges
 from tensorc.quantization.scheme import Quantization, is_ranges
@@ -50,6 +50,10 @@ class Quantizer(Pass):
     def watched(self, graph: Graph) -> list[Value]:
         """The values whose ranges it asks for."""
 
+    def channels(self, graph: Graph) -> dict[str, int]:  # noqa: ARG002  (a quantizer may have no use for them)
+        """The watched values whose channels' means it asks for, and the axis that their channels are."""
+        return {}
+
     @abc.abstractmethod
     def replacements(self, graph: Graph) -> list[Replacement]:
         """What is quantized, added to the graph, which reads it nowhere yet; those with readers first."""
@@ -64,16 +68,31 @@ class Quantizer(Pass):
         return bool(replacements)
 
 
+class Preparation(Pass):
+    """A pass before the one that quantizes which makes ranges better, from what samples tell of channels."""
+
+    @abc.abstractmethod
+    def watched(self, graph: Graph) -> list[Value]:
+        """The values the largest magnitude of each of whose channels, along the last axis, it asks for."""
+
+
 def at_quantizer(graph: Graph, target: Target, options: CompileOptions) -> tuple[Quantizer, list[Pass]]:
     """The pass that quantizes and those behind it; `graph` is as the former gets it. Raises UserError."""
     passes = list(target.passes(options))
-    place = next((at for at, step in enumerate(passes) if isinstance(step, Quantizer)), None)
-    if place is None:
-        raise UserError(f"the target {options.target} does not quantize")
-    quantizer = passes[place]
-    assert isinstance(quantizer, Quantizer)
-    run_passes(graph, passes[:place])
-    return quantizer, passes[place + 1 :]
+    for place, step in enumerate(passes):
+        if isinstance(step, Quantizer):
+            run_passes(graph, passes[:place])
+            return step, passes[place + 1 :]
+    raise UserError(f"the target {options.target} does not quantize")
+
+
+def _at_preparation(graph: Graph, target: Target, options: CompileOptions) -> tuple[Preparation, list[Pass]] | None:
+    passes = list(target.passes(options))
+    for place, step in enumerate(passes):
+        if isinstance(step, Preparation):
+            run_passes(graph, passes[:place])
+            return step, passes[place + 1 :]
+    return None
 
 
 def executable(graph: Graph, later: Sequence[Pass], target: Target, options: CompileOptions) -> Executable:
@@ -98,16 +117,27 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
     described as in a manifest. Raises UserError where the samples, or a file of ranges, are wrong."""
     how = options.quantize
     assert how is not None
-    watched = _Watched(graph, target, options)
+    names = [str(row["name"]) for row in inputs]
+    ranges = None
     if given is None:
         assert isinstance(how.calibration, Path)
         ranges = Ranges.load(how.calibration)
+        how = ranges.prepared(how)
+    elif how.smooth:
+        how = replace(how, largest=_largest(graph, given, names, target, options, progress))
+    options = replace(options, quantize=how)
+    graph = clone(graph)
+    quantizer, later = at_quantizer(graph, target, options)
+    axes = quantizer.channels(graph)
+    watched = _Watched(graph, quantizer.watched(graph), later, target, options)
+    if given is None:
+        assert ranges is not None
         if unknown := sorted(watched.names - ranges.ranges.keys()):
             raise UserError(f"{how.calibration} is of another model: it has no range of %{unknown[0]}")
     else:
         total = len(given.feeds)
-        ranges = observe(watched.run, given.feeds, [row["name"] for row in inputs], how.method,
-                         lambda done: progress(done, total, ""))  # fmt: skip
+        ranges = observe(watched.run, given.feeds, names, how.method, lambda done: progress(done, total, ""), axes)
+        ranges = replace(ranges, largest=how.largest, equalise=how.equalises, smooth=how.smooth)
     if how.save is not None:
         ranges.save(how.save)
     params = {}
@@ -118,14 +148,33 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
                           TensorcWarning, stacklevel=2)  # fmt: skip
         else:
             params[name] = QuantParams.of(range)
-    return replace(how, params=params, origin=f"{ranges.method} of {ranges.samples} samples")
+    return replace(how, params=params, means=ranges.means, origin=f"{ranges.method} of {ranges.samples} samples")
+
+
+def _largest(graph: Graph, given: Samples, names: Sequence[str], target: Target, options: CompileOptions,
+             progress: Progress) -> dict[str, tuple[float, ...]]:  # fmt: skip
+    """What the preparation asks for."""
+    graph = clone(graph)
+    found = _at_preparation(graph, target, options)
+    values = [] if found is None else found[0].watched(graph)
+    if found is None or not values:
+        return {}
+    watched = _Watched(graph, values, found[1], target, options)
+    channels = {value.name: Channels(value.type.rank - 1) for value in values}
+    for done, feed in enumerate(given.feeds):
+        for name, array in watched.run([feed[name] for name in names]).items():
+            channels[name].update(array)
+        progress(done + 1, len(given.feeds), "channels")
+    return {name: tuple(observed.largest.tolist()) for name, observed in channels.items()}
 
 
 def observe(run: Callable[[Sequence[np.ndarray]], Mapping[str, np.ndarray]], feeds: Iterable[Mapping[str, np.ndarray]],
-            inputs: Sequence[str], method: str, progress: Callable[[int], None]) -> Ranges:  # fmt: skip
-    """`run` gives values by name; `progress` is told the number of samples done. Raises UserError where a value is not
-    finite."""
+            inputs: Sequence[str], method: str, progress: Callable[[int], None],
+            axes: Mapping[str, int] | None = None) -> Ranges:  # fmt: skip
+    """`run` gives values by name; `progress` is told the number of samples done. The means of channels are kept of
+    values that have one of the `axes`. Raises UserError where a value is not finite."""
     observers: dict[str, Observer] = {}
+    channels = {name: Channels(axis) for name, axis in (axes or {}).items()}
     done = 0
     for feed in feeds:
         for name, values in run([feed[name] for name in inputs]).items():
@@ -133,23 +182,26 @@ def observe(run: Callable[[Sequence[np.ndarray]], Mapping[str, np.ndarray]], fee
                 observers.setdefault(name, Observer()).update(values)
             except UserError as error:
                 raise UserError(f"calibration, sample {done}: in %{name} {error}") from error
+            if name in channels:
+                channels[name].update(values)
         done += 1
         progress(done)
     if not done:
         raise UserError("calibration: there are no samples")
     choose = METHODS[method]
-    return Ranges({name: choose(observer) for name, observer in observers.items()}, method, done)
+    means = {name: tuple(observed.means.tolist()) for name, observed in channels.items()}
+    return Ranges({name: choose(observer) for name, observer in observers.items()}, method, done, means)
 
 
 class _Watched:
-    """A model in float32 whose results are the values that are to be quantized, by their names."""
+    """A model in float32 whose results are `values`, by their names; `later` are the passes that compile it."""
 
-    def __init__(self, graph: Graph, target: Target, options: CompileOptions):
-        self.graph = clone(graph)
+    def __init__(self, graph: Graph, values: Sequence[Value], later: Sequence[Pass], target: Target,
+                 options: CompileOptions):  # fmt: skip
+        self.graph = graph
+        self.later = [step for step in later if not isinstance(step, (Preparation, Quantizer))]
         self.target = target
         self.options = options
-        quantizer, self.later = at_quantizer(self.graph, target, options)
-        values = quantizer.watched(self.graph)
         self.names = {value.name for value in values}
         self.inputs = [value.name for value in self.graph.inputs]
         self.fed = [value.name for value in values if value.producer is None]

@@ -82,10 +82,10 @@ def _opened(path: Path) -> Any:
 
 def _of_file(path: Path, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
     with _opened(path) as arrays:
+        blocks = {row["name"]: _blocks(path, arrays, row) for row in inputs}
         names = [row["name"] for row in inputs]
         if unknown := sorted(set(arrays.files) - {*names, LABELS}):
             raise UserError(f"{path} has an array {unknown[0]!r}; the model's inputs are {', '.join(names)}")
-        blocks = {row["name"]: _blocks(path, arrays, row) for row in inputs}
     lengths = {len(block) for block in blocks.values()}
     if len(lengths) > 1:
         listed = ", ".join(f"{name} {len(block)}" for name, block in blocks.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,10 @@ class Quantization:
     (by the names of what they give) stay in float32. Accuracy is measured on the samples of `evaluate`, of the
     calibration where that is None; by `metric`, if there is one. So many layers stay in float32 that it is at most
     `max_drop` (of 1, or in the metric's unit) below that of float32.
+
+    What makes it better: `equalise` layers (None: where a tensor of weights has one scale), `smooth` activations of
+    transformers (so much of their differences between channels is left to the weights, of 1; 0 for nothing) and
+    `correct_bias`. `means` and `largest` magnitudes of channels, by the names of values, are what samples tell.
     """
 
     scheme: str
@@ -49,10 +53,17 @@ class Quantization:
     evaluate: Path | Reader | None = None
     max_drop: float | None = None
     metric: Metric | None = None
+    equalise: bool | None = None
+    smooth: float = 0.5
+    correct_bias: bool = True
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    largest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise UserError(f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}")
+        if not 0 <= self.smooth < 1:
+            raise UserError(f"{self.smooth:g} is no share of the differences between channels, from 0 to 1")
         if self.method not in METHODS:
             raise UserError(f"no calibration method {self.method!r}; legal: {', '.join(METHODS)}")
         if self.is_static and self.calibration is None:
@@ -67,6 +78,10 @@ class Quantization:
         weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
         found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
         return f"{self.scheme}, {weights} of weights{found}"
+
+    @property
+    def equalises(self) -> bool:
+        return not self.per_channel if self.equalise is None else self.equalise
 
     @property
     def has_samples(self) -> bool:

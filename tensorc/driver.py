@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,9 +109,10 @@ def compile_model(
     if lowered.quantized is not None:
         summary.append(("quantized", lowered.quantized.described()))
         quantized = {"scheme": lowered.quantized.scheme}
-    if accuracy is not None:
+    if accuracy is not None and lowered.assessment is not None:
         summary.append(("accuracy", accuracy.described()))
         quantized["accuracy"] = accuracy.to_json()
+        quantized["inputs"] = {name: asdict(found) for name, found in lowered.assessment.inputs().items()}
     manifest = {
         "tensorc": lowered.version,
         "target": options.target,

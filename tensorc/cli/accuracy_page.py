@@ -37,7 +37,8 @@ def write_report(path: Path, manifest: Mapping[str, Any]) -> None:
     found = manifest[QUANTIZED]
     with replaced_file(path) as file:
         if path.suffix == ".json":
-            file.write(json.dumps({"model": manifest["name"], **found}, indent=1, allow_nan=False).encode() + b"\n")
+            facts = {"model": manifest["name"], "scheme": found["scheme"], "accuracy": found["accuracy"]}
+            file.write(json.dumps(facts, indent=1, allow_nan=False).encode() + b"\n")
         else:
             file.write(render(manifest["name"], found).encode())
 

@@ -23,6 +23,7 @@ from tensorc.quantization.gains import Choose, Gain, gains
 from tensorc.quantization.mixed import QUANTIZED, SENSITIVE, Search
 from tensorc.quantization.scheme import Quantization
 from tensorc.quantization.trial import Trial
+from tensorc.sampling import Statistics
 from tensorc.target import Executable, Progress, Target
 
 
@@ -106,6 +107,14 @@ class Assessment:
                 one.add(*pair)
         quality = self.judge.quality(self._exact, outputs)
         return Accuracy.of(noise, len(outputs), quality, self._reported, self.how.max_drop)
+
+    def inputs(self) -> dict[str, Statistics]:
+        """What the samples' floats are like."""
+        feeds = self.samples.feeds
+        return {
+            name: Statistics.of([feed[name] for feed in feeds])
+            for name in self.names if feeds[0][name].dtype.kind == "f" and feeds[0][name].size
+        }  # fmt: skip
 
     def close(self) -> None:
         self.trial.close()

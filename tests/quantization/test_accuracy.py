@@ -20,6 +20,8 @@ from tensorc.quantization.gains import Gain
 from tensorc.quantization.mixed import Search
 from tensorc.quantization.scheme import parse_drop
 from tensorc.quantization.trial import Layer
+from tensorc.sampling import Spec, Statistics, random_inputs
+from tensorc.verification import wanted_decibels
 
 RNG = np.random.default_rng(4)
 #: The first of the inputs' features is a million times as large as the others, and its weights so small: 8 bits for all
@@ -326,3 +328,59 @@ def test_wrong_samples(network, tmp_path, case, capsys):
 def test_wrong_options(network, words, message, capsys):
     assert main(["compile", str(network), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.compiler
+def test_verify_judges_the_noise(network, data, tmp_path, capsys):
+    """A quantized model that is as near as it can be is right; one that is much further off than it was is not."""
+    artifact = tmp_path / "out.tcm"
+    how = ["--threads", "1", "--quantize", "int8", "--calibration", str(data), "--max-accuracy-drop", "5%"]
+    assert main(["compile", str(network), "-o", str(artifact), *how]) == 0
+    words = ["verify", str(artifact), "--model", str(network), "--samples", str(data), "--json"]
+
+    def verified(*more):
+        capsys.readouterr()
+        code = main([*words, *more])
+        return code, json.loads(capsys.readouterr().out)["outputs"]["scores"]
+
+    code, check = verified()
+    assert (code, check["ok"]) == (0, True)
+    assert re.fullmatch(r"\d+\.\d dB, where \d+\.\d dB are enough", check["note"])
+    assert verified("--min-snr", "90")[0] == 1
+    other = tmp_path / "other.onnx"
+    onnx.save(built(NETWORK, {"w1": (64, 128), "w2": (128, 128), "w3": (128, 10)}), other)
+    words[3] = str(other)
+    assert verified()[0] == 1
+
+
+@pytest.mark.compiler
+def test_verify_on_random_inputs_that_are_like_the_samples(tmp_path, capsys):
+    """Of a model that was calibrated on inputs far from what is drawn elsewhere."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        net (float[1,16] x) => (float[1,8] y, int64[1] winner) {
+            y = MatMul(x, w)
+            winner = ArgMax<axis = 1, keepdims = 0>(y)
+        }
+    """
+    onnx.save(built(text, {"w": (16, 8)}), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=50 + RNG.standard_normal((30, 1, 16)).astype(np.float32))
+    how = ["--threads", "1", "--quantize", "int8", "--calibration", str(tmp_path / "data.npz")]
+    assert main(["compile", str(tmp_path / "net.onnx"), "-o", str(tmp_path / "out.tcm"), *how]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(tmp_path / "out.tcm"), "--model", str(tmp_path / "net.onnx"), "--json"]) == 0
+    outputs = json.loads(capsys.readouterr().out)["outputs"]
+    assert outputs["y"]["max_rel_error"] > 1e-4
+    assert re.fullmatch(r"\d of 8 differ, which is not judged", outputs["winner"]["note"])
+
+
+def test_noise_that_is_asked_for():
+    assert wanted_decibels(None) == 10
+    assert [wanted_decibels(measured) for measured in (40, 16, 4)] == [30, 8, 2]
+
+
+def test_samples_are_described_for_random_inputs():
+    like = Statistics.of([np.array([0.0, 1.0, 2.0]), np.array([2.0, 0.0, 1.0])])
+    x = random_inputs([Spec("x", "float32", (10_000,))], 0, None, {"x": like})["x"]
+    assert (x.min(), x.max()) == (0, 2)
+    assert x.mean() == pytest.approx(1, abs=0.05)

@@ -148,11 +148,12 @@ def digits(folder: Path) -> Case:
                 folder / "digits-evaluation.npz")  # fmt: skip
 
 
-def cases(models: list[Path], folder: Path) -> Iterator[Case]:
+def cases(models: list[Path], folder: Path, only: bool) -> Iterator[Case]:
     rng = np.random.default_rng(0)
-    yield digits(folder)
-    yield random_case(convolutions(folder, rng), folder, rng, 40)
-    yield random_case(transformer(folder, rng), folder, rng, 40)
+    if not only:
+        yield digits(folder)
+        yield random_case(convolutions(folder, rng), folder, rng, 40)
+        yield random_case(transformer(folder, rng), folder, rng, 40)
     for model in models:
         yield random_case(model, folder, rng, 16)
 
@@ -161,17 +162,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     options.add_argument("models", nargs="*", type=Path)
     options.add_argument("--method", default="mse", help="how ranges are chosen")
+    options.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="which of them")
+    options.add_argument("--only", action="store_true", help="only the models that are named")
     arguments = options.parse_args()
     warnings.simplefilter("ignore")
     print(
         "| model | weights | with | outputs, dB | worst layer, dB | cosine | accuracy |\n|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as name:
-        for case in cases(arguments.models, Path(name)):
+        for case in cases(arguments.models, Path(name), arguments.only):
             for per_channel in (True, False):
-                for way, switches in WAYS.items():
+                for way in arguments.ways:
                     how = Quantization("int8", case.calibration, arguments.method, per_channel,
-                                       evaluate=case.evaluation, **switches)  # type: ignore[arg-type]  # fmt: skip
+                                       evaluate=case.evaluation, **WAYS[way])  # type: ignore[arg-type]  # fmt: skip
                     with tensorc.compile(case.model, threads=1, quantize=how) as model:
                         found = model.manifest["quantized"]["accuracy"]
                     worst = min(row["snr_db"] for row in found["layers"] if row["snr_db"] is not None)

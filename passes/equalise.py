@@ -8,7 +8,7 @@ and Welling, "Data-Free Quantization Through Weight Equalization and Bias Correc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,9 @@ from tensorc.pipeline import Pass
 
 #: Rounds over all pairs; chains of layers need a few.
 _ROUNDS = 20
+#: How much more of the codes two layers' channels have to use together for it to be worth it. Networks whose channels
+#: are even gain little, and lose that again where activations become uneven.
+_WORTHWHILE = 3.0
 #: Factors that are nearer to one than this in all channels end it.
 _SETTLED = 0.05
 
@@ -33,20 +36,9 @@ class EqualiseChannels(Pass):
 
     def run(self, graph: Graph) -> bool:
         pairs = _pairs(graph)
-        ranges: dict[Node, _Ranges] = {}
-        for pair in pairs:
-            for node in (pair.first, *pair.readers):
-                if node not in ranges:
-                    ranges[node] = _Ranges.of(node)
-        wanted = [np.ones(pair.channels) for pair in pairs]
-        for _ in range(_ROUNDS):
-            moved = 0.0
-            for number, pair in enumerate(pairs):
-                factors = _factors(ranges[pair.first], [ranges[node] for node in pair.readers])
-                wanted[number] *= factors
-                moved = max(moved, float(np.abs(np.log2(factors)).max(initial=0)))
-            if moved < _SETTLED:
-                break
+        before, (_, after) = _ranges(pairs), _equalised(pairs)
+        pairs = [pair for pair in pairs if pair.used(after) >= _WORTHWHILE * pair.used(before)]
+        wanted, _ = _equalised(pairs)
         changed = False
         for pair, factors in zip(pairs, map(powers_of_two, wanted), strict=True):
             if (factors != 1).any():
@@ -68,6 +60,12 @@ class _Pair:
     readers: Sequence[Node]
     divisible: Divisible
     channels: int
+
+    def used(self, ranges: Mapping[Node, _Ranges]) -> float:
+        """How much of both ranges the mean channel uses, of 1."""
+        given, read = ranges[self.first].of_outputs(), _read([ranges[node] for node in self.readers])
+        largest = float(given.max(initial=0) * read.max(initial=0))
+        return float((given * read).mean()) / largest if largest else 1.0
 
 
 class _Ranges:
@@ -99,9 +97,33 @@ class _Ranges:
         self.largest = self.largest * factors.reshape(self.largest.shape[0], 1, -1)
 
 
+def _ranges(pairs: Sequence[_Pair]) -> dict[Node, _Ranges]:
+    nodes = dict.fromkeys(node for pair in pairs for node in (pair.first, *pair.readers))
+    return {node: _Ranges.of(node) for node in nodes}
+
+
+def _equalised(pairs: Sequence[_Pair]) -> tuple[list[np.ndarray], dict[Node, _Ranges]]:
+    """Factors for each pair, and the ranges that they make."""
+    ranges = _ranges(pairs)
+    wanted = [np.ones(pair.channels) for pair in pairs]
+    for _ in range(_ROUNDS):
+        moved = 0.0
+        for number, pair in enumerate(pairs):
+            factors = _factors(ranges[pair.first], [ranges[node] for node in pair.readers])
+            wanted[number] *= factors
+            moved = max(moved, float(np.abs(np.log2(factors)).max(initial=0)))
+        if moved < _SETTLED:
+            break
+    return wanted, ranges
+
+
+def _read(readers: Sequence[_Ranges]) -> np.ndarray:
+    return np.asarray(np.max([reader.of_inputs() for reader in readers], axis=0))
+
+
 def _factors(first: _Ranges, readers: Sequence[_Ranges]) -> np.ndarray:
     """Applied to the ranges."""
-    given, read = first.of_outputs(), np.max([reader.of_inputs() for reader in readers], axis=0)
+    given, read = first.of_outputs(), _read(readers)
     known = (given > 0) & (read > 0)
     factors = np.sqrt(np.where(known, given, 1) / np.where(known, read, 1))
     first.divide_outputs(factors)

@@ -88,7 +88,10 @@ def compile_model(
         return _write_staged(opened, options, out, why, clock)
     if not opened.target.has_budgets:
         _refuse_budget(opened, options, f"the target {options.target} does not know how")
-    lowered = _lower(opened, options, clock, assess=True)
+    if options.tune is not None and options.quantize is not None and options.quantize.max_drop is not None:
+        # In float32 and quantized, for what is faster; and what was chosen in the end.
+        options = replace(options, tune=options.tune.share(3))
+    lowered = _lower(opened, options, clock, assess=True, watch=watch)
     while True:
         if options.tune is not None:
             with clock.phase("tune"):
@@ -113,6 +116,7 @@ def compile_model(
         summary.append(("accuracy", accuracy.described()))
         quantized["accuracy"] = accuracy.to_json()
         quantized["inputs"] = {name: asdict(found) for name, found in lowered.assessment.inputs().items()}
+        lowered.assessment.close()
     manifest = {
         "tensorc": lowered.version,
         "target": options.target,
@@ -231,7 +235,8 @@ def tuning_tasks(
     """The workloads of a model that leave something to choose, and how the target tunes them; for a search that is
     not run here. Raises UserError as `tune_model` does."""
     clock = _Clock(progress)
-    return _tasks(_lower(_open(source, options, clock), options, clock), options)
+    lowered = _lower(_open(source, options, clock), options, clock)
+    return _tasks(lowered.graph, lowered.target, options)
 
 
 @dataclass(frozen=True)
@@ -284,8 +289,9 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
     return _Opened(target, model, name, tensorc.__version__)
 
 
-def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool = False) -> _Lowered:
-    """With `assess`, samples that there are for it tell what quantization costs."""
+def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool = False,
+           watch: Callable[[TuningProgress], None] | None = None) -> _Lowered:  # fmt: skip
+    """With `assess`, samples that there are for it tell what quantization costs; `watch` is told of tuning."""
     with clock.phase("import"):
         imported = opened.model.static()
     graph = imported.graph
@@ -300,7 +306,7 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool
     print_ir(IMPORT, graph)
     assessment, original = None, None
     if options.quantize is not None:
-        how, assessment = _quantization(graph, inputs, opened.target, options, clock, assess)
+        how, assessment = _quantization(graph, inputs, opened.target, options, clock, assess, watch)
         options = replace(options, quantize=how)
         original = clone(graph) if assessment is not None else None
     with clock.phase("passes"):
@@ -309,8 +315,15 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool
                     assessment, original)  # fmt: skip
 
 
-def _quantization(graph: Graph, inputs: list[dict[str, Any]], target: Target, options: CompileOptions, clock: _Clock,
-                  assess: bool) -> tuple[Quantization, Assessment | None]:  # fmt: skip
+def _quantization(
+    graph: Graph,
+    inputs: list[dict[str, Any]],
+    target: Target,
+    options: CompileOptions,
+    clock: _Clock,
+    assess: bool,
+    watch: Callable[[TuningProgress], None] | None,
+) -> tuple[Quantization, Assessment | None]:
     """With the ranges that were found, and without the layers that are left out."""
     from tensorc.quantization.assessment import Assessment, evaluation_samples
     from tensorc.quantization.calibration import calibrated, calibration_samples
@@ -328,6 +341,8 @@ def _quantization(graph: Graph, inputs: list[dict[str, Any]], target: Target, op
         options = replace(options, quantize=how)
 
         def choose(graph: Graph) -> Mapping[str, Choice]:
+            if options.tune is not None:
+                _tune_graph(graph, target, options, options.tune, 0, watch)
             return _choose_schedules(graph, target, options)
 
         assessment = Assessment(graph, inputs, target, options, evaluation, choose, clock.steps("assess"))
@@ -365,22 +380,27 @@ def _with_less(lowered: _Lowered, options: CompileOptions, clock: _Clock) -> _Lo
 
 def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,
           watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
+    return _tune_graph(lowered.graph, lowered.target, options, budget, seed, watch)
+
+
+def _tune_graph(graph: Graph, target: Target, options: CompileOptions, budget: Budget, seed: int,
+                watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
     from tensorc.search.database import Database
     from tensorc.search.tuner import tune
 
-    tasks, context = _tasks(lowered, options)
+    tasks, context = _tasks(graph, target, options)
     with Database(options.database) as database:
         _warn_of_foreign(database, tasks, context)
         return tune(tasks, context, database, budget, seed=seed, watch=watch)
 
 
-def _tasks(lowered: _Lowered, options: CompileOptions) -> tuple[list[Task], TuningContext]:
+def _tasks(graph: Graph, target: Target, options: CompileOptions) -> tuple[list[Task], TuningContext]:
     from tensorc.search.tasks import tasks_of
 
-    context = lowered.target.tuning(options)
+    context = target.tuning(options)
     if context is None:
         raise UserError(f"the target {options.target} leaves nothing to tune")
-    return tasks_of(lowered.graph, context), context
+    return tasks_of(graph, context), context
 
 
 def _warn_of_foreign(database: Database, tasks: Sequence[Task], context: TuningContext) -> None:

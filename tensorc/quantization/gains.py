@@ -43,28 +43,34 @@ def gains(graph: Graph, layers: Collection[Layer], target: Target, options: Comp
         return {layer.name: Gain(None, None) for layer in layers}
     assert options.quantize is not None
     exact = replace(options, quantize=replace(options.quantize, skipped=frozenset(layer.name for layer in layers)))
-    before, after = (_seconds(graph, target, how, context, choose) for how in (exact, options))
-    return {layer.name: Gain(before.get(layer.label), after.get(layer.label)) for layer in layers}
+    before, after = (_choices(graph, target, how, context, choose) for how in (exact, options))
+    return {layer.name: _gain(before.get(layer.label), after.get(layer.label)) for layer in layers}
 
 
-def _seconds(graph: Graph, target: Target, options: CompileOptions, context: TuningContext,
-             choose: Choose) -> dict[str, float]:  # fmt: skip
+def _gain(exact: Choice | None, quantized: Choice | None) -> Gain:
+    """What was measured is compared with what was measured."""
+    if exact is None or quantized is None:
+        return Gain(None, None)
+    if exact.measured_seconds is not None and quantized.measured_seconds is not None:
+        return Gain(exact.measured_seconds, quantized.measured_seconds)
+    return Gain(exact.predicted_seconds, quantized.predicted_seconds)
+
+
+def _choices(graph: Graph, target: Target, options: CompileOptions, context: TuningContext,
+             choose: Choose) -> dict[str, Choice]:  # fmt: skip
     """Of kernels by the label of the weights that they alone read."""
     graph = clone(graph)
     run_passes(graph, target.passes(options))
     choices = choose(graph)
-    found = {}
+    found: dict[str, Choice] = {}
     bodies = [node for node in graph.nodes if node.body is not None]
     read = [(node, _labels(value.constant.label for value in node.inputs if value.constant)) for node in bodies]
     counts = Counter(label for _, labels in read for label in labels)
     for node, labels in read:
         assert node.body is not None
         choice = choices.get(context.key(node.body).workload)
-        if choice is None or choice.predicted_seconds is None:
-            continue
-        for label in labels:
-            if counts[label] == 1:
-                found[label] = choice.predicted_seconds
+        if choice is not None:
+            found.update((label, choice) for label in labels if counts[label] == 1)
     return found
 
 

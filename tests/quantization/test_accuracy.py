@@ -16,11 +16,13 @@ from tensorc.cli import main
 from tensorc.errors import TensorcWarning, UserError
 from tensorc.quantization.accuracy import Judge, Noise
 from tensorc.quantization.data import Samples
-from tensorc.quantization.gains import Gain
+from tensorc.quantization.gains import Gain, _gain
 from tensorc.quantization.mixed import Search
 from tensorc.quantization.scheme import parse_drop
 from tensorc.quantization.trial import Layer
 from tensorc.sampling import Spec, Statistics, random_inputs
+from tensorc.search.choice import Choice
+from tensorc.search.database import Database
 from tensorc.verification import wanted_decibels
 
 RNG = np.random.default_rng(4)
@@ -181,6 +183,15 @@ def test_what_is_not_faster_is_not_even_tried():
     assert tried == [{"a"}]
 
 
+def test_what_was_measured_is_compared_with_what_was_measured():
+    def choice(predicted, measured=None):
+        return Choice({}, "record", predicted, 0.1, measured)
+
+    assert _gain(choice(2.0, 1.0), choice(1.0, 1.5)).is_none
+    assert not _gain(choice(2.0, 1.0), choice(1.0)).is_none
+    assert not _gain(choice(2.0), None).is_none
+
+
 def test_nothing_is_quantized_where_nothing_holds():
     found, tried = searched([1] * 8, [0.5] * 8, 0)
     assert set(found.values()) == {"sensitive"}
@@ -215,6 +226,17 @@ def test_the_layer_that_cannot_be_quantized_stays_float(network, data, samples, 
         assert (got != labels).mean() <= 0.05
         assert "layers in float32 (1 sensitive)" in summary(model)["accuracy"]
         assert rows["c"]["snr_db"] > 30
+
+
+@pytest.mark.compiler
+def test_tuning_measures_both_ways(network, data, tmp_path):
+    with tensorc.compile(network, threads=1, quantize="int8", calibration=data, max_accuracy_drop="100%", tune=18,
+                         database=tmp_path / "tuning.db") as model:  # fmt: skip
+        for row in layers(model).values():
+            seconds = row["predicted_seconds"]
+            assert row["why"] == ("quantized" if seconds["quantized"] < seconds["float32"] else "not faster")
+    with Database(tmp_path / "tuning.db") as database:
+        assert len({record.key.workload for record in database.records()}) >= 2
 
 
 @pytest.mark.compiler

@@ -6,12 +6,14 @@ from passes.batch_norm import FoldBatchNorm
 from passes.coded import MultiplyCodes
 from passes.cse import EliminateCommonSubexpressions
 from passes.encode import EncodeWeights
+from passes.equalise import EqualiseChannels
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
 from passes.quantize import QuantizeProducts
 from passes.recognize import Recognize
 from passes.regions import SimplifyRegions
 from passes.simplify import Simplify
+from passes.smooth import SmoothActivations
 from tensorc.pipeline import Pass
 from tensorc.quantization.scheme import Quantization
 
@@ -37,8 +39,13 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
         return []
     if how.format is not None:
         return [EncodeWeights(how.format.name)]
+    prepare: list[Pass] = [EqualiseChannels()] if how.equalises else []
+    if how.is_static and how.smooth:
+        prepare.append(SmoothActivations(how.largest, how.smooth, how.per_channel))
+    means = how.means if how.correct_bias else {}
     return [
-        QuantizeProducts(how.params, dynamic=not how.is_static, per_channel=how.per_channel),
+        *prepare,
+        QuantizeProducts(how.params, how.skipped, not how.is_static, how.per_channel, means),
         ComputeInIntegers(multiplies_bytes), FoldConstants(), Simplify(), FoldConstants(),
         EliminateCommonSubexpressions(),
     ]  # fmt: skip

@@ -7,17 +7,19 @@ is in canonical form, and every value has the name that it had when its range wa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from passes.bias_correction import correction
+from passes.channel_factors import input_axis
 from passes.rules.quantized import TOGETHER, WIDEST_SUM
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.types import TensorType
-from tensorc.quantization.calibration import Quantizer
+from tensorc.quantization.calibration import Quantizer, Replacement
 from tensorc.quantization.params import QuantParams
 
 
@@ -25,31 +27,58 @@ from tensorc.quantization.params import QuantParams
 class QuantizeProducts(Quantizer):
     """`params` of the activations, by the names of their values; products of others stay as they are, but with
     `dynamic` matrix products find the ranges of theirs when they run. With `per_channel` each output channel's weights
-    have a scale of their own."""
+    have a scale of their own. Products of activations the `means` of whose channels are known are corrected."""
 
     name: ClassVar[str] = "quantize"
     params: Mapping[str, QuantParams] = field(default_factory=dict)
     skipped: frozenset[str] = frozenset()
     dynamic: bool = False
     per_channel: bool = True
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def run(self, graph: Graph) -> bool:
+    def replacements(self, graph: Graph) -> list[Replacement]:
         chosen = [node for node in products(graph) if self._is_chosen(node)]
         made: dict[Value, Value] = {}
         weights: dict[Value, Value] = {}
+        layers: dict[Value, list[Node]] = {}
+        found = []
+        for node in chosen:
+            layers.setdefault(node.inputs[0], []).append(node)
+        for x, readers in layers.items():
+            others = _others(graph, x)
+            params = self.params.get(x.name)
+            made[x] = _rounded_as_it_runs(graph, x) if params is None else _rounded(graph, x, params)
+            if others:
+                found.append(Replacement(tuple(node.output.name for node in readers), x, made[x], others))
         for node in chosen:
             x, w = node.inputs
-            if x not in made:
-                params = self.params.get(x.name)
-                made[x] = _rounded_as_it_runs(graph, x) if params is None else _rounded(graph, x, params)
-                for user in _others(graph, x, set(chosen)):
-                    user.inputs = tuple(made[x] if value is x else value for value in user.inputs)
             if w not in weights:
                 weights[w] = self._weights(graph, node)
-            node.inputs = made[x], weights[w]
-        if chosen:
-            graph.sort()
-        return bool(chosen)
+            product = graph.add(node.op, [made[x], weights[w]], node.attrs, name=node.output.name)
+            found.append(Replacement((node.output.name,), node.output, self._corrected(graph, node, product)))
+        return found
+
+    def _corrected(self, graph: Graph, node: Node, product: Value) -> Value:
+        x, w = node.inputs
+        means = np.asarray(self.means.get(x.name, ()))
+        if not means.size:
+            return product
+        assert w.constant is not None
+        assert product.producer is not None
+        rounded = product.producer.inputs[1].producer
+        assert rounded is not None
+        integers, scale = (value.constant for value in rounded.inputs)
+        assert integers is not None
+        assert scale is not None
+        error = correction(node, w.constant.numpy(), integers.numpy() * scale.numpy(), means)
+        return graph.add("add", [product, graph.constant(error)], {}, name=product.name)
+
+    def channels(self, graph: Graph) -> dict[str, int]:
+        axes: dict[str, set[int]] = {}
+        for node in products(graph):
+            axes.setdefault(node.inputs[0].name, set()).add(input_axis(node))
+        # Read in two ways it has no channels.
+        return {name: found.pop() for name, found in axes.items() if len(found) == 1}
 
     def watched(self, graph: Graph) -> list[Value]:
         return list(dict.fromkeys(node.inputs[0] for node in products(graph) if node.output.name not in self.skipped))
@@ -117,9 +146,9 @@ def _rounded_as_it_runs(graph: Graph, x: Value) -> Value:
     return graph.add("dequantize", [q, scale, zero], {}, name=x.name)
 
 
-def _others(graph: Graph, x: Value, chosen: set[Node]) -> list[Node]:
+def _others(graph: Graph, x: Value) -> tuple[Node, ...]:
     """Who else shall read the rounded value: for an image, everybody, so that it lies in memory once and as bytes. The
     sums that run past a transformer's layers stay as exact as they are."""
     if x.type.rank != 4 or any(x is output for output in graph.outputs):
-        return []
-    return [user for user in dict.fromkeys(x.users) if user not in chosen and user.op != "quantize"]
+        return ()
+    return tuple(user for user in dict.fromkeys(x.users) if user.op != "quantize")

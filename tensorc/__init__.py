@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tensorc.frontend.reader import Source
     from tensorc.options import CompileOptions, Fallback, Numerics
+    from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
     from tensorc.quantization.scheme import Quantization
     from tensorc.runtime.model import Model
@@ -49,6 +50,9 @@ def compile(
     fallback: Fallback = "error",
     quantize: str | Quantization | None = None,
     calibration: str | os.PathLike[str] | Reader | None = None,
+    evaluate: str | os.PathLike[str] | Reader | None = None,
+    max_accuracy_drop: str | float | None = None,
+    metric: Metric | None = None,
     memory_budget: str | int | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
@@ -60,8 +64,11 @@ def compile(
     `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `quantize="int8"` computes
     products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
     `get_next()` gives feeds. `quantize="int4-g32"`, or any other format of `tensorc.formats`, keeps the weights of
-    matrix products in few bits. `memory_budget`, as "400MiB" or in bytes, is the most that a process is to have resident
-    which only loads the artifact and runs it. Raises
+    matrix products in few bits. What quantizing costs is measured on the same samples, or those of `evaluate`, and is
+    in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until accuracy drops by no more.
+    Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
+    mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
+    most that a process is to have resident which only loads the artifact and runs it. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     import os
@@ -70,8 +77,9 @@ def compile(
     from tempfile import TemporaryDirectory
 
     from tensorc.driver import compile_model
+    from tensorc.errors import UserError
     from tensorc.options import parse_bytes
-    from tensorc.quantization.scheme import Quantization
+    from tensorc.quantization.scheme import Quantization, parse_drop
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
@@ -80,8 +88,14 @@ def compile(
     if tune is not None:
         options = replace(options, tune=Budget.parse(str(tune)))
     if isinstance(quantize, str):
-        data = Path(calibration) if isinstance(calibration, (str, os.PathLike)) else calibration
-        quantize = Quantization(quantize, data)
+
+        def opened(given: str | os.PathLike[str] | Reader | None) -> Path | Reader | None:
+            return Path(given) if isinstance(given, (str, os.PathLike)) else given
+
+        drop = None if max_accuracy_drop is None else parse_drop(max_accuracy_drop)
+        quantize = Quantization(quantize, opened(calibration), evaluate=opened(evaluate), max_drop=drop, metric=metric)
+    elif evaluate is not None or max_accuracy_drop is not None or metric is not None:
+        raise UserError("evaluate, max_accuracy_drop and metric go with quantize=, a scheme by name")
     options = replace(options, quantize=quantize)
     if out is not None:
         return load(compile_model(source, options, Path(out)).output, threads)

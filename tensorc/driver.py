@@ -14,12 +14,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorc.errors import TensorcWarning, UserError
-from tensorc.ir.graph import Graph, Value
+from tensorc.ir.graph import Graph, Value, clone
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
 from tensorc.runtime import constants
@@ -28,6 +28,8 @@ from tensorc.target import Program, Target, find_target
 if TYPE_CHECKING:
     from tensorc.frontend.importer import StagedModel
     from tensorc.frontend.reader import Source
+    from tensorc.quantization.accuracy import Accuracy
+    from tensorc.quantization.assessment import Assessment
     from tensorc.quantization.scheme import Quantization
     from tensorc.search.budget import Budget
     from tensorc.search.choice import Choice
@@ -41,6 +43,8 @@ Watch = Callable[[str, int, int, str], None]
 
 #: The name under which `print_ir_after` knows the frontend's graph, before any pass.
 IMPORT = "import"
+#: What a manifest says of a model that was quantized: its scheme, and what that cost where it was measured.
+QUANTIZED = "quantized"
 ALL = "all"
 
 
@@ -84,21 +88,36 @@ def compile_model(
         return _write_staged(opened, options, out, why, clock)
     if not opened.target.has_budgets:
         _refuse_budget(opened, options, f"the target {options.target} does not know how")
-    lowered = _lower(opened, options, clock)
-    target, graph = lowered.target, lowered.graph
-    if options.tune is not None:
-        with clock.phase("tune"):
-            _tune(lowered, options, options.tune, 0, watch)
-    with clock.phase("schedules"):
-        choices = _choose_schedules(graph, target, options)
-    with clock.phase("build"):
-        program = target.build(graph, options, choices, clock.steps("build"))
+    if options.tune is not None and options.quantize is not None and options.quantize.max_drop is not None:
+        # In float32 and quantized, for what is faster; and what was chosen in the end.
+        options = replace(options, tune=options.tune.share(3))
+    lowered = _lower(opened, options, clock, assess=True, watch=watch)
+    while True:
+        if options.tune is not None:
+            with clock.phase("tune"):
+                _tune(lowered, options, options.tune, 0, watch)
+        with clock.phase("schedules"):
+            choices = _choose_schedules(lowered.graph, lowered.target, options)
+        with clock.phase("build"):
+            program = lowered.target.build(lowered.graph, options, choices, clock.steps("build"))
+        accuracy = _accuracy(lowered, program, options, clock)
+        less = None if accuracy is None or accuracy.is_held else _with_less(lowered, options, clock)
+        if less is None:
+            break
+        lowered = less
     summary = [*program.summary]
     if choices:
         summary.append(("schedules", _origins(choices)))
+    quantized: dict[str, Any] = {}
     if lowered.quantized is not None:
         summary.append(("quantized", lowered.quantized.described()))
+        quantized = {"scheme": lowered.quantized.scheme}
     summary += [(record.name.replace("-", " "), record.note) for record in lowered.passes if record.note]
+    if accuracy is not None and lowered.assessment is not None:
+        summary.append(("accuracy", accuracy.described()))
+        quantized["accuracy"] = accuracy.to_json()
+        quantized["inputs"] = {name: asdict(found) for name, found in lowered.assessment.inputs().items()}
+        lowered.assessment.close()
     manifest = {
         "tensorc": lowered.version,
         "target": options.target,
@@ -109,6 +128,7 @@ def compile_model(
         "program": program.manifest,
         constants.SECTION: constants.table(program.constants),
         "summary": [list(row) for row in summary],
+        **({QUANTIZED: quantized} if quantized else {}),
     }
     sections = {**program.sections, constants.SECTION: constants.chunks(program.constants)}
     return _write(out, manifest, sections, clock, lowered.passes, {constants.SECTION: program.alignment})
@@ -216,7 +236,8 @@ def tuning_tasks(
     """The workloads of a model that leave something to choose, and how the target tunes them; for a search that is
     not run here. Raises UserError as `tune_model` does."""
     clock = _Clock(progress)
-    return _tasks(_lower(_open(source, options, clock), options, clock), options)
+    lowered = _lower(_open(source, options, clock), options, clock)
+    return _tasks(lowered.graph, lowered.target, options)
 
 
 @dataclass(frozen=True)
@@ -231,6 +252,9 @@ class _Lowered:
     outputs: list[dict[str, Any]]
     passes: Sequence[PassRecord]
     quantized: Quantization | None
+    #: Of a quantized model whose accuracy is measured; with the graph as the frontend gave it.
+    assessment: Assessment | None = None
+    imported: Graph | None = None
 
 
 @dataclass(frozen=True)
@@ -266,7 +290,9 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
     return _Opened(target, model, name, tensorc.__version__)
 
 
-def _lower(opened: _Opened, options: CompileOptions, clock: _Clock) -> _Lowered:
+def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool = False,
+           watch: Callable[[TuningProgress], None] | None = None) -> _Lowered:  # fmt: skip
+    """With `assess`, samples that there are for it tell what quantization costs; `watch` is told of tuning."""
     with clock.phase("import"):
         imported = opened.model.static()
     graph = imported.graph
@@ -279,35 +305,103 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock) -> _Lowered:
             print(f"# after {after}\n{graph}", file=sys.stderr)
 
     print_ir(IMPORT, graph)
-    if options.quantize is not None and options.quantize.is_static:
-        from tensorc.quantization.calibration import calibrated
-
-        with clock.phase("calibrate"):
-            found = calibrated(graph, inputs, opened.target, options, clock.steps("calibrate"))
-        options = replace(options, quantize=found)
+    assessment, original = None, None
+    if options.quantize is not None:
+        how, assessment = _quantization(graph, inputs, opened.target, options, clock, assess, watch)
+        options = replace(options, quantize=how)
+        original = clone(graph) if assessment is not None else None
     with clock.phase("passes"):
         records = run_passes(graph, opened.target.passes(options), print_ir)
-    return _Lowered(opened.target, graph, opened.name, opened.version, inputs, outputs, records, options.quantize)
+    return _Lowered(opened.target, graph, opened.name, opened.version, inputs, outputs, records, options.quantize,
+                    assessment, original)  # fmt: skip
+
+
+def _quantization(
+    graph: Graph,
+    inputs: list[dict[str, Any]],
+    target: Target,
+    options: CompileOptions,
+    clock: _Clock,
+    assess: bool,
+    watch: Callable[[TuningProgress], None] | None,
+) -> tuple[Quantization, Assessment | None]:
+    """With the ranges that were found, and without the layers that are left out."""
+    from tensorc.quantization.assessment import Assessment, evaluation_samples
+    from tensorc.quantization.calibration import calibrated, calibration_samples
+
+    how = options.quantize
+    assert how is not None
+    with clock.phase("calibrate"):
+        calibration = calibration_samples(how, inputs)
+        evaluation = evaluation_samples(how, inputs, calibration) if assess else None
+        if how.is_static:
+            how = calibrated(graph, calibration, inputs, target, options, clock.steps("calibrate"))
+    if evaluation is None:
+        return how, None
+    with clock.phase("assess"):
+        options = replace(options, quantize=how)
+
+        def choose(graph: Graph) -> Mapping[str, Choice]:
+            if options.tune is not None:
+                _tune_graph(graph, target, options, options.tune, 0, watch)
+            return _choose_schedules(graph, target, options)
+
+        assessment = Assessment(graph, inputs, target, options, evaluation, choose, clock.steps("assess"))
+        return assessment.run(), assessment
+
+
+def _accuracy(lowered: _Lowered, program: Program, options: CompileOptions, clock: _Clock) -> Accuracy | None:
+    """Of the program as it was built; a program that is held to a budget reads its weights from an artifact, so it is
+    its layers that are measured."""
+    if lowered.assessment is None:
+        return None
+    with clock.phase("evaluate"):
+        if options.memory_budget is not None:
+            return lowered.assessment.accuracy(None)
+        built = lowered.target.load_built(program, constants.ConstantStore(), options.threads)
+        try:
+            return lowered.assessment.accuracy(built)
+        finally:
+            built.close()
+
+
+def _with_less(lowered: _Lowered, options: CompileOptions, clock: _Clock) -> _Lowered | None:
+    """With one layer less that is quantized; None where none is left."""
+    assert lowered.assessment is not None
+    assert lowered.imported is not None
+    with clock.phase("assess"):
+        how = lowered.assessment.give_up()
+    if how is None:
+        return None
+    graph = clone(lowered.imported)
+    with clock.phase("passes"):
+        records = run_passes(graph, lowered.target.passes(replace(options, quantize=how)))
+    return replace(lowered, graph=graph, passes=records, quantized=how)
 
 
 def _tune(lowered: _Lowered, options: CompileOptions, budget: Budget, seed: int,
           watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
+    return _tune_graph(lowered.graph, lowered.target, options, budget, seed, watch)
+
+
+def _tune_graph(graph: Graph, target: Target, options: CompileOptions, budget: Budget, seed: int,
+                watch: Callable[[TuningProgress], None] | None) -> TuningResult:  # fmt: skip
     from tensorc.search.database import Database
     from tensorc.search.tuner import tune
 
-    tasks, context = _tasks(lowered, options)
+    tasks, context = _tasks(graph, target, options)
     with Database(options.database) as database:
         _warn_of_foreign(database, tasks, context)
         return tune(tasks, context, database, budget, seed=seed, watch=watch)
 
 
-def _tasks(lowered: _Lowered, options: CompileOptions) -> tuple[list[Task], TuningContext]:
+def _tasks(graph: Graph, target: Target, options: CompileOptions) -> tuple[list[Task], TuningContext]:
     from tensorc.search.tasks import tasks_of
 
-    context = lowered.target.tuning(options)
+    context = target.tuning(options)
     if context is None:
         raise UserError(f"the target {options.target} leaves nothing to tune")
-    return tasks_of(lowered.graph, context), context
+    return tasks_of(graph, context), context
 
 
 def _warn_of_foreign(database: Database, tasks: Sequence[Task], context: TuningContext) -> None:

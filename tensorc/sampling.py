@@ -69,14 +69,35 @@ def _written(shape: Sequence[Any] | None) -> str:
     return "of free rank" if shape is None else "[" + ",".join(str(axis or "?") for axis in shape) + "]"
 
 
-def random_inputs(specs: Sequence[Spec], seed: int, limits: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
-    """One array an input, the same for the same seed; `limits` gives the extents that integers stay below, by name."""
+@dataclass(frozen=True)
+class Statistics:
+    """Of the values of an input."""
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray]) -> Statistics:
+        data = np.concatenate([array.reshape(-1) for array in arrays]).astype(np.float64)
+        return cls(float(data.min()), float(data.max()), float(data.mean()), float(data.std()))
+
+
+def random_inputs(specs: Sequence[Spec], seed: int, limits: Mapping[str, int] | None = None,
+                  like: Mapping[str, Statistics] | None = None) -> dict[str, np.ndarray]:  # fmt: skip
+    """One array an input, the same for the same seed; `limits` gives the extents that integers stay below, by name.
+    Floats are distributed as `like` says, if it does."""
     rng = np.random.default_rng(seed)
     arrays = {}
     for spec in specs:
         dtype = numpy_dtype(spec.dtype)
         if is_float(spec.dtype):
-            arrays[spec.name] = rng.standard_normal(spec.shape).astype(dtype)
+            data = rng.standard_normal(spec.shape)
+            if like is not None and spec.name in like:
+                known = like[spec.name]
+                data = np.clip(known.mean + known.deviation * data, known.low, known.high)
+            arrays[spec.name] = data.astype(dtype)
         else:
             below = min((limits or {}).get(spec.name, 2), LARGEST)
             arrays[spec.name] = rng.integers(0, below, spec.shape).astype(dtype)

@@ -3,11 +3,15 @@
 An element is right when |got - want| <= atol * max|want| + rtol * |want|, the maximum taken over its output: float32
 sums differ by rounding in proportion to what was summed, not to the result, so an absolute tolerance that ignores the
 scale of an output says nothing. Integers and booleans have to be equal.
+
+A model that was quantized when it was compiled differs by what 8 bits cost. It is right when the signal-to-noise ratio
+of each output is not far below what was measured on samples when it was compiled; integers, such as classes, are
+counted and not judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +22,11 @@ from tensorc.ir.types import is_float
 
 RTOL = 1e-3
 ATOL = 1e-4
+#: Decibels by which a quantized model's outputs may have more noise than it had on samples, since inputs differ; of
+#: what few there are, at most a half.
+MARGIN = 10.0
+#: Decibels that are asked for where nothing was measured.
+UNMEASURED = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,51 @@ def check_outputs(
     return Verdict({
         name: compare(got[name], array, rtol, atol) if name in got else missing for name, array in want.items()
     })  # fmt: skip
+
+
+def check_all(
+    got: Sequence[Mapping[str, np.ndarray]], want: Sequence[Mapping[str, np.ndarray]], rtol: float, atol: float
+) -> Verdict:
+    """The worst of each output over the feeds for which something was got."""
+    verdicts = [check_outputs(ours, theirs, rtol, atol) for ours, theirs in zip(got, want, strict=False)]
+    return Verdict({
+        name: min((verdict.outputs[name] for verdict in verdicts), key=lambda check: (check.ok, -check.max_rel_error))
+        for name in verdicts[0].outputs
+    })  # fmt: skip
+
+
+def wanted_decibels(measured: float | None) -> float:
+    """Of a quantized model with so many on samples; None where nothing was measured, or nothing differed."""
+    return UNMEASURED if measured is None else max(measured - MARGIN, measured / 2)
+
+
+def check_quantized(
+    got: Sequence[Mapping[str, np.ndarray]], want: Sequence[Mapping[str, np.ndarray]], decibels: float
+) -> Verdict:
+    """Every output of the reference, over all feeds; its floats' noise is to be at least so many decibels below it."""
+    checks = {}
+    for name in want[0]:
+        pairs = [(ours.get(name), theirs[name]) for ours, theirs in zip(got, want, strict=True)]
+        checks[name] = _check_noise([(ours, theirs) for ours, theirs in pairs if ours is not None], decibels)
+        if any(ours is None for ours, _ in pairs):
+            checks[name] = OutputCheck(False, np.inf, np.inf, 0.0, "missing")
+    return Verdict(checks)
+
+
+def _check_noise(pairs: Sequence[tuple[np.ndarray, np.ndarray]], wanted: float) -> OutputCheck:
+    from tensorc.quantization.accuracy import Noise, written
+
+    noise = Noise()
+    for ours, theirs in pairs:
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            return compare(ours, theirs)
+        noise.add(ours, theirs)
+    if pairs and not is_float(pairs[0][1].dtype.name):
+        wrong = sum(int((ours != theirs).sum()) for ours, theirs in pairs)
+        note = f"{wrong} of {sum(theirs.size for _, theirs in pairs)} differ, which is not judged"
+        return OutputCheck(True, noise.worst, noise.relative, noise.cosine, note)
+    note = f"{written(noise.decibels)}, where {wanted:.1f} dB are enough"
+    return OutputCheck(bool(noise.decibels >= wanted), noise.worst, noise.relative, noise.cosine, note)
 
 
 def reference_outputs(model: Path, *feeds: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tensorc.cli.accuracy_page import check_report, write_report
 from tensorc.cli.console import duration, print_json, print_table, progress_bar, tensor
 from tensorc.cli.options import (
     Shape,
@@ -24,7 +25,7 @@ from tensorc.cli.options import (
     threads_option,
 )
 from tensorc.cli.tuning import tuning_watch
-from tensorc.driver import CompileReport, compile_model
+from tensorc.driver import QUANTIZED, CompileReport, compile_model
 from tensorc.options import Fallback, Numerics, format_bytes
 from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
@@ -44,6 +45,8 @@ from tensorc.search.budget import Budget
 @memory_budget_option
 @fallback_option
 @quantize_options
+@click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
+              help="What quantization costs, layer by layer.")  # fmt: skip
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
 @json_option
@@ -59,10 +62,13 @@ def compile_command(
     memory_budget: int | None,
     fallback: Fallback,
     quantize: Quantization | None,
+    accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Compile an ONNX model into one file that runs without the compiler."""
+    if accuracy_report is not None:
+        check_report(accuracy_report, quantize)
     options = replace(
         compile_options(target, shapes, threads),
         print_ir_after=frozenset(print_ir_after),
@@ -76,6 +82,9 @@ def compile_command(
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:
         report = compile_model(model, options, output, watch, tuning_watch(watch, tune))
+    accuracy = report.manifest.get(QUANTIZED, {}).get("accuracy")
+    if accuracy_report is not None:
+        write_report(accuracy_report, report.manifest)
     if as_json:
         print_json({
             "model": str(model),
@@ -87,6 +96,7 @@ def compile_command(
             "seconds": {**report.phases, "total": sum(report.phases.values())},
             "passes": [asdict(record) for record in report.passes],
             "summary": dict(report.manifest["summary"]),
+            **({"accuracy": accuracy} if accuracy else {}),
         })  # fmt: skip
     else:
         _print_summary(report)

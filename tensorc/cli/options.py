@@ -11,7 +11,7 @@ import click
 
 from tensorc.errors import UserError
 from tensorc.options import CompileOptions, Sizes, parse_bytes, parse_shape
-from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization
+from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization, parse_drop
 from tensorc.search.budget import Budget
 
 Shape = Sizes
@@ -133,12 +133,34 @@ def quantize_options(function: Decorated) -> Decorated:
     @click.option(
         "--per-tensor", is_flag=True, help="One scale for all weights of a product, not one for each channel."
     )
+    @click.option("--equalise/--no-equalise", default=None,
+                  help="Even out weights between layers. Default: with --per-tensor.")  # fmt: skip
+    @click.option("--smooth", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True,
+                  help="How much of the differences between channels of a transformer's activations weights take up; "
+                  "0: nothing.")  # fmt: skip
+    @click.option("--correct-bias/--no-correct-bias", default=True, show_default=True,
+                  help="Take off what the rounding of weights does on average.")  # fmt: skip
+    @click.option("--evaluate", type=EXISTING, metavar="DATA.npz",
+                  help="Samples to measure accuracy on, with an array `labels` of classes if there are any. "
+                  "Default: those of --calibration.")  # fmt: skip
+    @click.option("--max-accuracy-drop", "max_drop", metavar="0.5%",
+                  help="Leave so many layers in float32 that accuracy drops by no more.")  # fmt: skip
     @functools.wraps(function)
     def wrapped(*arguments: Any, scheme: str | None, calibration: Path | None, method: str, save_ranges: Path | None,
-                per_tensor: bool, **others: Any) -> Any:  # fmt: skip
-        if scheme is None and (calibration is not None or save_ranges is not None):
-            raise UserError("--calibration and --save-ranges are for --quantize")
-        quantize = None if scheme is None else Quantization(scheme, calibration, method, not per_tensor, save_ranges)
+                per_tensor: bool, equalise: bool | None, smooth: float, correct_bias: bool, evaluate: Path | None,
+                max_drop: str | None, **others: Any) -> Any:  # fmt: skip
+        named = {"--calibration": calibration, "--save-ranges": save_ranges, "--evaluate": evaluate,
+                 "--max-accuracy-drop": max_drop}  # fmt: skip
+        given = [option for option, value in named.items() if value is not None]
+        if scheme is None and given:
+            raise UserError(f"{given[0]} is for --quantize")
+        quantize = None
+        if scheme is not None:
+            drop = None if max_drop is None else parse_drop(max_drop)
+            quantize = Quantization(
+                scheme, calibration, method, not per_tensor, save_ranges, evaluate=evaluate, max_drop=drop,
+                equalise=equalise, smooth=smooth, correct_bias=correct_bias,
+            )  # fmt: skip
         return function(*arguments, quantize=quantize, **others)
 
     return wrapped  # type: ignore[return-value]

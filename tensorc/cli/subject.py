@@ -13,9 +13,9 @@ import numpy as np
 
 from tensorc.cli.console import progress_bar
 from tensorc.cli.options import Shape, compile_options, refuse_for_artifact
-from tensorc.driver import compile_model
+from tensorc.driver import QUANTIZED, compile_model
 from tensorc.runtime.artifact import MAGIC, Artifact
-from tensorc.sampling import Spec, index_limits, random_inputs
+from tensorc.sampling import Spec, Statistics, index_limits, random_inputs
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Subject:
     shapes: dict[str, Shape]
 
     def random_inputs(self, seed: int) -> dict[str, np.ndarray]:
-        """Inputs that the model can be run on: legal indices too, if the ONNX model is there to tell them."""
+        """Inputs that the model can be run on: legal indices too, if the ONNX model is there to tell them. Those of a
+        quantized model are distributed as those that it was measured on."""
         limits = {}
         if self.reference is not None:
             from tensorc.frontend.reader import read_model
 
             limits = index_limits(read_model(self.reference).proto)
-        return random_inputs(Spec.of_manifest(self.manifest["inputs"], self.shapes), seed, limits)
+        like = {name: Statistics(**row) for name, row in self.manifest.get(QUANTIZED, {}).get("inputs", {}).items()}
+        return random_inputs(Spec.of_manifest(self.manifest["inputs"], self.shapes), seed, limits, like)
 
 
 def is_artifact(path: Path) -> bool:

@@ -9,6 +9,7 @@ import click
 
 from tensorc.cli.console import print_json, print_table
 from tensorc.cli.options import (
+    EXISTING,
     Shape,
     json_option,
     model_argument,
@@ -18,10 +19,24 @@ from tensorc.cli.options import (
     target_option,
     threads_option,
 )
-from tensorc.cli.subject import opened_subject
+from tensorc.cli.subject import is_free, opened_subject
+from tensorc.driver import QUANTIZED
 from tensorc.errors import UserError
+from tensorc.quantization.data import Samples
 from tensorc.runtime.model import load
-from tensorc.verification import ATOL, RTOL, Verdict, check_outputs, note_constants, reference_outputs
+from tensorc.verification import (
+    ATOL,
+    RTOL,
+    Verdict,
+    check_all,
+    check_quantized,
+    note_constants,
+    reference_outputs,
+    wanted_decibels,
+)
+
+#: Random inputs that a quantized model's noise is measured on.
+_FEEDS = 8
 
 
 @click.command()
@@ -35,6 +50,11 @@ from tensorc.verification import ATOL, RTOL, Verdict, check_outputs, note_consta
 @shape_option
 @threads_option
 @seed_option
+@click.option("--samples", type=EXISTING, metavar="DATA.npz",
+              help="Compare on these, as of --calibration, not on random inputs.")  # fmt: skip
+@click.option("--min-snr", type=float, metavar="DB",
+              help="Signal-to-noise ratio that outputs of a quantized model must have. Default: 10 less than were "
+              "measured when it was compiled.")  # fmt: skip
 @json_option
 def verify(
     model: Path,
@@ -45,25 +65,48 @@ def verify(
     shapes: dict[str, Shape],
     threads: int,
     seed: int,
+    samples: Path | None,
+    min_snr: float | None,
     as_json: bool,
 ) -> int:
-    """Check a compiled model against ONNX Runtime. Exit code 1 if they differ."""
+    """Check a compiled model against ONNX Runtime. Exit code 1 if they differ.
+
+    A model that was quantized when it was compiled is judged by the noise in its outputs.
+    """
     with opened_subject(model, reference, target, shapes, threads) as subject:
         if subject.reference is None:
             raise UserError(f"{model} does not hold its ONNX model: name it with --model MODEL.onnx")
-        inputs = subject.random_inputs(seed)
-        want, other = reference_outputs(subject.reference, inputs, subject.random_inputs(seed + 1))
+        quantized = subject.manifest.get(QUANTIZED)
+        if samples is not None:
+            if is_free(subject.manifest):
+                raise UserError(f"--samples is for a model of one shape; {model} has several")
+            feeds = list(Samples.read(samples, subject.manifest["inputs"]).feeds)
+        else:
+            # Noise is a matter of many samples; the last feed tells whether the outputs depend on the inputs.
+            count = 2 if quantized is None else _FEEDS
+            feeds = [subject.random_inputs(seed + number) for number in range(count)]
+        want = reference_outputs(subject.reference, *feeds)
         with load(subject.artifact, threads) as loaded:
             names = [info.name for info in loaded.get_outputs()]
-            got = dict(zip(names, loaded.run(None, inputs), strict=True))
-    verdict = check_outputs(got, want, rtol, atol)
-    if inputs:
-        verdict = note_constants(verdict, want, other)
+            # Where numbers are to be the same, one random input is enough.
+            judged = feeds[:1] if quantized is None and samples is None else feeds
+            got = [dict(zip(names, loaded.run(None, feed), strict=True)) for feed in judged]
+    if quantized is None:
+        verdict = check_all(got, want, rtol, atol)
+    else:
+        measured = quantized.get("accuracy", {}).get("outputs", {}).get("snr_db")
+        verdict = check_quantized(got, want, wanted_decibels(measured) if min_snr is None else min_snr)
+    if feeds[0] and len(want) > 1:
+        verdict = note_constants(verdict, want[0], want[-1])
     if as_json:
         numbers = {key: getattr(verdict, key) for key in ("ok", "max_abs_error", "max_rel_error", "cosine")}
         print_json({**numbers, "outputs": {name: asdict(check) for name, check in verdict.outputs.items()}})
     else:
         _print_verdict(model, verdict)
+        if quantized is not None and samples is None and not verdict.ok:
+            click.echo(
+                "The inputs were random, as large as the samples on the whole; --samples DATA.npz has true ones."
+            )
     return 0 if verdict.ok else 1
 
 

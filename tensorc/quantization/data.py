@@ -1,9 +1,10 @@
-"""Samples to calibrate with: from a file of arrays, or from a reader as ONNX Runtime's tools have them."""
+"""Samples to calibrate or evaluate with: from a file of arrays, or from a reader as ONNX Runtime's tools have them."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,25 +19,55 @@ class Reader(Protocol):
     def get_next(self) -> Mapping[str, np.ndarray] | None: ...
 
 
-def samples(source: Path | Reader, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
-    """Feeds for a model with `inputs` as a manifest describes them. Raises UserError."""
-    if isinstance(source, Path):
-        yield from _of_file(source, inputs)
-        return
+#: The array that says which class each sample is of; an input of that name is an input.
+LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Feeds, and where they are known the classes of each, int64 [n] with n the same for all."""
+
+    feeds: Sequence[dict[str, np.ndarray]]
+    labels: Sequence[np.ndarray] | None = None
+
+    @classmethod
+    def read(cls, source: Path | Reader, inputs: Sequence[Mapping[str, Any]]) -> Samples:
+        """All that there are, with the array `labels` beside those of the inputs. Raises UserError."""
+        if isinstance(source, Path):
+            feeds = list(_of_file(source, inputs))
+            with _opened(source) as arrays:
+                labels = [arrays[LABELS]] if LABELS in arrays.files else []
+            where = str(source)
+        else:
+            given = list(_of_reader(source))
+            feeds = [
+                {row["name"]: _checked(f"sample {number}", feed, row) for row in inputs}
+                for number, feed in enumerate(given)
+            ]
+            labels = [np.asarray(feed[LABELS]) for feed in given if LABELS in feed]
+            if len(labels) not in (0, len(feeds)) or len({some.shape for some in labels}) > 1:
+                raise UserError("the reader does not give as many labels with each sample")
+            where = "the reader"
+        if not labels or any(row["name"] == LABELS for row in inputs):
+            return cls(feeds)
+        return cls(feeds, _classes(where, np.stack(labels), len(feeds)))
+
+
+def _classes(where: str, labels: np.ndarray, count: int) -> list[np.ndarray]:
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{where}: {LABELS!r} has element type {labels.dtype}; classes are whole numbers")
+    if not labels.size or labels.size % max(count, 1):
+        raise UserError(f"{where} has {labels.size} labels for {count} samples")
+    return list(labels.astype(np.int64).reshape(count, -1))
+
+
+def _of_reader(source: Reader) -> Iterator[Mapping[str, np.ndarray]]:
     given = 0
     while (feed := source.get_next()) is not None:
         given += 1
-        yield {row["name"]: _checked(f"sample {given}", feed, row) for row in inputs}
+        yield feed
     if not given:
         raise UserError("the reader gives no sample")
-
-
-def count(source: Path | Reader, inputs: Sequence[Mapping[str, Any]]) -> int:
-    """How many samples there are; 0 where only reading them tells."""
-    if not isinstance(source, Path):
-        return 0
-    with _opened(source) as arrays:
-        return len(_blocks(source, arrays, inputs[0])) if inputs else 0
 
 
 def _opened(path: Path) -> Any:
@@ -51,10 +82,10 @@ def _opened(path: Path) -> Any:
 
 def _of_file(path: Path, inputs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray]]:
     with _opened(path) as arrays:
-        names = [row["name"] for row in inputs]
-        if unknown := sorted(set(arrays.files) - set(names)):
-            raise UserError(f"{path} has an array {unknown[0]!r}; the model's inputs are {', '.join(names)}")
         blocks = {row["name"]: _blocks(path, arrays, row) for row in inputs}
+        names = [row["name"] for row in inputs]
+        if unknown := sorted(set(arrays.files) - {*names, LABELS}):
+            raise UserError(f"{path} has an array {unknown[0]!r}; the model's inputs are {', '.join(names)}")
     lengths = {len(block) for block in blocks.values()}
     if len(lengths) > 1:
         listed = ", ".join(f"{name} {len(block)}" for name, block in blocks.items())

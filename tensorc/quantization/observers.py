@@ -70,6 +70,29 @@ class Observer:
         return np.asarray((edges[1:] + edges[:-1]) / 2)
 
 
+class Channels:
+    """Means and largest magnitudes of a tensor's channels, along one axis."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.sums = np.zeros(0)
+        self.largest = np.zeros(0)
+        self.count = 0
+
+    def update(self, values: np.ndarray) -> None:
+        rows = np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1)
+        if not self.count:
+            self.sums = np.zeros(len(rows))
+            self.largest = np.zeros(len(rows))
+        self.sums += rows.sum(1, dtype=np.float64)
+        self.largest = np.maximum(self.largest, np.abs(rows).max(1, initial=0))
+        self.count += rows.shape[1]
+
+    @property
+    def means(self) -> np.ndarray:
+        return self.sums / max(self.count, 1)
+
+
 def min_max(observer: Observer) -> Range:
     return observer.whole
 

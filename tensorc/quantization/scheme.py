@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from tensorc.errors import UserError
 from tensorc.formats import Format, find_format
 
 if TYPE_CHECKING:
+    from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
     from tensorc.quantization.params import QuantParams
 
@@ -32,7 +33,14 @@ METHODS = {
 class Quantization:
     """`calibration` has samples (a file or a reader) or is a file of ranges; where they were found, `save` keeps them.
 
-    `params` of values by name are what calibration makes of it; `origin` says where they are from.
+    `params` of values by name are what calibration makes of it; `origin` says where they are from. Layers in `skipped`
+    (by the names of what they give) stay in float32. Accuracy is measured on the samples of `evaluate`, of the
+    calibration where that is None; by `metric`, if there is one. So many layers stay in float32 that it is at most
+    `max_drop` (of 1, or in the metric's unit) below that of float32.
+
+    What makes it better: `equalise` layers (None: where a tensor of weights has one scale), `smooth` activations of
+    transformers (so much of their differences between channels is left to the weights, of 1; 0 for nothing) and
+    `correct_bias`. `means` and `largest` magnitudes of channels, by the names of values, are what samples tell.
     """
 
     scheme: str
@@ -42,10 +50,21 @@ class Quantization:
     save: Path | None = None
     params: Mapping[str, QuantParams] = field(default_factory=dict)
     origin: str = ""
+    skipped: frozenset[str] = frozenset()
+    evaluate: Path | Reader | None = None
+    max_drop: float | None = None
+    metric: Metric | None = None
+    equalise: bool | None = None
+    smooth: float = 0.5
+    correct_bias: bool = True
+    means: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    largest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             self._check_format()
+        if not 0 <= self.smooth < 1:
+            raise UserError(f"{self.smooth:g} is no share of the differences between channels, from 0 to 1")
         if self.method not in METHODS:
             raise UserError(f"no calibration method {self.method!r}; legal: {', '.join(METHODS)}")
         if self.is_static and self.calibration is None:
@@ -81,6 +100,32 @@ class Quantization:
         return f"{self.scheme}, {weights} of weights{found}"
 
     @property
+    def equalises(self) -> bool:
+        return not self.per_channel if self.equalise is None else self.equalise
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there is anything to measure accuracy on."""
+        return self.evaluate is not None or (self.calibration is not None and not is_ranges(self.calibration))
+
+    @property
     def is_static(self) -> bool:
         """Whether ranges are known before the model runs."""
         return self.scheme == "int8"
+
+
+def is_ranges(source: Path | Reader) -> bool:
+    """Whether it is a file of ranges, not of samples."""
+    return isinstance(source, Path) and source.suffix == ".json"
+
+
+def parse_drop(text: str | float) -> float:
+    """`0.5%` or `0.005`. Raises UserError."""
+    whole = str(text).strip()
+    try:
+        value = float(whole.removesuffix("%")) / (100 if whole.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UserError(f"{text!r} is no share that accuracy may drop by, such as 0.5% or 0.005")
+    return value

@@ -28,6 +28,10 @@ class Budget:
             return Budget(trials=int(text))
         raise UserError(f"{text!r} is not a budget: a time such as 60s, 5min or 2h, or a number of trials such as 200")
 
+    def share(self, parts: int) -> Budget:
+        """One of so many equal parts, of at least one trial."""
+        return Budget(self.seconds / parts, None if self.trials is None else max(self.trials // parts, 1))
+
     def __str__(self) -> str:
         if self.trials is None:
             return f"{self.seconds:g}s"

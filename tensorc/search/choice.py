@@ -19,12 +19,14 @@ from tensorc.search.tasks import Task
 @dataclass(frozen=True)
 class Choice:
     """`origin` is "record", "prediction" or "default" (a rule's). `predicted_seconds` is what the cost model says of
-    one call and `deviation` the standard deviation of log2 of that; None without a pretrained model."""
+    one call and `deviation` the standard deviation of log2 of that; None without a pretrained model.
+    `measured_seconds` is what a record says."""
 
     schedule: ScheduleJson
     origin: str
     predicted_seconds: float | None = None
     deviation: float | None = None
+    measured_seconds: float | None = None
 
 
 #: Another specialisation of a model is predicted to run at most so much longer for the sake of packed weights that
@@ -50,8 +52,8 @@ def _choose(task: Task, context: TuningContext, database: Database | None, model
     # Of another numeric policy, or of before a knob had fewer choices, there may be records that are not legal here.
     legal = [record for record in known if record.ok and task.space.values(record.schedule) is not None]
     if legal:
-        schedule = min(legal, key=lambda record: record.median).schedule
-        return Choice(schedule, "record", *_predicted(task, schedule, context, model))
+        best = min(legal, key=lambda record: record.median)
+        return Choice(best.schedule, "record", *_predicted(task, best.schedule, context, model), best.median)
     if model is None:
         return Choice(task.space.default, "default")
     population = Population(context, model)

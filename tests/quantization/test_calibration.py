@@ -127,6 +127,46 @@ def test_ranges_are_kept_and_used_again(network, images, data, tmp_path):
         tensorc.compile(network, threads=1, quantize="int8", calibration=kept)
 
 
+def test_ranges_of_layers_that_were_prepared_otherwise(network, data, tmp_path):
+    kept = tmp_path / "ranges.json"
+    tensorc.compile(network, threads=1, quantize=Quantization("int8", data, save=kept, smooth=0.25)).close()
+    with pytest.raises(UserError, match="of layers that were not equalised: give --no-equalise, or calibrate again"):
+        tensorc.compile(network, threads=1, quantize=Quantization("int8", kept, equalise=True))
+    whole = json.loads(kept.read_text())
+    assert whole["means"].keys() == whole["ranges"].keys()
+    kept.write_text(json.dumps(whole | {"largest": {"x": [1.0]}}))
+    with pytest.raises(UserError, match=r"is for --smooth 0.25: give that, or calibrate again"):
+        tensorc.compile(network, threads=1, quantize=Quantization("int8", kept))
+
+
+def test_ranges_of_an_earlier_version(network, images, data, tmp_path):
+    """They tell nothing of channels: the model is as it was then."""
+    kept = tmp_path / "ranges.json"
+    tensorc.compile(network, threads=1, quantize=Quantization("int8", data, save=kept)).close()
+    whole = json.loads(kept.read_text())
+    old = {"format": 1} | {key: whole[key] for key in ("method", "samples", "ranges")}
+    kept.write_text(json.dumps(old))
+    plain = Quantization("int8", data, correct_bias=False, smooth=0)
+    with (
+        tensorc.compile(network, threads=1, quantize="int8", calibration=kept) as first,
+        tensorc.compile(network, threads=1, quantize=plain) as second,
+    ):
+        for image in images[:3]:
+            np.testing.assert_array_equal(*(m.run(None, {"image": image})[0] for m in (first, second)))
+    kept.write_text(json.dumps(old | {"format": 9}))
+    with pytest.raises(UserError, match="its format is 9, not 2"):
+        tensorc.compile(network, threads=1, quantize="int8", calibration=kept)
+
+
+def test_equalised_layers_and_corrected_biases_are_nearer(network, data):
+    errors = []
+    for better in (False, True):
+        how = Quantization("int8", data, per_channel=False, equalise=better, correct_bias=better)
+        with tensorc.compile(network, threads=1, quantize=how) as model:
+            errors.append(model.manifest["quantized"]["accuracy"]["outputs"]["snr_db"])
+    assert errors[1] > errors[0]
+
+
 def test_samples_behind_each_other(network, images, data, tmp_path):
     np.savez(tmp_path / "flat.npz", image=images[:8, 0])
     with (

@@ -37,7 +37,7 @@ _UNROLLED_TAPS = 9
 #: A channel's block and its place in the block; of a plain input 0 and the channel, counted within its group.
 _Channel = tuple[Expr, Expr]
 #: Reads the input at (channel, h, w).
-_Read = Callable[[_Channel, Expr, Expr], Expr]
+_Read = Callable[[_Channel, Expr, Expr], list[Expr]]
 
 
 def lower_conv(body: Graph, node: Node, machine: Machine, schedule: Schedule | None = None) -> Kernel:
@@ -199,7 +199,7 @@ class _DirectConv:
         column = column_tile * columns.width + columns.first
         group = tir.floor_div(strip, self.strips_per_group) if shape.groups > 1 else 0
 
-        def read(channel: _Channel, h: Expr, w: Expr) -> Expr:
+        def read(channel: _Channel, h: Expr, w: Expr) -> list[Expr]:
             block, lane = channel
             if shape.plain:
                 index = [image, group * shape.channels + lane, *shape.pixel_in(h, w)]
@@ -210,7 +210,8 @@ class _DirectConv:
         top = builder.bind(row * shape.strides[0] - shape.top)
         left = column * shape.strides[1] - shape.left
         acc = builder.registers(self.dtype, pixels * vectors * lanes)
-        scalar = builder.registers(self.dtype, 1)  # one for all pixels: TVM's passes are slow with many buffers
+        held, held_type = self.products.parts
+        scalar = builder.registers(held_type, held)  # for all pixels: TVM's passes are slow with many buffers
         tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, scalar, lanes)
         with builder.unrolled(pixels) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
             builder.store(acc, const(0, self.dtype), tile.at(i, j, lane))
@@ -294,11 +295,13 @@ class _DirectConv:
         for r, i in pixels:
             h = tile.top + r * shape.strides[0] + kh * shape.dilations[0]
             w = tile.left + i * shape.strides[1] + kw * shape.dilations[1]
-            builder.store(tile.scalar, tile.read(channel, h, w), 0)
-            scalar = builder.load(tile.scalar, 0)
+            scalars = []
+            for number, part in enumerate(tile.read(channel, h, w)):
+                builder.store(tile.scalar, part, number)
+                scalars.append(builder.load(tile.scalar, number))
             with builder.unrolled(tile.vectors) as j:
                 at = functools.partial(tile.at, r * tile.columns.width + i, j)
-                self.products.add(tile.acc, at, scalar, weight + j * (tile.lanes * shape.together), tile.lanes)
+                self.products.add(tile.acc, at, scalars, weight + j * (tile.lanes * shape.together), tile.lanes)
 
     # Prefetching -----------------------------------------------------------------------------------------
 

@@ -73,10 +73,10 @@ class _Tile:
         """One step by packed weights: `step(row)` is its index in A, the panel's row of weights begins at `weight`."""
         builder = self.group.builder
         with builder.unrolled(self.rows) as i:
-            scalar = builder.keep(products.step(step(i)))
+            scalars = [builder.keep(part) for part in products.step(step(i))]
             with builder.unrolled(self.vectors) as j:
                 at = functools.partial(self.at, i, j)
-                products.add(self.acc, at, scalar, weight + j * (self.lanes * products.together), self.lanes)
+                products.add(self.acc, at, scalars, weight + j * (self.lanes * products.together), self.lanes)
 
     def step(self, a: Callable[[Expr], Expr], b: Callable[[Expr, Expr], Expr]) -> None:
         """One step: a(row) is a scalar, b(vector, lane) an element of a row of B."""

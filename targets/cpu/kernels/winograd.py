@@ -29,12 +29,15 @@ import numpy as np
 
 from cost_models.analytic import Tile, blocked_cycles
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
+from targets.cpu.kernels.products import together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import WinogradSchedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
+from tensorc.lowering.conversion import convert
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Expr, const
 
@@ -73,23 +76,25 @@ def is_winograd(node: Node) -> bool:
         and node.attrs["groups"] == 1
         and static_shape(w.shape)[2:4] == (3, 3)
         and tuple(node.attrs["strides"]) == tuple(node.attrs["dilations"]) == (1, 1)
-        and {x.dtype, w.dtype, node.output.dtype} == {"float32"}
+        and {x.dtype, node.output.dtype} == {"float32"}
+        and w.dtype in ("float32", "bfloat16", "float16")
     )
 
 
-def pack_winograd(shape: tuple[int, ...], tile: int, vectors: int) -> Packing:
+def pack_winograd(shape: tuple[int, ...], tile: int, vectors: int, together: int = 1) -> Packing:
     """Filters [blocks, I, 3, 3, block] as G g G^T in the order [strips, points, I, vectors * block], computed in
-    float64; the last strip is filled up with zeros."""
+    float64; the last strip is filled up with zeros. With `together` input channels in a step, I / together of those,
+    each channel's element with all of a step's."""
     blocks, inputs, _, _, block = shape
     strips, points = -(-blocks // vectors), (tile + 2) ** 2
-    result = (strips, points, inputs, vectors * block)
+    result = (strips, points, inputs // together, vectors * block * together)
 
     def apply(data: np.ndarray) -> np.ndarray:
         g = np.array(_FILTER[tile])
         turned = np.einsum("ak,oiklc,bl->oabic", g, data.astype(np.float64), g, optimize=True).astype(data.dtype)
         turned = np.pad(turned, [(0, -blocks % vectors)] + [(0, 0)] * 4)
-        turned = turned.reshape(strips, vectors, points, inputs, block)
-        return np.ascontiguousarray(turned.transpose(0, 2, 3, 1, 4)).reshape(result)
+        turned = turned.reshape(strips, vectors, points, inputs // together, together, block)
+        return np.ascontiguousarray(turned.transpose(0, 2, 3, 1, 5, 4)).reshape(result)
 
     return Packing(f"winograd {tile} in strips of {vectors}", result, apply)
 
@@ -194,7 +199,8 @@ class _Winograd:
         self.shares = min(schedule.shares, self.channel_strips)
 
         weight = node.inputs[1]
-        packing = pack_winograd(static_shape(weight.shape), self.step, self.vectors)
+        self.together = together(node.inputs[0], weight)
+        packing = pack_winograd(static_shape(weight.shape), self.step, self.vectors, self.together)
         self.group = GroupKernel(body, machine, {weight: packing})
         self.builder = self.group.builder
         self.weight = self.group.buffers[weight]
@@ -340,26 +346,36 @@ class _Winograd:
         # Each register tile of a point prefetches its share of the next point's panel. That costs nothing where all
         # weights fit the second-level cache, and there too they are seldom in it when a layer begins.
         sharers = -(-self.strip // self.schedule.rows)
-        lines = -(-unroll * self.width * 4 // _CACHE_LINE // sharers)
+        size = numpy_dtype(self.node.inputs[1].dtype).itemsize
+        lines = -(-unroll * self.width * size // _CACHE_LINE // sharers)
         with (
             builder.serial(self.in_blocks, name="cb") as block,
             builder.serial(lanes // unroll, name="c") as outer,
         ):
             for line in range(lines):
                 step = number * (self.depth // unroll) + block * (lanes // unroll) + outer
-                builder.prefetch(self.weight, base + panel + (step * lines + line) * (_CACHE_LINE // 4))
-            with builder.unrolled(unroll) as inner, builder.unrolled(rows) as i:
-                channel = outer * unroll + inner
+                builder.prefetch(self.weight, base + panel + (step * lines + line) * (_CACHE_LINE // size))
+            with builder.unrolled(unroll // self.together) as inner, builder.unrolled(rows) as i:
+                channel = outer * unroll + inner * self.together
                 source = self.inputs + point * self.input_size + (block * self.strip + first + i) * lanes + channel
-                scalar = builder.keep(builder.load(self.scratch, source))
-                with builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
-                    at = (i * vectors + j) * lanes + lane
-                    row = base + (block * lanes + channel) * self.width
-                    weight = builder.load(self.weight, row + j * lanes + lane)
-                    builder.store(acc, builder.load(acc, at) + scalar * weight, at)
+                scalars = [builder.keep(builder.load(self.scratch, source + n)) for n in range(self.together)]
+                row = base + (block * lanes + channel) * self.width
+                with builder.unrolled(vectors) as j:
+                    self._add(acc, (i * vectors + j) * lanes, scalars, row + j * (lanes * self.together))
         with builder.unrolled(rows) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
             value = builder.load(acc, (i * vectors + j) * lanes + lane)
             builder.store(self.scratch, value, self._product_at(point, first + i, j) + lane)
+
+    def _add(self, acc: tir.Buffer, at: Expr, scalars: Sequence[Expr], row: Expr) -> None:
+        """To a vector of sums, products of the scalars by the weights from `row` on."""
+        builder, lanes = self.builder, self.lanes
+        if self.together > 1:
+            builder.add_products_by_pairs(acc, at, scalars[0], scalars[1], self.weight, row, lanes)
+            return
+        with builder.vector(lanes) as lane:
+            held = builder.load(self.weight, row + lane)
+            weight = convert(builder.keep, held, self.node.inputs[1].dtype, "float32")
+            builder.store(acc, builder.load(acc, at + lane) + scalars[0] * weight, at + lane)
 
     def _product_at(self, point: Expr, tile: Expr, vector: Expr) -> Expr:
         return self.products + point * self.product_size + (tile * self.vectors + vector) * self.lanes

@@ -251,22 +251,6 @@ class KernelBuilder:
         )  # fmt: skip
         self._blocks[-1].append(T.BufferStore(sums, total, places))
 
-    def add_products_by_pairs(self, sums: Buffer, at: Expr, first: Expr, second: Expr, weights: Buffer, index: Expr,
-                              lanes: int) -> None:  # fmt: skip
-        """To each of `lanes` sums in float32 from `at` on, add `first` and `second` by the two bfloat16 from
-        weights[index + 2 * lane] on."""
-        places, whole = [_ramp(at, lanes)], f"float32x{lanes}"
-        pair = T.reinterpret(f"uint32x{lanes}", T.BufferLoad(weights, [_ramp(index, 2 * lanes)]))
-
-        def each(number: int) -> Any:
-            return T.Broadcast(T.IntImm("uint32", number), lanes)
-
-        low = T.reinterpret(whole, T.shift_left(pair, each(16)))
-        high = T.reinterpret(whole, T.bitwise_and(pair, each(0xFFFF0000)))
-        for number, weight in ((first, low), (second, high)):
-            total = T.BufferLoad(sums, places) + T.Broadcast(number, lanes) * weight
-            self._blocks[-1].append(T.BufferStore(sums, total, places))
-
     def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Ask for the cache line of `buffer[index]`; the address may lie outside the buffer."""
         address = T.address_of(T.BufferLoad(buffer, [_index(index)]))

@@ -26,7 +26,7 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
     builder, elements = group.builder, group.elements
     x, w = node.inputs
     weight = group.buffers[w]
-    shape = ConvShape(node)
+    shape = ConvShape(node, machine)
     if schedule is None:
         schedule = depthwise_schedule(shape.out_w, machine)
     runs = shape.column_runs(schedule.columns)

@@ -20,6 +20,7 @@ borders that there are, and the columns are the bounds of a loop.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ import numpy as np
 
 from cost_models.analytic import Tile, blocked_cycles
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
-from targets.cpu.kernels.products import together
+from targets.cpu.kernels.products import Products, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import WinogradSchedule
 from tensorc.errors import UnsupportedError
@@ -37,7 +38,6 @@ from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
-from tensorc.lowering.conversion import convert
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Expr, const
 
@@ -67,8 +67,8 @@ _TASKS_A_CORE = 4
 _CACHE_LINE = 64
 
 
-def is_winograd(node: Node) -> bool:
-    """Whether a `conv_blocked` is one that these kernels compute."""
+def is_winograd(node: Node, machine: Machine) -> bool:
+    """Whether a `conv_blocked` is one that these kernels compute. They have no pairs of bfloat16 to multiply."""
     x, w = node.inputs
     return (
         len(x.shape) == 5
@@ -78,23 +78,23 @@ def is_winograd(node: Node) -> bool:
         and tuple(node.attrs["strides"]) == tuple(node.attrs["dilations"]) == (1, 1)
         and {x.dtype, node.output.dtype} == {"float32"}
         and w.dtype in ("float32", "bfloat16", "float16")
+        and together(x, w, machine) == 1
     )
 
 
-def pack_winograd(shape: tuple[int, ...], tile: int, vectors: int, together: int = 1) -> Packing:
+def pack_winograd(shape: tuple[int, ...], tile: int, vectors: int) -> Packing:
     """Filters [blocks, I, 3, 3, block] as G g G^T in the order [strips, points, I, vectors * block], computed in
-    float64; the last strip is filled up with zeros. With `together` input channels in a step, I / together of those,
-    each channel's element with all of a step's."""
+    float64; the last strip is filled up with zeros."""
     blocks, inputs, _, _, block = shape
     strips, points = -(-blocks // vectors), (tile + 2) ** 2
-    result = (strips, points, inputs // together, vectors * block * together)
+    result = (strips, points, inputs, vectors * block)
 
     def apply(data: np.ndarray) -> np.ndarray:
         g = np.array(_FILTER[tile])
         turned = np.einsum("ak,oiklc,bl->oabic", g, data.astype(np.float64), g, optimize=True).astype(data.dtype)
         turned = np.pad(turned, [(0, -blocks % vectors)] + [(0, 0)] * 4)
-        turned = turned.reshape(strips, vectors, points, inputs // together, together, block)
-        return np.ascontiguousarray(turned.transpose(0, 2, 3, 1, 5, 4)).reshape(result)
+        turned = turned.reshape(strips, vectors, points, inputs, block)
+        return np.ascontiguousarray(turned.transpose(0, 2, 3, 1, 4)).reshape(result)
 
     return Packing(f"winograd {tile} in strips of {vectors}", result, apply)
 
@@ -145,7 +145,7 @@ def _tiles(node: Node, tile: int) -> int:
 
 def lower_winograd(body: Graph, node: Node, machine: Machine, schedule: WinogradSchedule) -> Kernel:
     """The kernel of a `conv_blocked` that `is_winograd`. Raises ValueError for others, and for knobs out of range."""
-    if not is_winograd(node):
+    if not is_winograd(node, machine):
         raise ValueError(f"{schedule} is for 3x3 filters of one group, undilated and of stride 1, on blocked float32")
     if schedule.tile not in _INPUT or min(schedule.rows, schedule.vectors, schedule.strip, schedule.shares) < 1:
         raise ValueError(f"{schedule} has a knob out of range: tiles are {' or '.join(map(str, _INPUT))}")
@@ -199,8 +199,7 @@ class _Winograd:
         self.shares = min(schedule.shares, self.channel_strips)
 
         weight = node.inputs[1]
-        self.together = together(node.inputs[0], weight)
-        packing = pack_winograd(static_shape(weight.shape), self.step, self.vectors, self.together)
+        packing = pack_winograd(static_shape(weight.shape), self.step, self.vectors)
         self.group = GroupKernel(body, machine, {weight: packing})
         self.builder = self.group.builder
         self.weight = self.group.buffers[weight]
@@ -210,7 +209,13 @@ class _Winograd:
         self.product_size = (self.strip * self.vectors | 1) * lanes
         self.inputs = self.points * lanes
         self.products = self.inputs + self.points * self.input_size
-        self.scratch = self.group.scratch("float32", self.products + self.points * self.product_size)
+        scratch = self.products + self.points * self.product_size
+        # Weights in 16 bits are widened a point's panel at a time, if there are tiles enough to share that.
+        self.weights = Products(self.group, node.inputs[0], weight, "float32")
+        held = self.depth * self.width if self.weights.widens(-(-self.strip // schedule.rows)) else 0
+        self.scratch = self.group.scratch("float32", scratch + held)
+        if held:
+            self.weights.hold_in(self.scratch, scratch)
 
     def lower(self) -> Kernel:
         builder = self.builder
@@ -315,6 +320,9 @@ class _Winograd:
 
         def write(vectors: int) -> None:
             with builder.serial(self.points, name="point") as point:
+                if self.weights.held is not None:
+                    panel = self.depth * self.width
+                    self.weights.widen((channels * self.points + point) * panel, panel, self.lanes)
                 if self.strip >= rows:
                     with builder.serial(whole, name="t") as tile:
                         self._product(channels, point, tile, rows, vectors)
@@ -355,27 +363,20 @@ class _Winograd:
             for line in range(lines):
                 step = number * (self.depth // unroll) + block * (lanes // unroll) + outer
                 builder.prefetch(self.weight, base + panel + (step * lines + line) * (_CACHE_LINE // size))
-            with builder.unrolled(unroll // self.together) as inner, builder.unrolled(rows) as i:
-                channel = outer * unroll + inner * self.together
+            with builder.unrolled(unroll) as inner, builder.unrolled(rows) as i:
+                channel = outer * unroll + inner
                 source = self.inputs + point * self.input_size + (block * self.strip + first + i) * lanes + channel
-                scalars = [builder.keep(builder.load(self.scratch, source + n)) for n in range(self.together)]
-                row = base + (block * lanes + channel) * self.width
+                scalar = builder.keep(builder.load(self.scratch, source))
+                row = (base if self.weights.held is None else 0) + (block * lanes + channel) * self.width
                 with builder.unrolled(vectors) as j:
-                    self._add(acc, (i * vectors + j) * lanes, scalars, row + j * (lanes * self.together))
+                    at = functools.partial(self._lane_of, i * vectors + j)
+                    self.weights.add(acc, at, scalar, row + j * lanes, lanes)
         with builder.unrolled(rows) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
             value = builder.load(acc, (i * vectors + j) * lanes + lane)
             builder.store(self.scratch, value, self._product_at(point, first + i, j) + lane)
 
-    def _add(self, acc: tir.Buffer, at: Expr, scalars: Sequence[Expr], row: Expr) -> None:
-        """To a vector of sums, products of the scalars by the weights from `row` on."""
-        builder, lanes = self.builder, self.lanes
-        if self.together > 1:
-            builder.add_products_by_pairs(acc, at, scalars[0], scalars[1], self.weight, row, lanes)
-            return
-        with builder.vector(lanes) as lane:
-            held = builder.load(self.weight, row + lane)
-            weight = convert(builder.keep, held, self.node.inputs[1].dtype, "float32")
-            builder.store(acc, builder.load(acc, at + lane) + scalars[0] * weight, at + lane)
+    def _lane_of(self, vector: Expr, lane: Expr) -> Expr:
+        return vector * self.lanes + lane
 
     def _product_at(self, point: Expr, tile: Expr, vector: Expr) -> Expr:
         return self.products + point * self.product_size + (tile * self.vectors + vector) * self.lanes

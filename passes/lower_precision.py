@@ -84,9 +84,7 @@ class LowerPrecision(Pass):
 
 def _is_weights(value: Value) -> bool:
     constant = value.constant
-    return (
-        constant is not None and value.dtype == "float32" and constant.splat is None and constant.type.size >= _LEAST
-    )
+    return constant is not None and value.dtype == "float32" and constant.splat is None and constant.type.size >= _LEAST
 
 
 def _has_weights(node: Node) -> bool:
@@ -122,6 +120,4 @@ class WidenApart(Pass):
 
 def widens(node: Node) -> bool:
     """An exact conversion of 16 bits to float32: to read one instead of the other costs next to nothing."""
-    return (
-        node.op == "cast" and node.inputs[0].dtype in ("bfloat16", "float16") and node.output.dtype == "float32"
-    )
+    return node.op == "cast" and node.inputs[0].dtype in ("bfloat16", "float16") and node.output.dtype == "float32"

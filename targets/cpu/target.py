@@ -33,6 +33,7 @@ class CpuTarget(Target):
 
     name = "cpu"
     has_budgets = True
+    precisions = ("float32", "bfloat16", "float16")
 
     def prepare(self) -> None:
         for module in ("cost_models.graph_model", "cost_models.xgboost_model", "targets.cpu.build",

@@ -18,6 +18,7 @@ from tensorc.cli.options import (
     model_argument,
     numerics_option,
     parse_budget,
+    precision_option,
     quantize_options,
     shape_option,
     target_option,
@@ -25,7 +26,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import CompileReport, compile_model
-from tensorc.options import Fallback, Numerics
+from tensorc.options import Fallback, Numerics, Precision
 from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
@@ -43,6 +44,7 @@ from tensorc.search.budget import Budget
 @numerics_option
 @memory_budget_option
 @fallback_option
+@precision_option
 @quantize_options
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
               help="Print the IR to standard error after a pass, or after `import`. Repeatable.")  # fmt: skip
@@ -58,6 +60,7 @@ def compile_command(
     numerics: Numerics,
     memory_budget: int | None,
     fallback: Fallback,
+    precision: Precision,
     quantize: Quantization | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -70,6 +73,7 @@ def compile_command(
         database=database,
         numerics=numerics,
         fallback=fallback,
+        precision=precision,
         quantize=quantize,
         memory_budget=memory_budget,
     )

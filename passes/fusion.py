@@ -280,9 +280,11 @@ def _moves(nodes: Sequence[Node]) -> bool:
 
 
 def _without_views(nodes: list[Node]) -> list[Node]:
-    """Views at the ends are free outside of a kernel."""
+    """Views at the ends are free outside of a kernel. What is widened last is so where it is read, and lies in memory
+    as it was before."""
     first, end = 0, len(nodes)
-    while end and _kind(nodes[end - 1]) is Kind.VIEW:
+    narrowed = any(_kind(node) is not Kind.VIEW and not widens(node) for node in nodes)
+    while end and (_kind(nodes[end - 1]) is Kind.VIEW or (narrowed and widens(nodes[end - 1]))):
         end -= 1
     while first < end and _kind(nodes[first]) is Kind.VIEW:
         first += 1

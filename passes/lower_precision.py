@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from passes.rules.matching import is_output
+from passes.rules.matching import is_output, private
 from tensorc.errors import TensorcWarning
 from tensorc.ir.graph import Constant, Graph, Node, Value
 from tensorc.ir.types import TensorType, numpy_dtype
@@ -22,6 +22,9 @@ from tensorc.pipeline import Pass
 
 #: Weights are taken for such from this many elements on: fewer are not worth a conversion.
 _LEAST = 256
+_MOVES = frozenset({"reshape", "transpose"})
+#: Images of fewer channels do not have them side by side.
+_CHANNELS = 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class LowerPrecision(Pass):
                 rows = graph.add("gather", [lowered, node.inputs[1]], node.attrs, name=node.output.name)
                 graph.replace(node.output, graph.add("cast", [rows], {"to": "float32"}, name=node.output.name))
         if self.inputs:
-            for x in dict.fromkeys(node.inputs[0] for node in products if node.inputs[1].dtype == self.dtype):
+            lowered_products = [node for node in products if node.inputs[1].dtype == self.dtype and _has_pairs(node)]
+            for x in dict.fromkeys(node.inputs[0] for node in lowered_products):
                 if x.constant is None:
                     self._round(graph, x)
         changed = any(value is not None for value in narrow.values())
@@ -75,7 +79,15 @@ class LowerPrecision(Pass):
     def _round(self, graph: Graph, x: Value) -> None:
         """Let all who read `x` read what `dtype` has of it, so that it lies in memory once."""
         users = list(dict.fromkeys(x.users))
-        rounded = graph.add("cast", [x], {"to": self.dtype}, name=f"{x.name}.{self.dtype}")
+        source, moves = x, []
+        while (
+            source.producer is not None and source.producer.op in _MOVES and private(source.producer.inputs[0], graph)
+        ):
+            moves.append(source.producer)
+            source = source.producer.inputs[0]
+        rounded = graph.add("cast", [source], {"to": self.dtype}, name=f"{x.name}.{self.dtype}")
+        for move in reversed(moves):  # where it is computed, not where it is moved afterwards
+            rounded = graph.add(move.op, [rounded], move.attrs, name=f"{x.name}.{self.dtype}")
         wide = graph.add("cast", [rounded], {"to": "float32"}, name=x.name)
         for user in users:
             user.inputs = tuple(wide if value is x else value for value in user.inputs)
@@ -90,6 +102,12 @@ def _is_weights(value: Value) -> bool:
 def _has_weights(node: Node) -> bool:
     """Those of a matrix product are one matrix, which kernels read packed."""
     return _is_weights(node.inputs[1]) and (node.op == "conv" or node.inputs[1].type.rank == 2)
+
+
+def _has_pairs(node: Node) -> bool:
+    """Whether neighbours in memory are multiplied by neighbours."""
+    x = node.inputs[0]
+    return bool(x.shape[1] >= _CHANNELS if node.op == "conv" else x.shape[-1] % 2 == 0)
 
 
 def _beyond(constant: Constant) -> int:

@@ -37,6 +37,9 @@ from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, const
 
 _CACHE_LINE = 64
+#: How far ahead a kernel asks for weights that it reads once. Of 512 to 4096 the best for a row by 4096x4096, in any
+#: type (an AVX-512 server core, 21 November 2026): a tenth less time in float32, a fifth in 16 bits.
+_AHEAD_BYTES = 4096
 #: Up to so many bytes a computed matrix is read as it lies, by one task; of a larger one a task takes strips of so many
 #: bytes, which stay in the second-level cache while all rows meet them, and so few that there are so many tasks.
 _NEAR_BYTES = 64 << 10
@@ -139,6 +142,9 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     row_tiles = full + bool(tail)
     by_weights = schedule.outer == "weights"
     lines = -(-unroll * row_bytes // _CACHE_LINE // row_tiles) if row_tiles > 1 and by_weights else 0
+    # Weights that are read once, and from far: what is near enough to be asked for early enough is in the same panel.
+    far = row_tiles == 1 and math.prod(static_shape(b.shape)) * numpy_dtype(b.dtype).itemsize > machine.l2
+    near = -(-unroll * row_bytes // _CACHE_LINE) if far else 0
     panel_elements = depth * width * count
     if by_weights and products.widens(row_tiles):
         products.hold_in(group.scratch("float32", panel_elements))
@@ -165,6 +171,9 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
                 tile.multiply(products, lambda i: [*unravel(first + i, lead), k], weights + k * (width * count))
 
             with builder.serial(depth // unroll, name="k") as outer:
+                for line in range(near):
+                    begin = base + outer * (unroll * width * count)
+                    builder.prefetch(panel, begin + (_AHEAD_BYTES + line * _CACHE_LINE) * width * count // row_bytes)
                 for line in range(lines):
                     ahead = (row_tile * (depth // unroll) + outer) * lines + line
                     next_panel = base + depth * width * count

@@ -50,7 +50,8 @@ def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, 
     assert f"no option {option}" in line
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
-        "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --print-ir-after, --json"
+        "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, "
+        "--print-ir-after, --json"
     )
     assert f"options: {legal}" in line
 

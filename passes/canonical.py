@@ -9,11 +9,13 @@ from passes.encode import EncodeWeights
 from passes.equalise import EqualiseChannels
 from passes.fold import FoldConstants
 from passes.integers import ComputeInIntegers
+from passes.lower_precision import LowerPrecision
 from passes.quantize import QuantizeProducts
 from passes.recognize import Recognize
 from passes.regions import SimplifyRegions
 from passes.simplify import Simplify
 from passes.smooth import SmoothActivations
+from tensorc.options import Precision
 from tensorc.pipeline import Pass
 from tensorc.quantization.scheme import Quantization
 
@@ -31,6 +33,14 @@ def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
     ]  # fmt: skip
     clean: list[Pass] = [Simplify(), FoldConstants(), EliminateCommonSubexpressions()]
     return [*prepare, *clean, Recognize(), *clean]
+
+
+def precision_passes(precision: Precision, multiplies_bfloat16: bool) -> list[Pass]:
+    """What makes a canonical graph one of lower precision; nothing where float32 is asked for."""
+    if precision == "float32":
+        return []
+    inputs = precision == "bfloat16" and multiplies_bfloat16
+    return [LowerPrecision(precision, inputs), EliminateCommonSubexpressions()]
 
 
 def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[Pass]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
 
+from passes.lower_precision import widens
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.nn import multiplies_bytes
@@ -24,6 +25,8 @@ from tensorc.pipeline import Pass
 #: Anchors whose operands (by number) may be read through moves: addresses change, nothing else.
 _MOVED_OPERANDS = {"attention": (0, 1, 2), "conv_blocked": (0,), "matmul": (0, 1), "matmul_packed": (0,)}
 _MOVES = frozenset({"slice", "transpose"})
+#: Anchors that read operands in 16 bits as they lie, those that are not packed weights.
+_WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
 #: A convolution whose filter is one pixel takes each channel from a place of its own.
 _CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
@@ -190,6 +193,7 @@ class _Fusion:
         behind: set[Node] = set()  # the head and what depends on it
         moved: set[Node] = set()  # only moves elements: to compute it again costs a load
         slid: set[Node] = set()  # moves them as an anchor's operand may be moved
+        widened: set[Node] = set()  # of those, what any operand may be: converted on its way in
         moves = _CHANNEL_MOVES if any(_takes_channels(node) for node in nodes) else _MOVES
         for node in nodes:
             if node is not nodes[-1] and (node.output in self.outputs or not inside.issuperset(node.output.users)):
@@ -197,7 +201,7 @@ class _Fusion:
             made = [v.producer for v in node.inputs if v.producer in inside]
             kind, shape = _kind(node), node.output.shape
             if kind in _HEADS:
-                if behind or not _reads_through(node, made, slid):
+                if behind or not _reads_through(node, made, slid, widened):
                     return False
                 behind.add(node)
             elif not behind.isdisjoint(made):
@@ -211,6 +215,12 @@ class _Fusion:
             if kind is Kind.ELEMENTWISE:
                 if any(maker.output.shape != shape for maker in computed):
                     return False
+                if widens(node) and not computed:
+                    moved.add(node)
+                    if slid.issuperset(made):
+                        slid.add(node)
+                        if not made:
+                            widened.add(node)
             elif kind in (Kind.VIEW, Kind.INJECTIVE):
                 if (node.op == "concat" and made) or (node.op in _REPEATING and computed):
                     return False
@@ -227,8 +237,9 @@ class _Fusion:
         return True
 
 
-def _reads_through(head: Node, made: list[Node], slid: set[Node]) -> bool:
+def _reads_through(head: Node, made: list[Node], slid: set[Node], widened: set[Node]) -> bool:
     """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
+    made = [maker for maker in made if maker not in widened or head.op not in _WIDENING]
     if _kind(head) is Kind.ANCHOR:
         numbers = _MOVED_OPERANDS.get(head.op, ()) if head.op != "conv_blocked" or _takes_channels(head) else ()
         if len(head.inputs) > 1 and multiplies_bytes(head.inputs[0].type, head.inputs[1].type):  # several read at once
@@ -269,9 +280,11 @@ def _moves(nodes: Sequence[Node]) -> bool:
 
 
 def _without_views(nodes: list[Node]) -> list[Node]:
-    """Views at the ends are free outside of a kernel."""
+    """Views at the ends are free outside of a kernel. What is widened last is so where it is read, and lies in memory
+    as it was before."""
     first, end = 0, len(nodes)
-    while end and _kind(nodes[end - 1]) is Kind.VIEW:
+    narrowed = any(_kind(node) is not Kind.VIEW and not widens(node) for node in nodes)
+    while end and (_kind(nodes[end - 1]) is Kind.VIEW or (narrowed and widens(nodes[end - 1]))):
         end -= 1
     while first < end and _kind(nodes[first]) is Kind.VIEW:
         first += 1

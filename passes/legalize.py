@@ -11,10 +11,13 @@ from typing import ClassVar
 
 from tensorc.ir import OPS, Graph, Node
 from tensorc.ir.graph import Value
+from tensorc.ir.ops.nn import has_narrow_weights
 from tensorc.ir.ops.table import Attrs
 from tensorc.ir.types import STORED, is_integer
 from tensorc.pipeline import Pass
 
+#: Those that read constant weights in 16 bits as they lie.
+PRODUCTS = frozenset({"conv", "conv_blocked", "matmul", "matmul_packed"})
 #: Operators that give back the elements they are given, of whatever type, or that know every type. An operator that is
 #: not listed is widened, which is right of all, though not always needed.
 WIDTH_FREE = frozenset({
@@ -40,7 +43,14 @@ class Legalize(Pass):
 def _is_narrow(node: Node) -> bool:
     if node.op in WIDTH_FREE or node.regions:
         return False
+    if is_mixed_product(node):
+        return False
     return any(value.dtype in STORED for value in (*node.inputs, *node.outputs))
+
+
+def is_mixed_product(node: Node) -> bool:
+    """A product whose kernel widens its constant weights as it reads them."""
+    return node.op in PRODUCTS and has_narrow_weights(node.inputs[0].type, node.inputs[1].type)
 
 
 def _wide(dtype: str) -> str:
@@ -53,11 +63,20 @@ def _widen(graph: Graph, node: Node) -> None:
     def cast(value: Value, dtype: str) -> Value:
         return value if value.dtype == dtype else graph.add("cast", [value], {"to": dtype}, name=value.name)
 
-    inputs = [cast(value, _wide(value.dtype)) for value in node.inputs]
+    inputs = [value if _stays(node, value) else cast(value, _wide(value.dtype)) for value in node.inputs]
     wide = graph.make(node.op, inputs, _wide_attrs(node), name=node.outputs[0].name)
     graph.nodes.append(wide)
     for old, new in zip(node.outputs, wide.outputs, strict=True):
         graph.replace(old, cast(new, old.dtype))
+
+
+def _stays(node: Node, value: Value) -> bool:
+    """Whether `value` are weights that a product reads in 16 bits."""
+    if node.op not in PRODUCTS or value is not node.inputs[1] or value.constant is None:
+        return False
+    if node.op == "matmul" and value.type.rank != 2:  # these have no packed weights
+        return False
+    return value.dtype == node.inputs[0].dtype == "bfloat16"
 
 
 def _wide_attrs(node: Node) -> Attrs:

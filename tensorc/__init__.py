@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tensorc.frontend.reader import Source
-    from tensorc.options import CompileOptions, Fallback, Numerics
+    from tensorc.options import CompileOptions, Fallback, Numerics, Precision
     from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
     from tensorc.quantization.scheme import Quantization
@@ -48,6 +48,7 @@ def compile(
     database: str | os.PathLike[str] | None = None,
     numerics: Numerics = "strict",
     fallback: Fallback = "error",
+    precision: Precision = "float32",
     quantize: str | Quantization | None = None,
     calibration: str | os.PathLike[str] | Reader | None = None,
     evaluate: str | os.PathLike[str] | Reader | None = None,
@@ -61,11 +62,12 @@ def compile(
     `out`, or else for as long as the model lives (`Model.save` writes it then). `tune` searches for better schedules
     first, for a time ("60s") or a number of trials; without it, those of earlier searches are used, from the records in
     `database` (default: the user's own). `numerics="fast"` admits algorithms that round worse. With
-    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `quantize="int8"` computes
+    `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `precision="bfloat16"` or
+    "float16" keeps weights in 16 bits, half of the file; sums stay in float32. `quantize="int8"` computes
     products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
     `get_next()` gives feeds. `quantize="int4-g32"`, or any other format of `tensorc.formats`, keeps the weights of
     matrix products in few bits. What quantizing costs is measured on the same samples, or those of `evaluate`, and is
-    in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until accuracy drops by no more.
+    in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until it costs no more.
     Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
     mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
     most that a process is to have resident which only loads the artifact and runs it. Raises
@@ -82,7 +84,7 @@ def compile(
     from tensorc.quantization.scheme import Quantization, parse_drop
     from tensorc.search.budget import Budget
 
-    options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback)
+    options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback, precision=precision)
     if memory_budget is not None:
         options = replace(options, memory_budget=parse_bytes(str(memory_budget)))
     if tune is not None:
@@ -113,6 +115,7 @@ def tune(
     budget: str | int = "60s",
     database: str | os.PathLike[str] | None = None,
     numerics: Numerics = "strict",
+    precision: Precision = "float32",
     seed: int = 0,
     watch: Callable[[TuningProgress], None] | None = None,
 ) -> TuningResult:
@@ -122,10 +125,12 @@ def tune(
     kept at once, so a run may be stopped and started again. `watch` is told after every batch. Other arguments, and
     errors, are as `compile`'s.
     """
+    from dataclasses import replace
+
     from tensorc.driver import tune_model
     from tensorc.search.budget import Budget
 
-    options = _options(target, shapes, threads, database, numerics)
+    options = replace(_options(target, shapes, threads, database, numerics), precision=precision)
     return tune_model(source, options, Budget.parse(str(budget)), seed=seed, watch=watch)
 
 

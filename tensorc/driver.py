@@ -22,6 +22,7 @@ from tensorc.errors import TensorcWarning, UserError
 from tensorc.ir.graph import Graph, Value, clone
 from tensorc.options import CompileOptions
 from tensorc.pipeline import PassRecord, run_passes
+from tensorc.precision import described
 from tensorc.runtime import constants
 from tensorc.target import Program, Target, find_target
 
@@ -106,6 +107,8 @@ def compile_model(
             break
         lowered = less
     summary = [*program.summary]
+    if options.precision != "float32":
+        summary.insert(0, ("precision", described(lowered.graph, options.precision)))
     if choices:
         summary.append(("schedules", _origins(choices)))
     quantized: dict[str, Any] = {}
@@ -124,6 +127,7 @@ def compile_model(
         "name": lowered.name,
         "inputs": lowered.inputs,
         "outputs": lowered.outputs,
+        "precision": options.precision,
         "memory_budget": options.memory_budget,
         "program": program.manifest,
         constants.SECTION: constants.table(program.constants),
@@ -181,6 +185,7 @@ def _signature(opened: _Opened, options: CompileOptions) -> dict[str, Any]:
         "tensorc": opened.version,
         "target": options.target,
         "name": opened.name,
+        "precision": options.precision,
         "inputs": [declared.to_json() for declared in opened.model.inputs],
         "outputs": [declared.to_json() for declared in opened.model.outputs],
     }
@@ -281,6 +286,9 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
         from tensorc.frontend.importer import open_model
 
         target = find_target(options.target)
+        if options.precision not in target.precisions:
+            legal = ", ".join(target.precisions)
+            raise UserError(f"the target {options.target} has no precision {options.precision}; legal: {legal}")
         passes = target.passes(options)
     _check_pass_names(options.print_ir_after, [step.name for step in passes])
     with clock.phase("import"):

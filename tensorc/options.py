@@ -19,6 +19,8 @@ Sizes = tuple[Size, ...]
 #: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
 #: digits for time.
 Numerics = Literal["strict", "fast"]
+#: What weights are kept in, and what is multiplied where the machine has instructions for it; sums are in float32.
+Precision = Literal["float32", "bfloat16", "float16"]
 #: What becomes of an operator that is not compiled: the model is refused, or it runs on ONNX Runtime, on the host.
 Fallback = Literal["error", "onnxruntime"]
 
@@ -40,6 +42,7 @@ class CompileOptions:
     tune: Budget | None = None
     numerics: Numerics = "strict"
     fallback: Fallback = "error"
+    precision: Precision = "float32"
     quantize: Quantization | None = None
     memory_budget: int | None = None
     print_ir_after: frozenset[str] = frozenset()
@@ -47,6 +50,8 @@ class CompileOptions:
     def __post_init__(self) -> None:
         if self.numerics not in get_args(Numerics):
             raise UserError(f"no numerics {self.numerics!r}; legal: {', '.join(get_args(Numerics))}")
+        if self.precision not in get_args(Precision):
+            raise UserError(f"no precision {self.precision!r}; legal: {', '.join(get_args(Precision))}")
         if self.fallback not in get_args(Fallback):
             raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
 

@@ -90,6 +90,8 @@ class Target(abc.ABC):
     name: str
     #: Whether its programs can be held to `CompileOptions.memory_budget`.
     has_budgets: ClassVar[bool] = False
+    #: What `CompileOptions.precision` may be.
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
 
     def __init__(self, part: str = ""):
         self.part = part

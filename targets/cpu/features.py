@@ -98,7 +98,7 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     x, w = node.inputs[:2]
     inputs, outputs = x.type.nbytes, node.output.type.nbytes
     if node.op == "conv_blocked":
-        shape = ConvShape(node)
+        shape = ConvShape(node, machine)
         valid = _valid(shape.row_runs(1), shape.kh, shape.out_h) * _valid(shape.column_runs(1), shape.kw, shape.out_w)
         depthwise = bool(node.attrs["depthwise"])
         return _Problem(
@@ -114,7 +114,7 @@ def _problem(node: Node, machine: Machine) -> _Problem:
     batch = 1 if by_weights else math.prod(lead)
     if by_weights:
         rows *= math.prod(lead)
-    depth = static_shape(x.shape)[-1] // (together(x, w) if node.op == "matmul_packed" else 1)
+    depth = static_shape(x.shape)[-1] // (together(x, w, machine) if node.op == "matmul_packed" else 1)
     return _Problem(batch, 1, rows, -(-columns // lanes), 1, depth, 1, 1, 1, False, 1.0, lanes, w.type.nbytes, inputs,
                     outputs)  # fmt: skip
 

@@ -80,6 +80,11 @@ class Machine:
         """Whether one instruction adds four products of bytes to each lane of a vector."""
         return "avx512_vnni" in self.features if self.vector_bits == 512 else "avx_vnni" in self.features
 
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether one instruction adds two products of bfloat16 to each lane of a vector of float32."""
+        return self.vector_bits == 512 and "avx512_bf16" in self.features
+
     def llvm_target(self) -> dict[str, Any]:
         """TVM's description of a target that allows exactly this machine's features."""
         attributes = [f"+{name}" for flag, name in _extensions(self.mcpu).items() if flag in self.features]

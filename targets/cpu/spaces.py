@@ -70,7 +70,7 @@ def _fits(machine: Machine, pixels: int, vectors: int) -> bool:
 
 
 def _conv(node: Node, machine: Machine, numerics: Numerics) -> Space:
-    shape = ConvShape(node)
+    shape = ConvShape(node, machine)
     tall = tuple(r for r in _TALL if r <= shape.out_h) if shape.out_h > 1 and shape.kh * shape.kw <= 9 else (1,)
     borders = {rows: len(shape.row_runs(rows)) for rows in tall}
     extent = shape.in_lanes
@@ -103,7 +103,7 @@ def _conv(node: Node, machine: Machine, numerics: Numerics) -> Space:
             legal,
         )
     ]
-    if is_winograd(node):
+    if is_winograd(node, machine):
         knobs = winograd_knobs(node, machine)
         # F(4x4,3x3) rounds several times worse than a direct convolution, F(2x2,3x3) better: see kernels.winograd.
         tiles = knobs["tile"] if numerics == "fast" else (2,)
@@ -115,7 +115,7 @@ def _conv(node: Node, machine: Machine, numerics: Numerics) -> Space:
 
 
 def _depthwise(node: Node, machine: Machine) -> Space:
-    shape = ConvShape(node)
+    shape = ConvShape(node, machine)
     columns = tuple(range(1, min(shape.out_w, machine.vector_registers - 2) + 1))
     algorithm = Algorithm(DepthwiseSchedule.kind, {"columns": columns}, lambda _: True)
     return Space((algorithm,), depthwise_schedule(shape.out_w, machine).to_json())
@@ -125,7 +125,7 @@ def _matmul(node: Node, machine: Machine) -> Space:
     b = node.inputs[1]
     lanes = lanes_of(machine, node.output.dtype)
     *lead, columns = static_shape(node.output.shape)
-    rows, depth = math.prod(lead), b.shape[1] // together(node.inputs[0], b)
+    rows, depth = math.prod(lead), b.shape[1] // together(node.inputs[0], b, machine)
     vectors = -(-columns // lanes)
     default = matmul_schedule(rows, depth, columns, lanes, machine)
     tiles = tuple(range(1, min(rows, machine.vector_registers - 2) + 1))

@@ -33,6 +33,7 @@ class CpuTarget(Target):
 
     name = "cpu"
     has_budgets = True
+    precisions = ("float32", "bfloat16", "float16")
 
     def prepare(self) -> None:
         for module in ("cost_models.graph_model", "cost_models.xgboost_model", "targets.cpu.build",
@@ -43,12 +44,13 @@ class CpuTarget(Target):
         return machines.available_cores()
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
-        from passes.canonical import canonical_passes, quantizing_passes
+        from passes.canonical import canonical_passes, precision_passes, quantizing_passes
         from passes.cse import EliminateCommonSubexpressions
         from passes.fold import FoldConstants
         from passes.fusion import FuseGroups
         from passes.layout import BlockLayout, PackMatmulWeights
         from passes.legalize import Legalize
+        from passes.lower_precision import WidenApart
         from passes.memory import InsertCopies, OrderNodes
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
@@ -58,6 +60,7 @@ class CpuTarget(Target):
         return [
             *canonical_passes(machine.multiplies_bytes),
             *quantizing_passes(options.quantize, machine.multiplies_bytes),
+            *precision_passes(options.precision, machine.multiplies_bfloat16),
             Legalize(),
             SpellOut(_lacks_kernel),
             BlockLayout(block),
@@ -65,6 +68,7 @@ class CpuTarget(Target):
             Simplify(),
             FoldConstants(),
             EliminateCommonSubexpressions(),
+            WidenApart(),
             FuseGroups(_choose_kernels(machine.vector_bits)),
             InsertCopies(),
             OrderNodes(),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Numerics, Sizes, parse_shape
+from tensorc.options import CompileOptions, Numerics, Precision, Sizes, parse_shape
 from tensorc.search.budget import Budget
 from tensorc.target import find_target
 
@@ -42,10 +42,11 @@ class Job:
     numerics: Numerics = "strict"
     budget: Budget = _MINUTE
     seed: int = 0
+    precision: Precision = "float32"
 
     def options(self, database: Path | None) -> CompileOptions:
         return CompileOptions(target=self.target, shapes=self.shape, threads=self.threads, database=database,
-                              numerics=self.numerics)  # fmt: skip
+                              numerics=self.numerics, precision=self.precision)  # fmt: skip
 
     @property
     def label(self) -> str:
@@ -53,6 +54,7 @@ class Job:
         shapes = [f"{name}={'x'.join(map(str, dims))}" for name, dims in self.shape.items()]
         threads = [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
         words = [self.target] * (self.target != "cpu") + threads + shapes + [self.numerics] * (self.numerics == "fast")
+        words += [self.precision] * (self.precision != "float32")
         return ", ".join([self.model.stem, *words])
 
     def to_json(self) -> dict[str, Any]:
@@ -139,6 +141,10 @@ def _numerics(value: Any) -> str:
     return CompileOptions(numerics=value).numerics
 
 
+def _precision(value: Any) -> str:
+    return CompileOptions(precision=value).precision
+
+
 def _budget(value: Any) -> Budget:
     return Budget.parse(str(value) if type(value) is int else _text(value))
 
@@ -151,5 +157,6 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "numerics": _numerics,
     "budget": _budget,
     "seed": _count,
+    "precision": _precision,
 }
 assert list(_FIELDS) == [entry.name for entry in fields(Job)]

@@ -14,6 +14,7 @@ from tensorc.cli.options import (
     Shape,
     json_option,
     model_argument,
+    precision_option,
     reference_option,
     seed_option,
     shape_option,
@@ -22,6 +23,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.subject import opened_subject
 from tensorc.errors import UserError
+from tensorc.options import Precision
 from tensorc.runtime.model import load
 
 OURS = "tensorc"
@@ -38,6 +40,7 @@ OURS = "tensorc"
 @target_option
 @shape_option
 @threads_option
+@precision_option
 @seed_option
 @json_option
 def bench(
@@ -48,12 +51,13 @@ def bench(
     target: str | None,
     shapes: dict[str, Shape],
     threads: int,
+    precision: Precision,
     seed: int,
     as_json: bool,
 ) -> int:
     """Time a model: engines take turns, warm, on the same inputs and threads, each in a process of its own."""
     rivals = None if against is None else _engines(against)
-    with opened_subject(model, reference, target, shapes, threads) as subject:
+    with opened_subject(model, reference, target, shapes, threads, precision) as subject:
         if rivals is None:
             rivals = ["onnxruntime"] if subject.reference is not None else []
         models = {OURS: subject.artifact}
@@ -74,7 +78,7 @@ def bench(
             "model": str(model),
             "target": subject.manifest["target"],
             "threads": threads,
-            "precision": subject.manifest["program"].get("precision", "float32"),
+            "precision": subject.manifest.get("precision", "float32"),
             "engines": {name: asdict(result) for name, result in results.items()},
             "speedup": speedups(results, OURS),
             "other_load": others.cores,

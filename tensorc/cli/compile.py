@@ -19,6 +19,7 @@ from tensorc.cli.options import (
     model_argument,
     numerics_option,
     parse_budget,
+    precision_option,
     quantize_options,
     shape_option,
     target_option,
@@ -26,7 +27,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import QUANTIZED, CompileReport, compile_model
-from tensorc.options import Fallback, Numerics, format_bytes
+from tensorc.options import Fallback, Numerics, Precision, format_bytes
 from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
@@ -44,6 +45,7 @@ from tensorc.search.budget import Budget
 @numerics_option
 @memory_budget_option
 @fallback_option
+@precision_option
 @quantize_options
 @click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
               help="What quantization costs, layer by layer.")  # fmt: skip
@@ -61,6 +63,7 @@ def compile_command(
     numerics: Numerics,
     memory_budget: int | None,
     fallback: Fallback,
+    precision: Precision,
     quantize: Quantization | None,
     accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
@@ -76,6 +79,7 @@ def compile_command(
         database=database,
         numerics=numerics,
         fallback=fallback,
+        precision=precision,
         quantize=quantize,
         memory_budget=memory_budget,
     )

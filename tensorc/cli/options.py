@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Sizes, parse_bytes, parse_shape
+from tensorc.options import CompileOptions, Precision, Sizes, parse_bytes, parse_shape
 from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization, parse_drop
 from tensorc.search.budget import Budget
 
@@ -111,6 +111,13 @@ def numerics_option(function: Decorated) -> Decorated:
     )(function)  # fmt: skip
 
 
+def precision_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True,
+        help="What weights are kept in, and multiplied in where the machine can; sums are in float32.",
+    )(function)  # fmt: skip
+
+
 def fallback_option(function: Decorated) -> Decorated:
     return click.option(
         "--fallback", type=click.Choice(["error", "onnxruntime"]), default="error", show_default=True,
@@ -195,8 +202,10 @@ def compile_options(target: str | None, shapes: dict[str, Shape], threads: int) 
     return CompileOptions(target=target or DEFAULT_TARGET, shapes=shapes, threads=threads)
 
 
-def refuse_for_artifact(model: Path, target: str | None, shapes: dict[str, Shape]) -> None:
-    """An artifact has its target and shapes already: to be told others is a mistake, not a wish."""
-    for option, given in (("--target", target), ("--shape", shapes)):
+def refuse_for_artifact(
+    model: Path, target: str | None, shapes: dict[str, Shape], precision: Precision = "float32"
+) -> None:
+    """An artifact has its target, shapes and precision already: to be told others is a mistake, not a wish."""
+    for option, given in (("--target", target), ("--shape", shapes), ("--precision", precision != "float32")):
         if given:
             raise UserError(f"{option} is for an ONNX model; {model} is compiled already")

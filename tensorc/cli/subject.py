@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from tensorc.cli.console import progress_bar
 from tensorc.cli.options import Shape, compile_options, refuse_for_artifact
 from tensorc.driver import QUANTIZED, compile_model
+from tensorc.options import Precision
 from tensorc.runtime.artifact import MAGIC, Artifact
 from tensorc.sampling import Spec, Statistics, index_limits, random_inputs
 
@@ -53,17 +54,21 @@ def is_free(manifest: dict[str, Any]) -> bool:
 
 @contextmanager
 def opened_subject(
-    model: Path, reference: Path | None, target: str | None, shapes: dict[str, Shape], threads: int
+    model: Path,
+    reference: Path | None,
+    target: str | None,
+    shapes: dict[str, Shape],
+    threads: int,
+    precision: Precision = "float32",
 ) -> Iterator[Subject]:
     """The subject that `model`, an artifact or an ONNX file, names; what is compiled here is gone afterwards."""
     if is_artifact(model):
         manifest = Artifact.open(model).manifest
-        refuse_for_artifact(model, target, {} if is_free(manifest) else shapes)
+        refuse_for_artifact(model, target, {} if is_free(manifest) else shapes, precision)
         yield Subject(model, manifest, reference, shapes)
         return
     with TemporaryDirectory(prefix="tensorc-") as folder:
+        options = replace(compile_options(target, shapes, threads), precision=precision)
         with progress_bar() as watch:
-            report = compile_model(
-                model, compile_options(target, shapes, threads), Path(folder) / f"{model.stem}.tcm", watch
-            )
+            report = compile_model(model, options, Path(folder) / f"{model.stem}.tcm", watch)
         yield Subject(report.output, dict(report.manifest), reference or model, {})

@@ -22,6 +22,7 @@ from tensorc.cli.options import (
     json_option,
     numerics_option,
     parse_budget,
+    precision_option,
     seed_option,
     shape_option,
     target_option,
@@ -30,7 +31,7 @@ from tensorc.cli.options import (
 from tensorc.cli.plot import check_plot, plot_histories
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import tune_model
-from tensorc.options import Numerics
+from tensorc.options import Numerics, Precision
 from tensorc.search.budget import Budget
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
               help="How long to search: a time or a number of trials.")  # fmt: skip
 @database_option
 @numerics_option
+@precision_option
 @shape_option
 @threads_option
 @seed_option
@@ -64,6 +66,7 @@ def tune(
     budget: Budget,
     database: Path | None,
     numerics: Numerics,
+    precision: Precision,
     shapes: dict[str, Shape],
     threads: int,
     seed: int,
@@ -75,10 +78,12 @@ def tune(
 ) -> int:
     """Search for better schedules; `tensorc compile` finds them afterwards. May be stopped and started again.
 
-    JOBS.toml lists many searches: [[job]] tables of model, target, shape, threads, numerics, budget and seed, whose
-    lists multiply, and [defaults].
+    JOBS.toml lists many searches: [[job]] tables of model, target, shape, threads, numerics, precision, budget and
+    seed, whose lists multiply, and [defaults].
     """
-    options = replace(compile_options(target, shapes, threads), database=database, numerics=numerics)
+    options = replace(
+        compile_options(target, shapes, threads), database=database, numerics=numerics, precision=precision
+    )
     if measured is not None:
         _refuse(context, "--import-results", {"source", "budget", "shapes", "seed", "cluster", "plot", "bundle"})
         import_results(measured, options, as_json)
@@ -95,10 +100,10 @@ def tune(
         return 0
     if source.suffix == ".toml" or cluster is not None:
         if source.suffix == ".toml":
-            _refuse(context, str(source), {"target", "budget", "numerics", "shapes", "threads", "seed"})
+            _refuse(context, str(source), {"target", "budget", "numerics", "precision", "shapes", "threads", "seed"})
             jobs = read_jobs(source)
         else:
-            jobs = [Job(source, options.target, shapes, threads, numerics, budget, seed)]
+            jobs = [Job(source, options.target, shapes, threads, numerics, budget, seed, precision)]
         results = run_batch(jobs, database, cluster)
         print_batch_json(results) if as_json else print_batch(results)
         histories = [(result.job.label, result.history) for result in results]

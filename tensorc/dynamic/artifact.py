@@ -30,6 +30,7 @@ def described(options: CompileOptions, extents: Mapping[str, Sequence[int]], why
         "shapes": {name: format_shape(shape) for name, shape in options.shapes.items()},
         "threads": options.threads,
         "numerics": options.numerics,
+        "precision": options.precision,
         "fallback": options.fallback,
         "database": None if options.database is None else str(options.database),
         "initializers": {name: list(extent) for name, extent in extents.items()},
@@ -63,6 +64,7 @@ def load_dynamic(manifest: Mapping[str, Any], sections: Mapping[str, memoryview]
         shapes={name: parse_shape(shape) for name, shape in how["shapes"].items()},
         threads=threads or how["threads"] or target.default_threads(),
         numerics=how["numerics"],
+        precision=how["precision"],
         fallback=how["fallback"],
         database=None if how["database"] is None else Path(how["database"]),
     )

@@ -64,10 +64,9 @@ def convert(keep: Keep, x: Expr, source: str, target: str, saturate: bool = True
 def _plain(keep: Keep, x: Expr, source: str) -> tuple[Expr, str]:
     """`x` as a type that the machine knows, which holds all of `source`'s numbers."""
     if source == "bfloat16":
-        # Unsigned, or the bits of a constant -inf would not fit.
-        bits = shift_left(cast(x, "uint32"), 16)
-        # TVM generates no code for the bits of a constant 0, which padding may turn out to be. LLVM drops the choice.
-        return select(compare("equal", bits, const(0, "uint32")), _f(0.0), reinterpret(bits, "float32")), "float32"
+        # Unsigned, or the bits of a constant -inf would not fit; through a slot, since TVM generates no code for the
+        # bits of a constant 0, which padding may turn out to be.
+        return reinterpret(keep(shift_left(cast(x, "uint32"), 16)), "float32"), "float32"
     if source == "float8_e8m0fnu":
         return _from_power_of_two(keep, x), "float32"
     if source in SMALL_FLOATS:

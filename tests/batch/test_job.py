@@ -34,16 +34,22 @@ def test_lists_multiply_and_defaults_hold_where_a_job_says_nothing(folder):
         numerics = "fast"
         budget = 200
         seed = 7
+        precision = ["float32", "bfloat16"]
     """)  # fmt: skip
     a, b = folder / "a.onnx", folder / "b.onnx"
     minutes, trials = Budget(seconds=300), Budget(trials=200)
     one, four = {"x": (1, 3, 8, 8)}, {"x": (4, 3, 8, 8), "mask": (4,)}
     assert jobs == [
         *(Job(model, threads=threads, budget=minutes) for threads in (1, 2) for model in (a, b)),
-        *(Job(a, target, shape, 3, "fast", trials, 7) for target in ("cpu", "cpu:x86-64-v3") for shape in (one, four)),
+        *(
+            Job(a, target, shape, 3, "fast", trials, 7, precision)
+            for target in ("cpu", "cpu:x86-64-v3")
+            for shape in (one, four)
+            for precision in ("float32", "bfloat16")
+        ),
     ]
     assert [job.label for job in (jobs[0], jobs[-1])] == [
-        "a, 1 thread", "a, cpu:x86-64-v3, 3 threads, x=4x3x8x8, mask=4, fast",
+        "a, 1 thread", "a, cpu:x86-64-v3, 3 threads, x=4x3x8x8, mask=4, fast, bfloat16",
     ]  # fmt: skip
 
 
@@ -64,6 +70,7 @@ def test_lists_multiply_and_defaults_hold_where_a_job_says_nothing(folder):
         ("[[job]]\nmodel='a.onnx'\nbudget=true", "budget: True is not a text"),
         ("[[job]]\nmodel='a.onnx'\nthreads=-1", "threads: -1 is not a whole number"),
         ("[[job]]\nmodel='a.onnx'\ntarget='abacus'", "target: unknown target 'abacus'; installed: cpu"),
+        ("[[job]]\nmodel='a.onnx'\nprecision='half'", "precision: no precision 'half'; legal: float32, bfloat16"),
         ("[[job]]\nmodel='a.onnx'\nnumerics='sloppy'", "numerics: no numerics 'sloppy'; legal: strict, fast"),
         ("[[job]]\nmodel='a.onnx'\nshape='1x3'", "shape: '1x3' is not a table such as"),
         ("[[job]]\nmodel='a.onnx'\nshape={x='1x0'}", "shape: '1x0' is not a shape of positive whole numbers"),

@@ -23,6 +23,11 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
         (["compile", "{model}", "--tune", "fast"], "'fast' is not a budget: a time such as 60s"),
         (["tune", "{model}", "--budget", "0"], "'0' is not a budget"),
         (["tune", "{model}", "--target", "interpreter"], "the target interpreter leaves nothing to tune"),
+        (["compile", "{model}", "--precision", "half"], "'half' is not one of 'float32', 'bfloat16', 'float16'"),
+        (
+            ["compile", "{model}", "--target", "interpreter", "--precision", "float16"],
+            "the target interpreter has no precision float16; legal: float32",
+        ),
         (["run", "{model}"], "is not a tensorc artifact"),
         (["compile", "{model}", "--memory-budget", "0MiB"], "'0MiB' is not a size in memory, such as 400MiB"),
         (["compile", "{model}", "--memory-budget", "4 pages"], "'4 pages' is not a size in memory"),
@@ -38,15 +43,15 @@ def test_usage_error(tensorc_, mlp, words, expected):
 
 @pytest.mark.parametrize(
     "option",
-    ["--precision", "--report"],
+    ["--calibrate", "--report"],
 )
 def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, mlp, option):
     line = tensorc_("compile", mlp, option, "1").complaint()
     assert f"no option {option}" in line
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
-        "--quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --equalise, --smooth, "
-        "--correct-bias, --evaluate, --max-accuracy-drop, --accuracy-report, --print-ir-after, --json"
+        "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --equalise, "
+        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --accuracy-report, --print-ir-after, --json"
     )
     assert f"options: {legal}" in line
 

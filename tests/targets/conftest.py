@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from passes.legalize import is_mixed_product
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower
 from targets.cpu.machine import NAMED, Machine, detect, missing_features
@@ -98,6 +99,8 @@ def expected(graph: Graph, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]
     if any(node.op == "bitcast" for node in graph.nodes):
         return evaluate(graph, arrays)
     text = re.sub(r"\b(f16|f32)(?=\[)", "f64", print_graph(graph))
+    for node in filter(is_mixed_product, graph.nodes):
+        text = text.replace(f"%{node.inputs[1].name}: bf16[", f"%{node.inputs[1].name}: f64[")
     wide = parse_graph(re.sub(r"'(float16|float32)'", "'float64'", text))
     return evaluate(
         wide, {value.name: arrays[value.name].astype(numpy_dtype(value.dtype)) for value in wide.inputs}

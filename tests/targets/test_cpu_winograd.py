@@ -182,7 +182,7 @@ ILLEGAL = {
 def test_not_winograd(case):
     expression, types = conv(16, (2, 9, 9), 2, (0, 0, 0, 0), **ILLEGAL[case])
     body = body_of(expression, **types)
-    assert not is_winograd(body.nodes[0])
+    assert not is_winograd(body.nodes[0], find("x86-64-v4"))
     with pytest.raises(ValueError, match="is for 3x3"):
         lower(body, find("x86-64-v4"), winograd())
 

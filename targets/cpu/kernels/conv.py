@@ -48,7 +48,7 @@ def lower_conv(body: Graph, node: Node, machine: Machine, schedule: Schedule | N
         return lower_winograd(body, node, machine, schedule)
     if node.attrs["depthwise"]:
         return lower_depthwise(body, node, machine, checked(schedule, DepthwiseSchedule))
-    shape = ConvShape(node)
+    shape = ConvShape(node, machine)
     direct = checked(schedule, ConvSchedule)
     if direct is None:
         depth = shape.channels * shape.kh * shape.kw
@@ -154,10 +154,18 @@ class _DirectConv:
                 lambda: for_each(rest, builder.bind(tile - run.count), write),
             )  # fmt: skip
 
+        if by_weights and self.products.widens(math.prod(tiles)):
+            self.products.hold_in(self.group.scratch("float32", self.strip_elements))
+
         with builder.tasks() as task:
             index = unravel(task, [self.strips, *pixels] if by_weights else [*pixels, self.strips])
             index = [i if isinstance(i, int) else builder.bind(i) for i in index]
             strip, image, row, piece = index if by_weights else [index[3], *index[:3]]
+            if self.products.held is not None:  # the task before in this call has left them behind
+                first = tir.compare("equal", tir.floor_mod(task, math.prod(pixels)), 0)
+                fresh = tir.logical("or", first, tir.compare("equal", task, builder.begin))
+                base = strip * self.strip_elements
+                builder.when(fresh, lambda: self.products.widen(base, self.strip_elements, self.lanes))
 
             def write(vectors: int) -> None:
                 for_each(rows, row, lambda run, row_tile: write_row(vectors, run, row_tile))
@@ -210,7 +218,8 @@ class _DirectConv:
         top = builder.bind(row * shape.strides[0] - shape.top)
         left = column * shape.strides[1] - shape.left
         acc = builder.registers(self.dtype, pixels * vectors * lanes)
-        scalar = builder.registers(self.dtype, 1)  # one for all pixels: TVM's passes are slow with many buffers
+        # One for all pixels: TVM's passes are slow with many buffers.
+        scalar = builder.registers(self.products.step_type, 1)
         tile = _Tile(strip, vectors, rows, columns, number, top, left, read, acc, scalar, lanes)
         sums, begin = self.group.sums_of(self.node)
         in_group = tir.floor_mod(strip, self.strips_per_group) if shape.groups > 1 else strip
@@ -239,6 +248,10 @@ class _DirectConv:
             self.group.elements.define(sums, tir.cast(result, sums.dtype))
             self.group.store_outputs(place(r, i, j, lane))
 
+    def _weights(self, tile: _Tile) -> Expr:
+        """The number of the tile's strip among those that weights are read of."""
+        return tile.strip if self.products.held is None else 0
+
     # The reduction ---------------------------------------------------------------------------------------
 
     def _taps_inside(self, tile: _Tile) -> None:
@@ -246,7 +259,7 @@ class _DirectConv:
 
         def filter_row(kh: Expr, channel: _Channel, number: Expr, rows: tuple[int, int] = (0, 1)) -> None:
             for kw in range(shape.kw):
-                tap = ((tile.strip * shape.channels + number) * shape.kh + kh) * shape.kw + kw
+                tap = ((self._weights(tile) * shape.channels + number) * shape.kh + kh) * shape.kw + kw
                 self._multiply(tile, kh, kw, channel, tap * self.width, self._pixels_inside(tile, rows, kw))
 
         with self._channels(tile, 0) as (channel, number):
@@ -270,7 +283,8 @@ class _DirectConv:
                 if inside[first]:  # taps with the same pixels share their code
                     with builder.serial(count, first, name="kw") as kw:
                         tap = builder.bind(kh * shape.kw + kw)
-                        base = builder.bind((tile.strip * (shape.kh * shape.kw) + tap) * (shape.channels * self.width))
+                        first_tap = self._weights(tile) * (shape.kh * shape.kw)
+                        base = builder.bind((first_tap + tap) * (shape.channels * self.width))
                         with self._channels(tile, tap * (shape.channels // self.unroll)) as (channel, number):
                             self._multiply(tile, kh, kw, channel, base + number * self.width, inside[first])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from targets.cpu.kernels.products import together
+from targets.cpu.machine import Machine
 from tensorc.ir import Node
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
@@ -29,13 +30,13 @@ class Run:
 class ConvShape:
     """The extents of one `conv_blocked`; 1x1 convolutions run over the flattened image."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, machine: Machine):
         x, w = node.inputs
         self.plain = len(x.shape) == 4
         self.blocks, self.channels, self.kh, self.kw, self.lanes = static_shape(w.shape)
         shape = static_shape(x.shape)
         #: Input channels that one step multiplies; `channels` counts steps, `in_lanes` those of a block.
-        self.together = 1 if node.attrs["depthwise"] else together(x, w)
+        self.together = 1 if node.attrs["depthwise"] else together(x, w, machine)
         self.channels //= self.together
         self.in_lanes = self.channels if self.plain else shape[4] // self.together
         self.batch, self.in_h, self.in_w = shape[0], shape[2], shape[3]

@@ -9,6 +9,7 @@ from targets.cpu.schedules import DepthwiseSchedule, depthwise_schedule
 from tensorc.ir import Graph, Node
 from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.lowering import tir
+from tensorc.lowering.conversion import convert
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Expr, const
 
@@ -25,7 +26,7 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
     builder, elements = group.builder, group.elements
     x, w = node.inputs
     weight = group.buffers[w]
-    shape = ConvShape(node)
+    shape = ConvShape(node, machine)
     if schedule is None:
         schedule = depthwise_schedule(shape.out_w, machine)
     runs = shape.column_runs(schedule.columns)
@@ -54,8 +55,9 @@ def lower_depthwise(body: Graph, node: Node, machine: Machine, schedule: Depthwi
                     position = left + (i + low) * shape.strides[1] + kw * shape.dilations[1]
                     element = elements.evaluate(x, [image, block, *shape.pixel_in(h, position), lane])
                     tap = builder.load(weight, ((block * shape.kh + kh) * shape.kw + kw) * lanes + lane)
+                    tap = convert(builder.keep, tap, w.dtype, dtype)
                     at = (i + low) * lanes + lane
-                    builder.store(acc, builder.load(acc, at) + tir.cast(element, dtype) * tir.cast(tap, dtype), at)
+                    builder.store(acc, builder.load(acc, at) + tir.cast(element, dtype) * tap, at)
 
         if not shape.padded_rows and shape.kh * shape.kw <= _UNROLLED_TAPS:
             for kh in range(shape.kh):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from passes.legalize import WIDTH_FREE
+from passes.legalize import WIDTH_FREE, is_mixed_product
 from passes.memory.in_place import replaceable
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import Schedule
@@ -77,7 +77,8 @@ class GroupKernel:
 
     def __init__(self, body: Graph, machine: Machine, packings: Mapping[Value, Packing | None] | None = None):
         for node in body.nodes:
-            if node.op not in WIDTH_FREE and any(v.dtype in STORED for v in (*node.inputs, *node.outputs)):
+            narrow = any(v.dtype in STORED for v in (*node.inputs, *node.outputs))
+            if narrow and node.op not in WIDTH_FREE and not is_mixed_product(node):
                 raise UnsupportedError(f"{node.op} of {node.output.type} is not lowered: nothing computes in that type")
         self.body = body
         self.machine = machine

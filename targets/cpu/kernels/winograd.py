@@ -20,6 +20,7 @@ borders that there are, and the columns are the bounds of a loop.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -29,11 +30,13 @@ import numpy as np
 
 from cost_models.analytic import Tile, blocked_cycles
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
+from targets.cpu.kernels.products import Products, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import WinogradSchedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Expr, const
@@ -64,8 +67,8 @@ _TASKS_A_CORE = 4
 _CACHE_LINE = 64
 
 
-def is_winograd(node: Node) -> bool:
-    """Whether a `conv_blocked` is one that these kernels compute."""
+def is_winograd(node: Node, machine: Machine) -> bool:
+    """Whether a `conv_blocked` is one that these kernels compute. They have no pairs of bfloat16 to multiply."""
     x, w = node.inputs
     return (
         len(x.shape) == 5
@@ -73,7 +76,9 @@ def is_winograd(node: Node) -> bool:
         and node.attrs["groups"] == 1
         and static_shape(w.shape)[2:4] == (3, 3)
         and tuple(node.attrs["strides"]) == tuple(node.attrs["dilations"]) == (1, 1)
-        and {x.dtype, w.dtype, node.output.dtype} == {"float32"}
+        and {x.dtype, node.output.dtype} == {"float32"}
+        and w.dtype in ("float32", "bfloat16", "float16")
+        and together(x, w, machine) == 1
     )
 
 
@@ -140,7 +145,7 @@ def _tiles(node: Node, tile: int) -> int:
 
 def lower_winograd(body: Graph, node: Node, machine: Machine, schedule: WinogradSchedule) -> Kernel:
     """The kernel of a `conv_blocked` that `is_winograd`. Raises ValueError for others, and for knobs out of range."""
-    if not is_winograd(node):
+    if not is_winograd(node, machine):
         raise ValueError(f"{schedule} is for 3x3 filters of one group, undilated and of stride 1, on blocked float32")
     if schedule.tile not in _INPUT or min(schedule.rows, schedule.vectors, schedule.strip, schedule.shares) < 1:
         raise ValueError(f"{schedule} has a knob out of range: tiles are {' or '.join(map(str, _INPUT))}")
@@ -204,7 +209,13 @@ class _Winograd:
         self.product_size = (self.strip * self.vectors | 1) * lanes
         self.inputs = self.points * lanes
         self.products = self.inputs + self.points * self.input_size
-        self.scratch = self.group.scratch("float32", self.products + self.points * self.product_size)
+        scratch = self.products + self.points * self.product_size
+        # Weights in 16 bits are widened a point's panel at a time, if there are tiles enough to share that.
+        self.weights = Products(self.group, node.inputs[0], weight, "float32")
+        held = self.depth * self.width if self.weights.widens(-(-self.strip // schedule.rows)) else 0
+        self.scratch = self.group.scratch("float32", scratch + held)
+        if held:
+            self.weights.hold_in(self.scratch, scratch)
 
     def lower(self) -> Kernel:
         builder = self.builder
@@ -309,6 +320,9 @@ class _Winograd:
 
         def write(vectors: int) -> None:
             with builder.serial(self.points, name="point") as point:
+                if self.weights.held is not None:
+                    panel = self.depth * self.width
+                    self.weights.widen((channels * self.points + point) * panel, panel, self.lanes)
                 if self.strip >= rows:
                     with builder.serial(whole, name="t") as tile:
                         self._product(channels, point, tile, rows, vectors)
@@ -340,26 +354,29 @@ class _Winograd:
         # Each register tile of a point prefetches its share of the next point's panel. That costs nothing where all
         # weights fit the second-level cache, and there too they are seldom in it when a layer begins.
         sharers = -(-self.strip // self.schedule.rows)
-        lines = -(-unroll * self.width * 4 // _CACHE_LINE // sharers)
+        size = numpy_dtype(self.node.inputs[1].dtype).itemsize
+        lines = -(-unroll * self.width * size // _CACHE_LINE // sharers)
         with (
             builder.serial(self.in_blocks, name="cb") as block,
             builder.serial(lanes // unroll, name="c") as outer,
         ):
             for line in range(lines):
                 step = number * (self.depth // unroll) + block * (lanes // unroll) + outer
-                builder.prefetch(self.weight, base + panel + (step * lines + line) * (_CACHE_LINE // 4))
+                builder.prefetch(self.weight, base + panel + (step * lines + line) * (_CACHE_LINE // size))
             with builder.unrolled(unroll) as inner, builder.unrolled(rows) as i:
                 channel = outer * unroll + inner
                 source = self.inputs + point * self.input_size + (block * self.strip + first + i) * lanes + channel
                 scalar = builder.keep(builder.load(self.scratch, source))
-                with builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
-                    at = (i * vectors + j) * lanes + lane
-                    row = base + (block * lanes + channel) * self.width
-                    weight = builder.load(self.weight, row + j * lanes + lane)
-                    builder.store(acc, builder.load(acc, at) + scalar * weight, at)
+                row = (base if self.weights.held is None else 0) + (block * lanes + channel) * self.width
+                with builder.unrolled(vectors) as j:
+                    at = functools.partial(self._lane_of, i * vectors + j)
+                    self.weights.add(acc, at, scalar, row + j * lanes, lanes)
         with builder.unrolled(rows) as i, builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
             value = builder.load(acc, (i * vectors + j) * lanes + lane)
             builder.store(self.scratch, value, self._product_at(point, first + i, j) + lane)
+
+    def _lane_of(self, vector: Expr, lane: Expr) -> Expr:
+        return vector * self.lanes + lane
 
     def _product_at(self, point: Expr, tile: Expr, vector: Expr) -> Expr:
         return self.products + point * self.product_size + (tile * self.vectors + vector) * self.lanes

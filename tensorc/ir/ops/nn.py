@@ -52,10 +52,17 @@ def multiplies_bytes(a: TensorType, b: TensorType) -> bool:
     return (a.dtype, b.dtype) == ("uint8", "int8")
 
 
+def has_narrow_weights(a: TensorType, b: TensorType) -> bool:
+    """float32 by weights that are kept in 16 bits: sums are in float32."""
+    return a.dtype == "float32" and b.dtype in ("bfloat16", "float16")
+
+
 def product_dtype(a: TensorType, b: TensorType) -> str:
     """Of sums of products."""
     if multiplies_bytes(a, b):
         return "int32"
+    if has_narrow_weights(a, b):
+        return a.dtype
     if a.dtype != b.dtype:
         raise TypeError(f"cannot multiply {a} by {b}: the element types differ")
     return a.dtype

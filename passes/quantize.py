@@ -40,9 +40,10 @@ class QuantizeProducts(Quantizer):
         for node in chosen:
             x, w = node.inputs
             if x not in made:
+                others = _others(graph, x, set(chosen))  # not what is made here to find its range
                 params = self.params.get(x.name)
                 made[x] = _rounded_as_it_runs(graph, x) if params is None else _rounded(graph, x, params)
-                for user in _others(graph, x, set(chosen)):
+                for user in others:
                     user.inputs = tuple(made[x] if value is x else value for value in user.inputs)
             if w not in weights:
                 weights[w] = self._weights(graph, node)

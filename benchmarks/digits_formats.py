@@ -5,8 +5,9 @@
 float32, int8 (calibrated on 128 images that the networks were trained with), int8-dynamic and every listed number
 format of weights (or those named), measured on the 360 images that training never saw: how many are classified right,
 the signal-to-noise ratio of the logits to float32's, the bytes of all weights, and the bits of one that is multiplied
-with, scales included. Where `--quantize` does not take a format's name, the weights are encoded and decoded before the
-model is compiled: the numbers are those of the format, the kernels those of float32.
+with, scales included. `+calibrated` behind integers: their rounding is compensated for, with those 128 images. Where
+`--quantize` does not take a format's name, the weights are encoded and decoded before the model is compiled: the
+numbers are those of the format, the kernels those of float32.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from encoded import encoded
+from encoded import CALIBRATED, Moments, encoded, moments_of
 
 import tensorc
-from tensorc.formats import LISTED, find_format, measure
+from tensorc.formats import LISTED, measure
 from tensorc.quantization.scheme import SCHEMES
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
@@ -32,13 +33,13 @@ CALIBRATION = DIGITS / "calibration.npz"
 Row = dict[str, Any]
 
 
-def compiled(model: onnx.ModelProto, name: str) -> tuple[tensorc.Model, float | None, int]:
+def compiled(model: onnx.ModelProto, name: str, moments: Moments) -> tuple[tensorc.Model, float | None, int]:
     """The model in this format, the bits of a weight where they are known, and the bytes of all its weights."""
     if name in SCHEMES or name == "float32":
         calibration = CALIBRATION if name == "int8" else None
         made = tensorc.compile(model, threads=1, quantize=name if name in SCHEMES else None, calibration=calibration)
         return made, None, made.manifest["sections"]["constants"]["size"]
-    weights = encoded(model, find_format(name))
+    weights = encoded(model, name, moments)
     made = tensorc.compile(weights.model, threads=1)
     size = made.manifest["sections"]["constants"]["size"] - weights.float_bytes + weights.encoded_bytes
     return made, 8 * weights.encoded_bytes / weights.elements, size
@@ -46,10 +47,11 @@ def compiled(model: onnx.ModelProto, name: str) -> tuple[tensorc.Model, float | 
 
 def rows(network: str, names: list[str], images: np.ndarray, labels: np.ndarray) -> list[Row]:
     model = onnx.load(DIGITS / NETWORKS[network])
+    moments = moments_of(model, np.load(CALIBRATION))
     reference = None
     made: list[Row] = []
     for name in ["float32", *names]:
-        compiled_model, bits, size = compiled(model, name)
+        compiled_model, bits, size = compiled(model, name, moments)
         with compiled_model as session:
             logits = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
         reference = logits if reference is None else reference
@@ -72,7 +74,9 @@ def main() -> None:
     parser.add_argument("formats", nargs="*", metavar="NAME")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    names = given.formats or ["int8", "int8-dynamic", *(name for name in LISTED if name != "int8")]
+    listed = [name for name in LISTED if name != "int8"]
+    compensated = [f"{name}{CALIBRATED}" for name in listed if name.startswith("int") and not name.endswith("-asym")]
+    names = given.formats or ["int8", "int8-dynamic", *listed, *compensated]
     heldout = np.load(DIGITS / "heldout.npz")
     images, labels = (heldout["images"] / 16).astype(np.float32), heldout["labels"]
     found = {network: rows(network, names, images, labels) for network in NETWORKS}

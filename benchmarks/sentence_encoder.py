@@ -8,9 +8,9 @@ PyTorch exports the encoder, with its pooling, to ONNX for one sentence of 32 to
 tokens for the next time, which then needs neither PyTorch nor the package. For each scheme and number format, how near
 the embeddings of 40 sentences are to float32's: their cosine, the rank correlation of all pairs' similarities
 (Spearman), and how many sentences keep their nearest neighbour; and the bytes of all weights (11.7 of 22.6 million are
-the table of words, which stays in float32). int8 is calibrated on 32 other sentences. Where `--quantize` does not take
-a format's name, the weights are encoded and decoded before the model is compiled: the numbers are those of the format,
-the kernels those of float32.
+the table of words, which stays in float32). int8 is calibrated on 32 other sentences, and so is the rounding of
+`+calibrated` integers. Where `--quantize` does not take a format's name, the weights are encoded and decoded before the
+model is compiled: the numbers are those of the format, the kernels those of float32.
 
 `--keys`: the same for caches of keys: the signal-to-noise ratio of block formats on the keys of all layers and heads,
 with channels as they are and rearranged as the keys of the calibration's sentences ask for.
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from encoded import encoded
+from encoded import CALIBRATED, encoded, moments_of
 from scipy.stats import spearmanr
 from sentences import CALIBRATION, MEASURED
 
@@ -40,7 +40,7 @@ from tensorc.quantization.scheme import SCHEMES
 FORMATS = (
     "int8", "int8-dynamic", "int4-g32", "int4-g128", "int4", "int3-g64", "int3", "int2-g64", "int2", "ternary-g64",
     "ternary", "mxfp8", "mxfp4", "nvfp4", "bfp4-b16", "bfp4-b16-rearranged", "bfp4-b32", "bfp4-b32-rearranged",
-    "olive4", "bipolar4",
+    "olive4", "bipolar4", "int4-g32+calibrated", "int4+calibrated", "int3-g64+calibrated", "int2-g64+calibrated",
 )  # fmt: skip
 KEY_FORMATS = ("bfp8-b16", "bfp6-b16", "bfp4-b16", "bfp4-b8", "bfp3-b8", "mxfp4", "int4-g16")
 TOKENS = 32
@@ -122,6 +122,7 @@ def rows(folder: Path, names: list[str]) -> list[Row]:
     tokens = dict(np.load(folder / "measured.npz"))
     own = tokens.pop("embedding")
     model = onnx.load(folder / "encoder.onnx")
+    moments = moments_of(model, np.load(folder / "calibration.npz")) if any(CALIBRATED in n for n in names) else {}
     reference = None
     made: list[Row] = []
     for name in ["float32", *names]:
@@ -131,7 +132,7 @@ def rows(folder: Path, names: list[str]) -> list[Row]:
             session = tensorc.compile(model, threads=1, quantize=quantize, calibration=calibration)
             size = session.manifest["sections"]["constants"]["size"]
         else:
-            weights = encoded(model, find_format(name))
+            weights = encoded(model, name, moments)
             session = tensorc.compile(weights.model, threads=1)
             size = session.manifest["sections"]["constants"]["size"] - weights.float_bytes + weights.encoded_bytes
         with session:
@@ -233,7 +234,8 @@ def main() -> None:
     columns = {
         "formats": {
             "format": ("weights", ""), "bytes": ("bytes", ",d"), "cosine": ("mean cosine", ".4f"),
-            "least_cosine": ("least", ".4f"), "spearman": ("rank correlation", ".4f"), "nearest": ("same nearest", ".1%"),
+            "least_cosine": ("least", ".4f"), "spearman": ("rank correlation", ".4f"),
+            "nearest": ("same nearest", ".1%"),
         },
         "keys": {
             "format": ("keys", ""), "bits": ("bits", ".2f"), "plain_db": ("dB", ".2f"),

@@ -5,9 +5,8 @@
 float32, int8 (calibrated on 128 images that the networks were trained with), int8-dynamic and every listed number
 format of weights (or those named), measured on the 360 images that training never saw: how many are classified right,
 the signal-to-noise ratio of the logits to float32's, the bytes of all weights, and the bits of one that is multiplied
-with, scales included. `+calibrated` behind integers: their rounding is compensated for, with those 128 images. Where
-`--quantize` does not take a format's name, the weights are encoded and decoded before the model is compiled: the
-numbers are those of the format, the kernels those of float32.
+with, scales included. `+calibrated` behind integers: their rounding is compensated for, with those 128 images. Weights
+that `--quantize` has no kernel for (convolutions', for any format) are encoded and decoded before the model is compiled.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from encoded import CALIBRATED, Moments, encoded, moments_of
+from encoded import CALIBRATED, bits, moments_of, quantized
 
-import tensorc
 from tensorc.formats import LISTED, measure
 from tensorc.quantization.scheme import SCHEMES
 
@@ -33,33 +31,21 @@ CALIBRATION = DIGITS / "calibration.npz"
 Row = dict[str, Any]
 
 
-def compiled(model: onnx.ModelProto, name: str, moments: Moments) -> tuple[tensorc.Model, float | None, int]:
-    """The model in this format, the bits of a weight where they are known, and the bytes of all its weights."""
-    if name in SCHEMES or name == "float32":
-        calibration = CALIBRATION if name == "int8" else None
-        made = tensorc.compile(model, threads=1, quantize=name if name in SCHEMES else None, calibration=calibration)
-        return made, None, made.manifest["sections"]["constants"]["size"]
-    weights = encoded(model, name, moments)
-    made = tensorc.compile(weights.model, threads=1)
-    size = made.manifest["sections"]["constants"]["size"] - weights.float_bytes + weights.encoded_bytes
-    return made, 8 * weights.encoded_bytes / weights.elements, size
-
-
 def rows(network: str, names: list[str], images: np.ndarray, labels: np.ndarray) -> list[Row]:
     model = onnx.load(DIGITS / NETWORKS[network])
     moments = moments_of(model, np.load(CALIBRATION))
     reference = None
     made: list[Row] = []
     for name in ["float32", *names]:
-        compiled_model, bits, size = compiled(model, name, moments)
-        with compiled_model as session:
+        session, size = quantized(model, name, CALIBRATION, moments)
+        with session:
             logits = np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
         reference = logits if reference is None else reference
         made.append(
             {
                 "network": network,
                 "format": name,
-                "bits": bits,
+                "bits": None if name == "float32" or name in SCHEMES else bits(model, name),
                 "bytes": size,
                 "right": int((logits.argmax(1) == labels).sum()),
                 "accuracy": float((logits.argmax(1) == labels).mean()),
@@ -87,8 +73,10 @@ def main() -> None:
     print("| weights | bits |" + "".join(f" {network}, right % | kB | dB |" for network in NETWORKS))
     print("|---" * (2 + 3 * len(NETWORKS)) + "|")
     for lines in zip(*found.values(), strict=True):
-        bits = lines[0]["bits"]
-        cells = [lines[0]["format"], "" if bits is None else " / ".join(f"{line['bits']:.2f}" for line in lines)]
+        cells = [
+            lines[0]["format"],
+            "" if lines[0]["bits"] is None else " / ".join(f"{line['bits']:.2f}" for line in lines),
+        ]
         for line in lines:
             cells += [f"{line['accuracy']:.2%}"[:-1], f"{line['bytes'] / 1000:.1f}", f"{line['snr_db']:.1f}"]
         print("| " + " | ".join(cells) + " |")

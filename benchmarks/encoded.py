@@ -3,17 +3,21 @@ the format would multiply with, in a file that any engine runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+import tensorc
+from tensorc.errors import UserError
 from tensorc.formats import find_format
 from tensorc.formats.compensated import compensated
 from tensorc.formats.integers import Integers
+from tensorc.quantization.scheme import SCHEMES, Quantization
 
 #: After a format's name: rounding is compensated for, with what the weights are multiplied with in the samples.
 CALIBRATED = "+calibrated"
@@ -27,20 +31,51 @@ Moments = Mapping[str, np.ndarray]
 @dataclass(frozen=True)
 class EncodedModel:
     model: onnx.ModelProto
-    #: Of the weights of products: their number, their bytes in float32, and in the format.
-    elements: int
+    #: Of the weights that were encoded: their bytes in float32, and in the format.
     float_bytes: int
     encoded_bytes: int
 
 
-def encoded(model: onnx.ModelProto, name: str, moments: Moments) -> EncodedModel:
-    """A copy; every constant that a convolution or a matrix product multiplies with has gone through the format `name`.
-    Scales are shared along what is summed over: for a convolution, all axes but that of the output channels."""
+def quantized(model: onnx.ModelProto, name: str, calibration: Path, moments: Moments) -> tuple[tensorc.Model, int]:
+    """The model compiled with `--quantize name`, or in float32, and the bytes of its weights. Weights for which there
+    is no such kernel (convolutions', for any format) are encoded in the model, and counted as that."""
+    if name == "float32" or name in SCHEMES:
+        scheme = name if name in SCHEMES else None
+        made = tensorc.compile(model, threads=1, quantize=scheme, calibration=calibration if name == "int8" else None)
+        return made, made.manifest["sections"]["constants"]["size"]
+    takes = _takes(name)
+    weights = encoded(model, name, moments, {"Conv"} if takes else set(_PRODUCTS))
+    made = tensorc.compile(weights.model, threads=1, quantize=name if takes else None)
+    size = made.manifest["sections"]["constants"]["size"]
+    return made, size - weights.float_bytes + weights.encoded_bytes
+
+
+def _takes(name: str) -> bool:
+    try:
+        Quantization(name)
+    except UserError:
+        return False
+    return True
+
+
+def bits(model: onnx.ModelProto, name: str) -> float:
+    """Of a weight that is multiplied with, scales included."""
+    format = find_format(name.removesuffix(CALIBRATED))
+    shapes = [(tensor.dims, turned) for _, tensor, turned in _weights(model)]
+    rows = [(dims[0], int(np.prod(dims[1:]))) if turned else (dims[1], dims[0]) for dims, turned in shapes]
+    return 8 * sum(format.nbytes(shape) for shape in rows) / sum(a * b for a, b in rows)
+
+
+def encoded(model: onnx.ModelProto, name: str, moments: Moments, operators: Collection[str]) -> EncodedModel:
+    """A copy; every constant that one of the operators multiplies with has gone through the format `name`. Scales are
+    shared along what is summed over: for a convolution, all axes but that of the output channels."""
     format = find_format(name.removesuffix(CALIBRATED))
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
-    elements = float_bytes = encoded_bytes = 0
-    for _, tensor, is_transposed in _weights(changed):
+    float_bytes = encoded_bytes = 0
+    for node, tensor, is_transposed in _weights(changed):
+        if node.op_type not in operators:
+            continue
         data = numpy_helper.to_array(tensor)
         rows = data.reshape(len(data), -1) if data.ndim > 2 else data if is_transposed else data.T
         if name.endswith(CALIBRATED):
@@ -48,13 +83,12 @@ def encoded(model: onnx.ModelProto, name: str, moments: Moments) -> EncodedModel
             made = compensated(format, rows, moments[tensor.name])
         else:
             made = format.quantize(rows)
-        elements += data.size
         float_bytes += data.nbytes
         encoded_bytes += made.nbytes
         back = made.dequantize()
         back = back.reshape(data.shape) if data.ndim > 2 or is_transposed else back.T
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(back), tensor.name))
-    return EncodedModel(changed, elements, float_bytes, encoded_bytes)
+    return EncodedModel(changed, float_bytes, encoded_bytes)
 
 
 def moments_of(model: onnx.ModelProto, samples: Mapping[str, np.ndarray]) -> Moments:

@@ -9,8 +9,7 @@ tokens for the next time, which then needs neither PyTorch nor the package. For 
 the embeddings of 40 sentences are to float32's: their cosine, the rank correlation of all pairs' similarities
 (Spearman), and how many sentences keep their nearest neighbour; and the bytes of all weights (11.7 of 22.6 million are
 the table of words, which stays in float32). int8 is calibrated on 32 other sentences, and so is the rounding of
-`+calibrated` integers. Where `--quantize` does not take a format's name, the weights are encoded and decoded before the
-model is compiled: the numbers are those of the format, the kernels those of float32.
+`+calibrated` integers. Weights that `--quantize` has no kernel for are encoded and decoded before the model is compiled.
 
 `--keys`: the same for caches of keys: the signal-to-noise ratio of block formats on the keys of all layers and heads,
 with channels as they are and rearranged as the keys of the calibration's sentences ask for.
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from encoded import CALIBRATED, encoded, moments_of
+from encoded import CALIBRATED, moments_of, quantized
 from scipy.stats import spearmanr
 from sentences import CALIBRATION, MEASURED
 
@@ -35,7 +34,6 @@ import tensorc
 from tensorc.benchmark import Timing, compare
 from tensorc.formats import find_format
 from tensorc.formats.rearranged import Rearranged
-from tensorc.quantization.scheme import SCHEMES
 
 FORMATS = (
     "int8", "int8-dynamic", "int4-g32", "int4-g128", "int4", "int3-g64", "int3", "int2-g64", "int2", "ternary-g64",
@@ -126,15 +124,7 @@ def rows(folder: Path, names: list[str]) -> list[Row]:
     reference = None
     made: list[Row] = []
     for name in ["float32", *names]:
-        if name in SCHEMES or name == "float32":
-            calibration = folder / "calibration.npz" if name == "int8" else None
-            quantize = name if name in SCHEMES else None
-            session = tensorc.compile(model, threads=1, quantize=quantize, calibration=calibration)
-            size = session.manifest["sections"]["constants"]["size"]
-        else:
-            weights = encoded(model, name, moments)
-            session = tensorc.compile(weights.model, threads=1)
-            size = session.manifest["sections"]["constants"]["size"] - weights.float_bytes + weights.encoded_bytes
+        session, size = quantized(model, name, folder / "calibration.npz", moments)
         with session:
             found = embeddings(session, tokens)
         # float32 is compared to what the package computes by itself.

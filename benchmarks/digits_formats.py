@@ -6,7 +6,7 @@ float32, int8 (calibrated on 128 images that the networks were trained with), in
 format of weights (or those named), measured on the 360 images that training never saw: how many are classified right,
 the signal-to-noise ratio of the logits to float32's, the bytes of all weights, and the bits of one that is multiplied
 with, scales included. `+calibrated` behind integers: their rounding is compensated for, with those 128 images. Weights
-that `--quantize` has no kernel for (convolutions', for any format) are encoded and decoded before the model is compiled.
+that `--quantize` has no kernel for (those of convolutions) are encoded and decoded before the model is compiled.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ tokens for the next time, which then needs neither PyTorch nor the package. For 
 the embeddings of 40 sentences are to float32's: their cosine, the rank correlation of all pairs' similarities
 (Spearman), and how many sentences keep their nearest neighbour; and the bytes of all weights (11.7 of 22.6 million are
 the table of words, which stays in float32). int8 is calibrated on 32 other sentences, and so is the rounding of
-`+calibrated` integers. Weights that `--quantize` has no kernel for are encoded and decoded before the model is compiled.
+`+calibrated` integers. Weights that `--quantize` has no kernel for are encoded and decoded before it is compiled.
 
 `--keys`: the same for caches of keys: the signal-to-noise ratio of block formats on the keys of all layers and heads,
 with channels as they are and rearranged as the keys of the calibration's sentences ask for.

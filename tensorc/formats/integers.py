@@ -68,15 +68,27 @@ class Integers(Format):
         return rows * (codes + zeros) + blocks.scale_bytes(rows, length, self.group)
 
     def _symmetric(self, cut: np.ndarray, length: int) -> Parts:
-        kind = blocks.scale_type(self.group)
+        scales = self._scales(cut)
+        codes = self.nearest(blocks.divide(cut, scales)) + self._half
+        return self._parts(codes, scales.astype(blocks.scale_type(self.group))[..., 0], length)
+
+    def _scales(self, cut: np.ndarray) -> np.ndarray:
         # With eight bits there is nothing to win, and a scale that is positive suits every kernel.
         divisors = [self._half - 1.0, *(-self._half / kept for kept in KEPT if self.width < 8)]
-        scales = blocks.best_scales(cut, divisors, self._nearest, kind)
-        codes = self._nearest(blocks.divide(cut, scales)) + self._half
-        return self._parts(codes, scales.astype(kind)[..., 0], length)
+        return blocks.best_scales(cut, divisors, self.nearest, blocks.scale_type(self.group))
 
-    def _nearest(self, steps: np.ndarray) -> np.ndarray:
+    def scales(self, rows: np.ndarray) -> np.ndarray:
+        """Of symmetric integers: those that `encode` takes, float32 [rows, groups]."""
+        return self._scales(blocks.cut(rows, self.group))[..., 0]
+
+    def nearest(self, steps: np.ndarray) -> np.ndarray:
+        """Of symmetric integers: numbers that were divided by their scale to those that there are."""
         return np.asarray(np.clip(np.rint(steps), -self._half, self._half - 1))
+
+    def parts(self, codes: np.ndarray, scales: np.ndarray) -> Parts:
+        """What `encode` gives: symmetric integers [rows, length] and the scales [rows, groups] of theirs."""
+        cut = blocks.cut(codes + self._half, self.group)
+        return self._parts(cut, scales.astype(blocks.scale_type(self.group)), codes.shape[1])
 
     def _asymmetric(self, cut: np.ndarray, length: int) -> Parts:
         kind = blocks.scale_type(self.group)

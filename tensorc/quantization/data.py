@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ def _blocks(path: Path, arrays: Any, row: Mapping[str, Any]) -> Sequence[np.ndar
     name, shape = row["name"], tuple(row["shape"])
     if name not in arrays.files:
         raise UserError(f"{path} has no array for input {name!r}; it has {', '.join(arrays.files) or 'none'}")
-    data = arrays[name]
+    data = _array(path, arrays, name)
     if data.shape[1:] == shape:
         blocks = list(data)
     elif shape and data.ndim == len(shape) and data.shape[1:] == shape[1:] and data.shape[0] % max(shape[0], 1) == 0:
@@ -113,6 +114,14 @@ def _blocks(path: Path, arrays: Any, row: Mapping[str, Any]) -> Sequence[np.ndar
     return blocks
 
 
+def _array(path: Path, arrays: Any, name: str) -> np.ndarray:
+    """Read only now, so only now is it found damaged, or pickled."""
+    try:
+        return np.asarray(arrays[name])
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: {name!r} cannot be read: {error}") from error
+
+
 def _checked(where: str, feed: Mapping[str, np.ndarray], row: Mapping[str, Any]) -> np.ndarray:
     name, dtype, shape = row["name"], np.dtype(row["dtype"]), tuple(row["shape"])
     if name not in feed:
@@ -122,6 +131,8 @@ def _checked(where: str, feed: Mapping[str, np.ndarray], row: Mapping[str, Any])
         raise UserError(f"{where}: input {name!r} has shape {list(array.shape)}; it must be {list(shape)}")
     if array.dtype.kind != dtype.kind and not np.can_cast(array.dtype, dtype, "safe"):
         raise UserError(f"{where}: input {name!r} has element type {array.dtype}; it must be {dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(array.astype(dtype))
+    if dtype.kind == "f" and not np.isfinite(made).all():
         raise UserError(f"{where}: input {name!r} has values that are not finite")
-    return np.ascontiguousarray(array.astype(dtype))
+    return made

@@ -26,6 +26,9 @@ from tensorc.quantization.trial import Trial
 from tensorc.sampling import Statistics
 from tensorc.target import Executable, Progress, Target
 
+#: About so many samples tell how sensitive the outputs are to one layer; bounds are held by all.
+_ALONE = 32
+
 
 def evaluation_samples(how: Quantization, inputs: Sequence[Mapping[str, Any]],
                        calibration: Samples | None) -> Samples | None:  # fmt: skip
@@ -125,10 +128,11 @@ class Assessment:
     def _chosen_quantization(self) -> Quantization:
         return replace(self.how, skipped=self.how.skipped | (self.reasons.keys() - self._chosen()))
 
-    def _outputs(self, quantized: Collection[str], text: str) -> list[list[np.ndarray]]:
+    def _outputs(self, quantized: Collection[str], text: str, step: int = 1) -> list[list[np.ndarray]]:
         found = []
-        for number, feed in enumerate(self.samples.feeds):
-            self.progress(number, len(self.samples.feeds), text)
+        feeds = self.samples.feeds[::step]
+        for number, feed in enumerate(feeds):
+            self.progress(number, len(feeds), text)
             found.append(self.trial.run(feed, quantized).outputs)
         return found
 
@@ -171,7 +175,8 @@ class Assessment:
 
     def _noise(self, layer: str) -> float:
         noise = [Noise() for _ in self._exact[0]]
-        for got, exact in zip(self._outputs([layer], f"{layer} alone"), self._exact, strict=True):
+        step = max(len(self._exact) // _ALONE, 1)
+        for got, exact in zip(self._outputs([layer], f"{layer} alone", step), self._exact[::step], strict=True):
             for one, *pair in zip(noise, got, exact, strict=True):
                 one.add(*pair)
         return sum(one.ratio for one in noise)

@@ -1,7 +1,7 @@
 """What quantizing each layer gains in time, as the cost model predicts it, or as tuning has measured it.
 
 Kernels are told apart by the weights that they read. Where a target has no cost model, or a kernel leaves nothing to
-choose, a layer's gain is not known.
+choose, a layer's gain is not known; where all weights end up as floats, there is none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tensorc.ir.graph import Graph, clone
+from tensorc.ir.types import is_float
 from tensorc.options import CompileOptions
 from tensorc.pipeline import run_passes
 from tensorc.quantization.trial import Layer
@@ -24,14 +25,18 @@ Choose = Callable[[Graph], Mapping[str, Choice]]
 
 @dataclass(frozen=True)
 class Gain:
-    """Seconds of a layer's kernel; None where they are not known."""
+    """Seconds of a layer's kernel; None where they are not known. `in_integers`: whether that is what it multiplies
+    where it is quantized, and not floats that stand for them, as on a machine that has no instructions for bytes."""
 
     exact: float | None
     quantized: float | None
+    in_integers: bool = True
 
     @property
     def is_none(self) -> bool:
         """Whether the quantized kernel is known to be no faster."""
+        if not self.in_integers:
+            return True
         return self.exact is not None and self.quantized is not None and self.quantized >= self.exact
 
 
@@ -43,7 +48,10 @@ def gains(graph: Graph, layers: Collection[Layer], target: Target, options: Comp
         return {layer.name: Gain(None, None) for layer in layers}
     assert options.quantize is not None
     exact = replace(options, quantize=replace(options.quantize, skipped=frozenset(layer.name for layer in layers)))
-    before, after = (_choices(graph, target, how, context, choose) for how in (exact, options))
+    before, _ = _choices(graph, target, exact, context, choose)
+    after, in_integers = _choices(graph, target, options, context, choose)
+    if not in_integers:
+        return {layer.name: Gain(None, None, in_integers=False) for layer in layers}
     return {layer.name: _gain(before.get(layer.label), after.get(layer.label)) for layer in layers}
 
 
@@ -57,8 +65,8 @@ def _gain(exact: Choice | None, quantized: Choice | None) -> Gain:
 
 
 def _choices(graph: Graph, target: Target, options: CompileOptions, context: TuningContext,
-             choose: Choose) -> dict[str, Choice]:  # fmt: skip
-    """Of kernels by the label of the weights that they alone read."""
+             choose: Choose) -> tuple[dict[str, Choice], bool]:  # fmt: skip
+    """Of kernels by the label of the weights that they alone read; and whether any weights are integers."""
     graph = clone(graph)
     run_passes(graph, target.passes(options))
     choices = choose(graph)
@@ -71,7 +79,8 @@ def _choices(graph: Graph, target: Target, options: CompileOptions, context: Tun
         choice = choices.get(context.key(node.body).workload)
         if choice is not None:
             found.update((label, choice) for label in labels if counts[label] == 1)
-    return found
+    constants = [value.type for node in bodies for value in node.inputs if value.constant is not None]
+    return found, any(type.rank > 1 and not is_float(type.dtype) for type in constants)
 
 
 def _labels(labels: Iterable[str]) -> set[str]:

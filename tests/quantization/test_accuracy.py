@@ -229,6 +229,15 @@ def test_the_layer_that_cannot_be_quantized_stays_float(network, data, samples, 
 
 
 @pytest.mark.compiler
+def test_nothing_is_gained_where_no_bytes_are_multiplied(network, data):
+    with pytest.warns(TensorcWarning, match="all stay in float32: 3 not faster"):
+        model = tensorc.compile(network, "cpu:x86-64-v3", threads=1, quantize="int8", calibration=data,
+                                max_accuracy_drop=1)  # fmt: skip
+    assert accuracy(model)["quality"]["drop"] == 0
+    model.close()
+
+
+@pytest.mark.compiler
 def test_tuning_measures_both_ways(network, data, tmp_path):
     with tensorc.compile(network, threads=1, quantize="int8", calibration=data, max_accuracy_drop="100%", tune=18,
                          database=tmp_path / "tuning.db") as model:  # fmt: skip

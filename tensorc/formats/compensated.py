@@ -39,21 +39,20 @@ def compensated(format: Integers, array: np.ndarray, moments: np.ndarray, axis: 
     scales = format.scales(rows)
     order = np.argsort(-np.diag(moments), kind="stable")
     changes = _changes(moments[np.ix_(order, order)].astype(np.float64))
-    each = np.repeat(scales, format.group or length, axis=1)[:, order].astype(np.float64)
-    left = rows[:, order].astype(np.float64)
-    codes = np.empty(rows.shape, np.int16)
+    # Elements of all rows that are rounded together lie together.
+    each = np.repeat(scales, format.group or length, axis=1).T[order].astype(np.float64)
+    left = rows.T[order].astype(np.float64)
+    codes = np.empty((length, len(rows)), np.int16)
     for start in range(0, length, _TOGETHER):
         end = min(start + _TOGETHER, length)
-        errors = np.empty((len(rows), end - start))
+        errors = np.empty((end - start, len(rows)))
         for at in range(start, end):
-            scale = each[:, at]
-            rounded = format.nearest(left[:, at] / np.where(scale == 0, 1, scale)) * (scale != 0)
-            codes[:, order[at]] = rounded
-            error = (left[:, at] - rounded * scale) / changes[at, at]
-            left[:, at + 1 : end] -= np.outer(error, changes[at, at + 1 : end])
-            errors[:, at - start] = error
-        left[:, end:] -= errors @ changes[start:end, end:]
-    return Encoded(format, array.shape, axis, format.parts(codes, scales))
+            rounded = format.nearest(left[at] / np.where(each[at] == 0, 1, each[at])) * (each[at] != 0)
+            codes[order[at]] = rounded
+            errors[at - start] = (left[at] - rounded * each[at]) / changes[at, at]
+            left[at + 1 : end] -= np.outer(changes[at, at + 1 : end], errors[at - start])
+        left[end:] -= changes[start:end, end:].T @ errors
+    return Encoded(format, array.shape, axis, format.parts(codes.T, scales))
 
 
 def _changes(moments: np.ndarray) -> np.ndarray:

@@ -60,8 +60,8 @@ def compile(
     `fallback="onnxruntime"`, what is not compiled runs there instead of being an error. `quantize="int8"` computes
     products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
     `get_next()` gives feeds. `quantize="int4-g32"`, or any other format of `tensorc.formats`, keeps the weights of
-    matrix products in few bits. `memory_budget`, as "400MiB" or in bytes, is the most that a process is to have resident
-    which only loads the artifact and runs it. Raises
+    matrix products in few bits. `memory_budget`, as "400MiB" or in bytes, is the most that a process is to have
+    resident which only loads the artifact and runs it. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     import os

@@ -119,6 +119,16 @@ class CodedLookupSchedule(Schedule):
 
 
 @dataclass(frozen=True)
+class CodedPanelSchedule(Schedule):
+    """Of weights in few bits, a panel decoded for all rows: rows and vectors of the register tile."""
+
+    kind = "coded_panel"
+    packing = ("vectors",)
+    rows: int
+    vectors: int
+
+
+@dataclass(frozen=True)
 class ConvSchedule(Schedule):
     """Output rows, columns and channel vectors of the register tile.
 
@@ -165,8 +175,8 @@ class WinogradSchedule(Schedule):
 KINDS: Mapping[str, type[Schedule]] = {
     kind.kind: kind
     for kind in (
-        AttentionSchedule, BlockedMatmulSchedule, CodedDotSchedule, CodedLookupSchedule, CodedSchedule, ConvSchedule,
-        DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
+        AttentionSchedule, BlockedMatmulSchedule, CodedDotSchedule, CodedLookupSchedule, CodedPanelSchedule,
+        CodedSchedule, ConvSchedule, DepthwiseSchedule, MatmulSchedule, ProductSchedule, WinogradSchedule,
     )
 }  # fmt: skip
 

@@ -61,7 +61,9 @@ KINDS = [
     ("znver5", body(1, 64, 64, 8, 32), "fast", {"coded", "coded_dot"}, "coded_dot"),
     ("znver5", body(1, 64, 64, 4, 16), "fast", {"coded"}, "coded"),
     ("znver5", body(1, 64, 64, 4, 32, "e2m1"), "fast", {"coded"}, "coded"),
-    ("skylake-avx512", body(9, 64, 64, 4, 32), "fast", {"coded", "coded_lookup"}, "coded"),
+    ("skylake-avx512", body(9, 64, 64, 4, 32), "fast", {"coded", "coded_lookup", "coded_panel"}, "coded"),
+    ("znver5", body(32, 64, 64, 4, 32), "strict", {"coded", "coded_lookup", "coded_panel"}, "coded_panel"),
+    ("znver5", body(32, 64, 64, 3, 32), "fast", {"coded", "coded_lookup", "coded_panel", "coded_dot"}, "coded_panel"),
     ("haswell", body(1, 64, 64, 2, 32), "fast", {"coded"}, "coded"),
 ]
 

@@ -61,6 +61,17 @@ def test_blocks_rows_and_columns_of_all_sizes(kernels):
         ])  # fmt: skip
 
 
+def test_panels_decoded_for_many_rows(kernels):
+    with kernels.batch() as check:
+        for rows, vectors in ((4, 2), (1, 1)):
+            check_all(check, [
+                ((9, 200, 37, 4), {"group": 32, "scale": "bf16", "zero": 7.5}),
+                ((8, 33, 65, 3), {"group": 8, "zeros": "bf16"}),
+                ((3, 96, 40, 8), {"group": 32, "element": "e4m3", "scale": "f8e8m0fnu"}),
+                ((5, 3, 2, 6), {"zero": 1.0}),
+            ], {"kind": "coded_panel", "rows": rows, "vectors": vectors})  # fmt: skip
+
+
 #: Of integers in blocks of chunks: all widths, and sizes that do not come out even.
 INTEGERS = [
     ((1, 128, 64, 4), {"group": 32, "scale": "bf16", "zero": 8.0}),

@@ -1,4 +1,4 @@
-"""Products by weights in few bits, `matmul_coded`: what its kernels share, and the one that decodes on the fly.
+"""Products by weights in few bits, `matmul_coded`: what its kernels share, and the two that decode on the fly.
 
 A vector of output columns reads its codes together: each 32-bit lane is a word that holds the codes of several steps of
 the sum for one column. Codes whose width does not divide a word are kept in parts that do, of 4, 2 and 1 bits, so that
@@ -18,7 +18,7 @@ import numpy as np
 from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
 from targets.cpu.kernels.matmul import _Tile
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import CodedSchedule, lanes_of
+from targets.cpu.schedules import CodedPanelSchedule, CodedSchedule, lanes_of
 from tensorc.errors import UnsupportedError
 from tensorc.formats import bits
 from tensorc.formats.elements import ELEMENTS
@@ -36,6 +36,8 @@ _AHEAD = 4096
 #: The parts, lowest bits first, that a code is kept in: (first bit, bits).
 PARTS = {1: ((0, 1),), 2: ((0, 2),), 3: ((0, 2), (2, 1)), 4: ((0, 4),), 5: ((0, 4), (4, 1)), 6: ((0, 4), (4, 2)),
           7: ((0, 4), (4, 2), (6, 1)), 8: ((0, 8),)}  # fmt: skip
+#: Steps of the sum in a round where weights are decoded already.
+_UNROLL = 4
 #: Of a float32.
 _MANTISSA, _BIAS = 23, 127
 #: Levels that a register holds.
@@ -344,6 +346,79 @@ def lower_direct(body: Graph, node: Node, machine: Machine, given: CodedSchedule
         else:
             builder.when(row_tile < full, lambda: write(tile_rows), lambda: write(tail))
     return group.finish(words.panels * row_tiles, schedule, dict.fromkeys(shape.weights, words.panels))
+
+
+def lower_panel(body: Graph, node: Node, machine: Machine, schedule: CodedPanelSchedule) -> Kernel:
+    """For many rows: a task decodes a panel to float32, which stays near while all rows meet it."""
+    shape = CodedShape(node, machine)
+    check_constants(body, shape)
+    lanes, vectors = shape.lanes, schedule.vectors
+    width = vectors * lanes
+    decoder, blocks = _Decoder(shape, machine, vectors), Blocks(shape, width)
+    words = decoder.words
+    group = GroupKernel(body, machine, {**blocks.packings(), shape.codes: words.packing()})
+    builder = group.builder
+    weights = group.scratch("float32", max(shape.depth, 1) * width)
+
+    def unpack(panel: Expr) -> None:
+        base = builder.bind(panel * words.panel)
+        decoder.begin(group)
+        scales, offsets = (builder.registers("float32", width, name) for name in ("scales", "offsets"))
+
+        def steps(begin: Expr, element: Expr, count: int) -> None:
+            for number in range(count):
+                decoder.decode(begin, number)
+                with builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
+                    column = j * lanes + lane
+                    level = builder.load(decoder.levels, column) - builder.load(offsets, column)
+                    weight = level * builder.load(scales, column)
+                    builder.store(weights, weight, (element + number) * width + column)
+
+        size = words.per_chunk * width
+        for run, start in zip(shape.runs, words.starts, strict=True):
+            chunks, rest = divmod(run.size, words.chunk)
+            with builder.serial(run.count, name="b") as number:
+                block = run.first + number
+                begin = builder.bind(base + start + number * ((chunks + bool(rest)) * size))
+                element = builder.bind(block * shape.group)
+                with builder.unrolled(vectors) as j, builder.vector(lanes) as lane:
+                    column = j * lanes + lane
+                    builder.store(scales, blocks.scale(group, panel, block, column), column)
+                    builder.store(offsets, blocks.zero(group, panel, block, column, decoder.offset), column)
+                if chunks:
+                    with builder.serial(chunks, name="c") as c:
+                        steps(begin + c * size, element + c * words.chunk, words.chunk)
+                if rest:
+                    steps(begin + chunks * size, element + chunks * words.chunk, rest)
+
+    def multiply(panel: Expr, first: Expr, height: int) -> None:
+        tile = _Tile(group, node, lanes, height, vectors)
+        tile.clear()
+
+        def step(k: Expr) -> None:
+            tile.step(
+                lambda i: group.elements.evaluate(shape.x, [*unravel(first + i, shape.lead), k]),
+                lambda j, lane: builder.load(weights, k * width + j * lanes + lane),
+            )
+
+        whole, rest = divmod(shape.depth, _UNROLL)
+        if whole:
+            with builder.serial(whole, name="k") as outer, builder.unrolled(_UNROLL) as inner:
+                step(outer * _UNROLL + inner)
+        if rest:
+            with builder.unrolled(rest) as inner:
+                step(whole * _UNROLL + inner)
+        save_panel(builder, tile, shape, panel, width, words.panels, first)
+
+    full, tail = divmod(shape.rows, schedule.rows)
+    with builder.tasks() as panel:
+        unpack(panel)
+        if full:
+            with builder.serial(full, name="row_tile") as row_tile:
+                multiply(panel, row_tile * schedule.rows, schedule.rows)
+        if tail:
+            multiply(panel, full * schedule.rows, tail)
+    return group.finish(words.panels, schedule, dict.fromkeys(shape.weights, words.panels))
 
 
 def scale_blocks(group: GroupKernel, blocks: Blocks, tile: _Tile, part: Buffer, sums: Buffer | None, panel: Expr,

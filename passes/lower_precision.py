@@ -3,8 +3,9 @@
 The constant weights of products and the tables that rows are gathered from become bfloat16 or float16, which kernels
 widen as they read. With `inputs` the left operands of products are rounded too, once, where they are made: for
 machines that multiply pairs of bfloat16. On others that costs time: MobileNetV2, ResNet-50 and BERT-base took 1.1 to
-1.3 times as long with inputs in bfloat16 as in float32 (an AVX-512 core without AVX512-BF16, 21 November 2026). Inputs and outputs of the graph keep their types. The graph is in canonical
-form.
+1.3 times as long with inputs in bfloat16 as in float32 (an AVX-512 core without AVX512-BF16, 21 November 2026).
+
+Inputs and outputs of the graph keep their types. The graph is in canonical form.
 """
 
 from __future__ import annotations

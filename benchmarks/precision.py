@@ -74,10 +74,11 @@ def chain(widths: tuple[int, ...], count: int, path: Path) -> None:
 
 
 def rounded(path: Path, dtype: str) -> onnx.ModelProto:
-    """The model with every weight of two axes or more rounded to `dtype`, and back."""
+    """The model with every weight of two axes or more rounded to `dtype`, and back, but for those of depthwise
+    convolutions."""
     model = onnx.load(path)
     for weight in model.graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1:
+        if weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1 and weight.dims[1] > 1:
             data = numpy_helper.to_array(weight).astype(numpy_dtype(dtype)).astype(np.float32)
             weight.CopyFrom(numpy_helper.from_array(data, weight.name))
     return model
@@ -112,15 +113,15 @@ def openvino_calls(path: Path, feed: Mapping[str, np.ndarray]) -> Iterator[tuple
         yield f"OpenVINO {hint} (runs {ran}{'' if can else ', emulated'})", call
 
 
-def in_turns(calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
-    """Median milliseconds of a run."""
+def in_turns(calls: Mapping[str, Call], seconds: float, clock: Callable[[], float]) -> dict[str, float]:
+    """Median milliseconds of a run by `clock`."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds * len(calls)
     while time.perf_counter() < end or min(map(len, times.values())) < 5:
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            times[name].append(1e3 * (clock() - start))
     return {name: float(np.median(runs[len(runs) // 10 :])) for name, runs in times.items()}
 
 
@@ -131,7 +132,9 @@ def flops(manifest: Mapping[str, Any]) -> int:
     )
 
 
-def measure(label: str, path: Path, options: CompileOptions, seconds: float, folder: Path) -> list[dict[str, Any]]:
+def measure(
+    label: str, path: Path, options: CompileOptions, seconds: float, clock: Callable[[], float], folder: Path
+) -> list[dict[str, Any]]:
     calls: dict[str, Call] = {}
     sizes: dict[str, int] = {}
     work, feed = 0, {}
@@ -150,7 +153,7 @@ def measure(label: str, path: Path, options: CompileOptions, seconds: float, fol
     for precision in PRECISIONS[1:]:
         session = onnxruntime.InferenceSession(rounded(path, precision).SerializeToString())
         noise[f"{precision}, rounded"] = decibels(session.run(None, feed), reference)
-    median = in_turns(calls, seconds)
+    median = in_turns(calls, seconds, clock)
     peak = ceilings(1).flops
     return [
         {
@@ -173,14 +176,17 @@ def measure(label: str, path: Path, options: CompileOptions, seconds: float, fol
 @click.option("--seconds", default=5.0, show_default=True, help="For each engine and model.")
 @click.option("--tune", type=Budget.parse, help="Search first, as `tensorc compile --tune`, for each precision.")
 @click.option("--database", type=click.Path(dir_okay=False, path_type=Path), help="Tuning records. Default: none.")
+@click.option("--cpu", is_flag=True, help="Count processor time, which others' work disturbs less.")
 @click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path))
 def main(
     names: tuple[str, ...], models: Path | None, seconds: float, tune: Budget | None, database: Path | None,
+    cpu: bool,
     out: Path | None,
 ) -> None:  # fmt: skip
     if names and models is None:
         raise click.UsageError("--models says where the models are")
     rows = []
+    clock = time.process_time if cpu else time.perf_counter
     with tempfile.TemporaryDirectory() as text, OtherLoad() as others:
         folder = Path(text)
         options = CompileOptions(threads=1, tune=tune, database=database or folder / "tuning.db")
@@ -191,7 +197,7 @@ def main(
             for name, path in subjects.items():
                 chain(*PRODUCTS[name], path)
         for name, path in subjects.items():
-            rows += measure(name, path, options, seconds, folder)
+            rows += measure(name, path, options, seconds, clock, folder)
     table = Table("model", "engine", "median ms", "speedup", "MiB", "SNR dB", "rounded", "of peak")
     for row in rows:
         numbers = zip(("ms", "speedup", "mib", "snr_db", "rounded_db", "of_peak"),

@@ -14,7 +14,7 @@ def described(graph: Graph, precision: str) -> str:
     weights = dict.fromkeys(_weights(graph))
     lowered = [value for value in weights if value.dtype == precision]
     rest = sum(value.type.nbytes for value in weights if value.dtype != precision)
-    kept = f", {rest / 2**20:.1f} MiB stay as they were" if rest else ""
+    kept = f", {rest / 2**20:.2f} MiB in float32" if rest else ""
     return f"{precision}, {len(lowered)} of {len(weights)} weights{kept}"
 
 

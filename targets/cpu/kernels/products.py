@@ -2,7 +2,9 @@
 
 Where an instruction multiplies and adds several products at once, a step is as many neighbouring elements: `TOGETHER`
 bytes, added to sums in int32, or a `PAIR` of bfloat16, added to sums in float32 (AVX512-BF16). The weights of a step
-lie together for each column. Everything around it counts in steps and is the same.
+lie together for each column. Everything around it counts in steps and is the same. Pairs have been run only with other
+arithmetic in the instruction's place, on a CPU without it; that the instruction is generated was seen in assembly, and
+nothing is known of its speed.
 
 Other weights in 16 bits are widened to float32: where many tiles meet the same ones, once for all into scratch memory,
 which leaves the inner loops as they are and saves traffic from far; where few do, as they are read.

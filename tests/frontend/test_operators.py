@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from tensorc.frontend import import_model, supported_operators
-from tensorc.frontend.operators import control, host, random, recurrent, sequences, trees
+from tensorc.frontend.operators import contrib, control, host, random, recurrent, sequences, trees
 from tensorc.frontend.registry import find_rule, ruled_operators
 from tensorc.ir import evaluate, parse_graph
 
@@ -751,9 +751,9 @@ def test_rule_agrees_with_onnx_runtime(case: Case) -> None:
 
 
 def test_every_supported_operator_has_a_case() -> None:
-    """Or tests of their own: tests/dynamic, and test_control.py, test_recurrent.py, test_random_operators.py and
-    test_trees.py here."""
-    elsewhere = {module.__name__ for module in (control, host, random, recurrent, sequences, trees)}
+    """Or tests of their own: tests/dynamic, and test_contrib.py, test_control.py, test_recurrent.py,
+    test_random_operators.py and test_trees.py here."""
+    elsewhere = {module.__name__ for module in (contrib, control, host, random, recurrent, sequences, trees)}
     here = {
         name
         for domain, name in ruled_operators()

@@ -48,7 +48,7 @@ def quantizing_passes(how: Quantization | None, multiplies_bytes: bool) -> list[
     if how is None:
         return []
     if how.format is not None:
-        return [EncodeWeights(how.format.name)]
+        return [EncodeWeights(how.format.name, how.skipped, how.moments)]
     prepare: list[Pass] = [EqualiseChannels()] if how.equalises else []
     if how.is_static and how.smooth:
         prepare.append(SmoothActivations(how.largest, how.smooth, how.per_channel))

@@ -1,6 +1,7 @@
 """Weights in few bits: products by constant matrices take them as codes and scales, `matmul_coded`.
 
-What is multiplied by them stays float32, so nothing is calibrated. Formats that are not codes times scales
+What is multiplied by them stays float32; where its second moments are known, symmetric integers are rounded such that
+the products suffer least (`tensorc.formats.compensated`). Formats that are not codes times scales
 (`tensorc.formats.coded` says which are) have no kernel: weights are rounded to them and stay float32, which shows what
 a format costs in accuracy and saves nothing. Convolutions and tables that rows are looked up in stay as they are.
 """
@@ -9,16 +10,19 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from tensorc.errors import TensorcWarning, UserError
-from tensorc.formats import Encoded, find_format
-from tensorc.formats.coded import Coded, coded, is_coded
+from tensorc.formats import Encoded, Format, find_format
+from tensorc.formats.coded import coded, is_coded
+from tensorc.formats.compensated import compensated
+from tensorc.formats.integers import Integers
 from tensorc.ir.graph import Constant, Graph, Node, Value
-from tensorc.pipeline import Pass
+from tensorc.quantization.calibration import Quantizer, Replacement
 
 #: Of float32's bytes, so large a share is the most that encoded weights may take: what saves less stays float32.
 _WORTH = 0.5
@@ -38,31 +42,36 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class EncodeWeights(Pass):
-    """To the format of the name `format`."""
+class EncodeWeights(Quantizer):
+    """To the format of the name `format`, but for the layers `skipped`; `moments` of what weights are multiplied with,
+    by the names of values."""
 
     format: str
+    skipped: frozenset[str] = frozenset()
+    moments: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     name: ClassVar[str] = "encode-weights"
     found: _Found = field(default_factory=_Found, compare=False)
 
-    def run(self, graph: Graph) -> bool:
+    def watched(self, graph: Graph) -> list[Value]:  # noqa: ARG002  (nothing has a range)
+        return []
+
+    def multiplied(self, graph: Graph) -> list[Value]:
+        return list(dict.fromkeys(node.inputs[0] for node in graph.nodes if _is_product(node)))
+
+    def replacements(self, graph: Graph) -> list[Replacement]:
         made: dict[tuple[Value, int], Encoded | None] = {}
-        changed = False
+        found = []
         for node in list(graph.nodes):
             self.found.convolutions += node.op == "conv" and node.inputs[1].constant is not None
-            if not _is_product(node):
+            if not _is_product(node) or node.output.name in self.skipped:
                 continue
             key = node.inputs[1], node.attrs["transpose_b"]
             if key not in made:
                 made[key] = self._encoded(node)
             encoded = made[key]
             if encoded is not None:
-                self._replace(graph, node, encoded)
-            changed |= encoded is not None
-        if changed:
-            graph.sort()
-            graph.remove_dead()
-        return changed
+                found.append(Replacement((node.output.name,), node.output, self._product(graph, node, encoded)))
+        return found
 
     def note(self) -> str:
         found = self.found
@@ -93,7 +102,7 @@ class EncodeWeights(Pass):
             return None
         data = weights.constant.numpy()
         try:
-            encoded = format.quantize(data, axis)
+            encoded = self._rounded(format, data, node.inputs[0].name, axis)
         except UserError as error:
             raise UserError(f"the weights %{weights.name}: {error}") from error
         wide = data.astype(np.float64)
@@ -104,15 +113,22 @@ class EncodeWeights(Pass):
         self.found.nbytes += coded(encoded).nbytes if is_coded(format) else data.nbytes
         return encoded
 
-    def _replace(self, graph: Graph, node: Node, encoded: Encoded) -> None:
+    def _rounded(self, format: Format, data: np.ndarray, multiplied: str, axis: int) -> Encoded:
+        moments = self.moments.get(multiplied)
+        if moments is None or not isinstance(format, Integers):
+            return format.quantize(data, axis)
+        return compensated(format, data, moments, axis)
+
+    def _product(self, graph: Graph, node: Node, encoded: Encoded) -> Value:
         x, weights = node.inputs
+        assert weights.constant is not None
+        label = weights.constant.label or weights.name
         if is_coded(encoded.format):
-            graph.replace(node.output, encoded_product(graph, x, encoded, weights.name))
-            return
+            return encoded_product(graph, x, encoded, weights.name, label)
         warnings.warn(f"no kernel takes weights in {self.format}: they are rounded to it and stay float32",
                       TensorcWarning, stacklevel=2)  # fmt: skip
-        rounded = graph.add_constant(Constant.of(encoded.dequantize(), label=weights.name), weights.name)
-        node.inputs = x, rounded
+        rounded = graph.add_constant(Constant.of(encoded.dequantize(), label=label), weights.name)
+        return graph.add("matmul", [x, rounded], node.attrs, name=node.output.name)
 
 
 def _is_product(node: Node) -> bool:
@@ -122,18 +138,16 @@ def _is_product(node: Node) -> bool:
     return w.constant is not None and x.constant is None and w.type.rank == 2 and w.type.size > 0
 
 
-def encoded_product(graph: Graph, x: Value, weights: Encoded, name: str = "w") -> Value:
-    """x [..., K] times the encoded [N, K] transposed, or the encoded [K, N]: scales are shared along K."""
-    return coded_product(graph, x, coded(weights), name)
-
-
-def coded_product(graph: Graph, x: Value, made: Coded, name: str) -> Value:
+def encoded_product(graph: Graph, x: Value, weights: Encoded, name: str = "w", label: str = "") -> Value:
+    """x [..., K] times the encoded [N, K] transposed, or the encoded [K, N]: scales are shared along K. Of the weights
+    `name` is the value's and `label` the model's."""
+    made = coded(weights)
     if made.permutation is not None:
         order = graph.constant(made.permutation.astype(np.int64))
         x = graph.add("gather", [x, order], {"axis": x.type.rank - 1})
     given = {"codes": made.codes, "scales": made.scales, "zeros": made.zeros}
     parts = [
-        graph.add_constant(Constant.of(part, label=name), f"{name}.{what}")
+        graph.add_constant(Constant.of(part, label=label or name), f"{name}.{what}")
         for what, part in given.items()
         if part is not None
     ]

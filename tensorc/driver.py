@@ -335,7 +335,7 @@ def _quantization(
 ) -> tuple[Quantization, Assessment | None]:
     """With the ranges that were found, and without the layers that are left out."""
     from tensorc.quantization.assessment import Assessment, evaluation_samples
-    from tensorc.quantization.calibration import calibrated, calibration_samples
+    from tensorc.quantization.calibration import calibrated, calibration_samples, compensating
 
     how = options.quantize
     assert how is not None
@@ -344,6 +344,9 @@ def _quantization(
         evaluation = evaluation_samples(how, inputs, calibration) if assess else None
         if how.is_static:
             how = calibrated(graph, calibration, inputs, target, options, clock.steps("calibrate"))
+        elif calibration is not None:
+            names = [row["name"] for row in inputs]
+            how = compensating(graph, calibration, names, target, options, clock.steps("calibrate"))
     if evaluation is None:
         return how, None
     with clock.phase("assess"):

@@ -72,7 +72,8 @@ class Assessment:
         if self.how.max_drop is not None:
             self._drop_of(self._exact)  # before hours of search: is there anything to tell it by?
             self.progress(0, 0, "predict times")
-            self.gains = self._seconds()
+            if self.how.format is None:  # weights in few bits are for their size, whatever they take
+                self.gains = self._seconds()
             self.reasons = Search(self.layers, self.gains, self._holds, self._noise).run()
             if QUANTIZED not in self.reasons.values():
                 why = ", ".join(f"{count} {why}" for why, count in sorted(Counter(self.reasons.values()).items()))

@@ -16,7 +16,7 @@ from tensorc.ir.graph import Graph, Node, Value, clone
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass, run_passes
 from tensorc.quantization.data import Samples
-from tensorc.quantization.observers import METHODS, Channels, Observer
+from tensorc.quantization.observers import METHODS, MOST_MOMENTS, Channels, Moments, Observer
 from tensorc.quantization.params import QuantParams
 from tensorc.quantization.ranges import Ranges
 from tensorc.quantization.scheme import Quantization, is_ranges
@@ -53,6 +53,10 @@ class Quantizer(Pass):
     def channels(self, graph: Graph) -> dict[str, int]:  # noqa: ARG002  (a quantizer may have no use for them)
         """The watched values whose channels' means it asks for, and the axis that their channels are."""
         return {}
+
+    def multiplied(self, graph: Graph) -> list[Value]:  # noqa: ARG002
+        """The values the second moments of whose last axis it asks for."""
+        return []
 
     @abc.abstractmethod
     def replacements(self, graph: Graph) -> list[Replacement]:
@@ -149,6 +153,26 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
         else:
             params[name] = QuantParams.of(range)
     return replace(how, params=params, means=ranges.means, origin=f"{ranges.method} of {ranges.samples} samples")
+
+
+def compensating(graph: Graph, given: Samples, names: Sequence[str], target: Target, options: CompileOptions,
+                 progress: Progress) -> Quantization:  # fmt: skip
+    """The quantization with the moments of what weights are multiplied with, as `calibrated`."""
+    how = options.quantize
+    assert how is not None
+    graph = clone(graph)
+    quantizer, later = at_quantizer(graph, target, options)
+    values = [value for value in quantizer.multiplied(graph) if value.shape[-1] <= MOST_MOMENTS]
+    observers = {value.name: Moments() for value in values}
+    watched = _Watched(graph, values, later, target, options)
+    for done, feed in enumerate(given.feeds):
+        for name, array in watched.run([feed[name] for name in names]).items():
+            if not np.isfinite(array).all():
+                raise UserError(f"calibration, sample {done}: in %{name} there are values that are not finite")
+            observers[name].update(array)
+        progress(done + 1, len(given.feeds), "")
+    moments = {name: observer.sums for name, observer in observers.items()}
+    return replace(how, moments=moments, origin=f"for what {len(given.feeds)} samples multiply them with")
 
 
 def _largest(graph: Graph, given: Samples, names: Sequence[str], target: Target, options: CompileOptions,

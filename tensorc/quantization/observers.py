@@ -21,6 +21,8 @@ _LEVELS = 256
 _SHARES = np.linspace(0.05, 1, 96).tolist()
 _ROUNDS = 2
 DEFAULT_PERCENTILE = 99.99
+#: Of longer rows no moments are taken: they would not fit into memory for a model of many layers.
+MOST_MOMENTS = 4096
 
 
 class Observer:
@@ -68,6 +70,17 @@ class Observer:
         """The middle of each bin."""
         edges = np.linspace(-self.limit, self.limit, _BINS + 1)
         return np.asarray((edges[1:] + edges[:-1]) / 2)
+
+
+class Moments:
+    """Sums of products of the elements of a tensor's rows, two by two: [length, length] of its last axis."""
+
+    def __init__(self) -> None:
+        self.sums = np.zeros((), np.float32)
+
+    def update(self, values: np.ndarray) -> None:
+        rows = np.asarray(values, np.float32).reshape(-1, values.shape[-1])
+        self.sums = self.sums + rows.T @ rows
 
 
 class Channels:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tensorc.errors import UserError
 from tensorc.formats import Format, find_format
+from tensorc.formats.integers import Integers
 
 if TYPE_CHECKING:
     from tensorc.quantization.accuracy import Metric
@@ -40,7 +43,8 @@ class Quantization:
 
     What makes it better: `equalise` layers (None: where a tensor of weights has one scale), `smooth` activations of
     transformers (so much of their differences between channels is left to the weights, of 1; 0 for nothing) and
-    `correct_bias`. `means` and `largest` magnitudes of channels, by the names of values, are what samples tell.
+    `correct_bias`. `means` and `largest` magnitudes of channels and `moments` (the
+    second ones) of rows, by the names of values, are what samples tell.
     """
 
     scheme: str
@@ -59,6 +63,7 @@ class Quantization:
     correct_bias: bool = True
     means: Mapping[str, Sequence[float]] = field(default_factory=dict)
     largest: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    moments: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -81,10 +86,17 @@ class Quantization:
             raise UserError(
                 f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}, and formats of weights: {error}"
             ) from error
-        given = {"--calibration": self.calibration is not None, "--save-ranges": self.save is not None,
-                 "--per-tensor": not self.per_channel}  # fmt: skip
+        given = {"--save-ranges": self.save is not None, "--per-tensor": not self.per_channel}
         for option in (name for name, is_given in given.items() if is_given):
             raise UserError(f"--quantize {self.scheme} is of weights alone: {option} is for int8")
+        if self.calibration is not None:
+            if not isinstance(self.format, Integers) or not self.format.symmetric:
+                raise UserError(
+                    f"--quantize {self.scheme} rounds each weight to what is nearest: --calibration is for int8, and "
+                    "for integers without zero points such as int4 (--evaluate measures accuracy)"
+                )
+            if is_ranges(self.calibration):
+                raise UserError(f"--quantize {self.scheme} has no ranges: --calibration takes samples, a DATA.npz")
 
     @property
     def format(self) -> Format | None:
@@ -94,7 +106,7 @@ class Quantization:
     def described(self) -> str:
         """For a summary."""
         if self.format is not None:
-            return f"weights of matrix products in {self.scheme}"
+            return f"weights of matrix products in {self.scheme}{', rounded ' + self.origin if self.origin else ''}"
         weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
         found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
         return f"{self.scheme}, {weights} of weights{found}"

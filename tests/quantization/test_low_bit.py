@@ -80,7 +80,9 @@ def test_the_artifact_is_smaller_and_says_why(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"quantize": "int4", "calibration": "data.npz"}, "--quantize int4 is of weights alone: --calibration is for int8"),
+    ({"quantize": "mxfp4", "calibration": "data.npz"}, "mxfp4 rounds each weight to what is nearest: --calibration is"),
+    ({"quantize": "int4-asym", "calibration": "data.npz"}, "int4-asym rounds each weight to what is nearest"),
+    ({"quantize": "int4", "calibration": "kept.json"}, "--quantize int4 has no ranges: --calibration takes samples"),
     ({"quantize": "int4-g12"}, "groups and blocks have a multiple of 8"),
     ({"quantize": "int44"}, "no quantization 'int44'; legal: int8, int8-dynamic, and formats of weights: no format"),
 ])  # fmt: skip
@@ -92,6 +94,46 @@ def test_what_is_legal(options, message):
 def test_options_of_calibration_are_for_int8():
     with pytest.raises(UserError, match="int4 is of weights alone: --per-tensor is for int8"):
         Quantization("int4", per_channel=False)
+
+
+def related(count, seed):
+    """Inputs of which few differ: what rounding does to one weight, another can make up for."""
+    rng = np.random.default_rng(seed)
+    mixed = np.random.default_rng(0).standard_normal((20, 200))
+    return (rng.standard_normal((count, 3, 20)) @ mixed).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["int4", "int3-g40"])
+def test_samples_tell_what_rounding_matters(name, tmp_path):
+    np.savez(tmp_path / "data.npz", x=related(16, 1))
+    (x,) = related(1, 2)
+    with tensorc.compile(model_of()) as exact:
+        (wanted,) = exact.run(None, {"x": x})
+    noise = {}
+    for calibration in (None, tmp_path / "data.npz"):
+        with tensorc.compile(model_of(), quantize=name, calibration=calibration) as model:
+            noise[calibration is None] = measure(wanted, model.run(None, {"x": x})[0]).snr_db
+            assert dict(model.manifest["summary"])["encode weights"].startswith(f"3 matrices in {name}, ")
+    assert noise[False] > noise[True] + 5
+
+
+def test_layers_are_given_up_until_the_outputs_are_good_enough(tmp_path):
+    """Of weights in few bits the size is what is gained: no layer stays float32 for its time."""
+
+    def quality(outputs, sample):
+        return float(measure(exact.run(None, {"x": sample["x"]})[0], outputs[0]).snr_db > 13)
+
+    np.savez(tmp_path / "data.npz", x=related(4, 3))
+    with (
+        tensorc.compile(model_of()) as exact,
+        tensorc.compile(
+            model_of(), quantize="int3", evaluate=tmp_path / "data.npz", metric=quality, max_accuracy_drop=0.0
+        ) as model,
+    ):
+        accuracy = model.manifest["quantized"]["accuracy"]
+    reasons = {row["why"] for row in accuracy["layers"]}
+    assert reasons == {"quantized", "sensitive"}
+    assert accuracy["outputs"]["snr_db"] > 13
 
 
 def test_fast_numerics_round_inputs_far_below_the_format():

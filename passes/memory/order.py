@@ -101,7 +101,8 @@ def _with_views(steps: Sequence[Node], nodes: Sequence[Node]) -> list[Node]:
                     if not waiting[user]:
                         placed.append(user)
 
-    for node in (node for node, count in waiting.items() if not count):
+    there = [node for node, count in waiting.items() if not count]  # and the others, when these are placed
+    for node in there:
         place(node)
     for step in steps:
         place(step)

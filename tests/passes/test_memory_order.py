@@ -53,6 +53,23 @@ def test_views_follow_what_they_show(becomes):
     )
 
 
+def test_views_of_views_of_an_input_are_placed_once():
+    graph = parse_graph("""
+        graph @main(%x: f32[512,4]) {
+          %f = reshape(%x) {shape=(2048,)} : f32[2048]
+          %g = reshape(%f) {shape=(2, 1024)} : f32[2,1024]
+          %h = relu(%g) : f32[2,1024]
+          %s = reduce_sum(%g) {axes=(0, 1), keepdims=1} : f32[1,1]
+          %t = reduce_sum(%h) {axes=(0, 1), keepdims=1} : f32[1,1]
+          %e = add(%s, %t) : f32[1,1]
+          return %e
+        }""")
+    before = list(graph.nodes)
+    run_passes(graph, [OrderNodes()])
+    assert graph.nodes != before
+    assert sorted(map(id, graph.nodes)) == sorted(map(id, before))
+
+
 def test_parts_of_a_join_lie_in_its_buffer():
     # The join's 32 rows are held from its first part on, whatever the order.
     graph = parse_graph(

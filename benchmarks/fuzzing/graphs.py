@@ -25,7 +25,7 @@ TYPES = (*FLOATS, *INTS, "bool")
 #: Those that engines have most operators for. Bodies are of them: ONNX Runtime refuses a graph for one node.
 COMMON = ("float32", "float64", "int64", "int32", "bool")
 #: The versions of the domains besides ONNX's own one.
-DOMAINS = {"ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1}
+DOMAINS = {"ai.onnx.ml": 5, "ai.onnx.preview": 1, "ai.onnx.preview.training": 1, "com.microsoft": 1}
 #: Odd sizes around the vectors of processors, and small ones; 0 comes by itself, see `Graph.dims`.
 _SIZES = (1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 13, 16, 17, 31, 32, 33, 65)
 _MOST_ELEMENTS = 4096

@@ -35,8 +35,8 @@ def test_json_is_one_object(tensorc_, mlp):
 
 def test_the_manifest_is_the_contract(artifact):
     manifest = Artifact.open(artifact).manifest
-    assert manifest.keys() == {"tensorc", "target", "name", "inputs", "outputs", "memory_budget", "program",
-                               "constants", "summary", "sections"}  # fmt: skip
+    assert manifest.keys() == {"tensorc", "target", "name", "inputs", "outputs", "precision", "memory_budget",
+                               "program", "constants", "summary", "sections"}  # fmt: skip
     assert manifest["target"] == "interpreter"
     assert manifest["outputs"] == [{"name": "../out/y", "dtype": "float32", "shape": [2, 4]}]
 

@@ -28,6 +28,21 @@ def _gemm(g: Graph, name: str) -> None:
     g.node(name, [a, b, c], transA=ta or None, transB=tb or None, **factors)
 
 
+@place("MatMulNBits", domain="com.microsoft")
+def _few_bits(g: Graph, name: str) -> None:
+    if g.special:
+        raise UnfitError  # ONNX Runtime's blocks may round what is multiplied
+    width, block = g.pick((4, 4, 8)), g.pick((16, 32, 64))
+    depth, columns = g.number(1, 100), g.number(1, 70)
+    groups = -(-depth // block)
+    a = g.like("float32", (*g.dims(0, 2, 20), depth))
+    codes = g.given(g.data("uint8", (columns, groups, block * width // 8)))
+    scales = g.given(g.data("float32", (columns * groups,), 0.01, 0.1))
+    zeros = g.given(g.data("uint8", (columns * -(-groups * width // 8),))) if g.chance(0.5) else None
+    g.declare(name, [a, codes, scales, zeros], [("float32", (*a.shape[:-1], columns), max(a.loose, 1e-3))],
+              domain="com.microsoft", K=depth, N=columns, bits=width, block_size=block)  # fmt: skip
+
+
 @place("Einsum")
 def _einsum(g: Graph, name: str) -> None:
     equation, ranks = g.pick((("ij,jk->ik", (2, 2)), ("bij,bjk->bik", (3, 3)), ("ij->ji", (2,)), ("i,i->", (1, 1)),

@@ -7,6 +7,10 @@ scale of an output says nothing. Integers and booleans have to be equal.
 A model that was quantized when it was compiled differs by what 8 bits cost. It is right when the signal-to-noise ratio
 of each output is not far below what was measured on samples when it was compiled; integers, such as classes, are
 counted and not judged.
+
+A model that rounds to bytes itself (QuantizeLinear and its like) is judged by noise, too: a sum that is rounded
+otherwise in its last place can be another byte, and all that is behind it changes. ONNX Runtime is 27 to 39 dB from
+itself without its optimizations on ResNet-50, MobileNetV2 and BERT in bytes (random inputs).
 """
 
 from __future__ import annotations
@@ -25,8 +29,13 @@ ATOL = 1e-4
 #: Decibels by which a quantized model's outputs may have more noise than it had on samples, since inputs differ; of
 #: what few there are, at most a half.
 MARGIN = 10.0
-#: Decibels that are asked for where nothing was measured.
+#: Decibels that are asked for where nothing was measured, and where both engines are to round alike.
 UNMEASURED = 10.0
+ROUNDED_ALIKE = 20.0
+#: Operators that make bytes of floats while a model runs.
+_ROUNDING = frozenset({
+    "QuantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearConv", "QLinearMatMul", "QGemm",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,19 @@ def _check_noise(pairs: Sequence[tuple[np.ndarray, np.ndarray]], wanted: float) 
         return OutputCheck(True, noise.worst, noise.relative, noise.cosine, note)
     note = f"{written(noise.decibels)}, where {wanted:.1f} dB are enough"
     return OutputCheck(bool(noise.decibels >= wanted), noise.worst, noise.relative, noise.cosine, note)
+
+
+def rounds_itself(model: Path) -> bool:
+    """Whether the ONNX model rounds to bytes as it runs."""
+    import onnx
+
+    whole = onnx.load(model, load_external_data=False)
+    graphs, rounds = [whole.graph, *whole.functions], False
+    while graphs and not rounds:
+        nodes = graphs.pop().node
+        rounds = any(node.op_type in _ROUNDING for node in nodes)
+        graphs += [attribute.g for node in nodes for attribute in node.attribute if attribute.HasField("g")]
+    return rounds
 
 
 def reference_outputs(model: Path, *feeds: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

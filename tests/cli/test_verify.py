@@ -4,7 +4,10 @@ import json
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+import pytest
+from onnx import numpy_helper, parser
+
+from tensorc.verification import rounds_itself
 
 
 def test_a_right_model_agrees(tensorc_, mlp):
@@ -51,3 +54,26 @@ def test_a_reference_that_ignores_its_inputs_is_told(tensorc_, tmp_path, mlp):
     assert "does not depend on the inputs" in report["outputs"]["../out/y"]["note"]
     whole = json.loads(tensorc_("verify", mlp, "--target", "interpreter", "--json").out)
     assert whole["outputs"]["../out/y"]["note"] == ""
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("inside", [False, True])
+def test_models_that_round_to_bytes_are_judged_by_noise(tensorc_, tmp_path, inside):
+    """A last place of a sum decides between two bytes; also where the rounding is in a branch."""
+    rounding = "q = QuantizeLinear(x, s)  y = DequantizeLinear(q, s)"
+    body = rounding
+    if inside:
+        body = """c = Constant<value = bool {1}>()
+            y = If (c) <then_branch = yes () => (float[2,8] a) { q = QuantizeLinear(x, s)  a = DequantizeLinear(q, s) },
+                        else_branch = no () => (float[2,8] b) { b = Identity(x) }>"""
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[2,8] x) => (float[2,8] y) <float s = {{0.01}}> {{ {body} }}""")
+    onnx.save(model, tmp_path / "net.onnx")
+    assert rounds_itself(tmp_path / "net.onnx")
+    done = tensorc_("verify", tmp_path / "net.onnx")
+    assert done.code == 0
+    assert "where 20.0 dB are enough" in done.out
+
+
+def test_other_models_do_not_round(mlp):
+    assert not rounds_itself(mlp)

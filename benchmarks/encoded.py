@@ -43,9 +43,11 @@ def quantized(model: onnx.ModelProto, name: str, calibration: Path, moments: Mom
         scheme = name if name in SCHEMES else None
         made = tensorc.compile(model, threads=1, quantize=scheme, calibration=calibration if name == "int8" else None)
         return made, made.manifest["sections"]["constants"]["size"]
-    takes = _takes(name)
+    format = name.removesuffix(CALIBRATED)
+    takes = _takes(format)
     weights = encoded(model, name, moments, {"Conv"} if takes else set(_PRODUCTS))
-    made = tensorc.compile(weights.model, threads=1, quantize=name if takes else None)
+    samples = calibration if takes and name != format else None
+    made = tensorc.compile(weights.model, threads=1, quantize=format if takes else None, calibration=samples)
     size = made.manifest["sections"]["constants"]["size"]
     return made, size - weights.float_bytes + weights.encoded_bytes
 

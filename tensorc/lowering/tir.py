@@ -251,12 +251,6 @@ class KernelBuilder:
         """Neighbouring elements, 32 bits together, as one int32."""
         return T.reinterpret("int32", T.BufferLoad(buffer, [_ramp(index, elements)]))
 
-    def store_words(self, buffer: Buffer, index: Expr, words: Buffer, count: int) -> None:
-        """Store the first `count` of `words`, int32, as four bytes each, from buffer[index] on."""
-        held = T.BufferLoad(words, [_index(0) if count == 1 else _ramp(0, count)])
-        places = [_ramp(index, 4 * count)]
-        self._blocks[-1].append(T.BufferStore(buffer, T.reinterpret(f"{buffer.dtype}x{4 * count}", held), places))
-
     def add_products(self, sums: Buffer, at: Expr, word: Expr, weights: Buffer, index: Expr, lanes: int) -> None:
         """To each of `lanes` sums in int32 from `at` on, add four products: the unsigned bytes of `word` by the signed
         bytes from weights[index + 4 * lane] on. One instruction of x86, on vectors of 4, 8 or 16 lanes."""
@@ -269,7 +263,7 @@ class KernelBuilder:
         self._blocks[-1].append(T.BufferStore(sums, total, places))
 
     def load_lanes(self, buffer: Buffer, index: Expr, lanes: int, dtype: str = "") -> Expr:
-        """`lanes` neighbours as one vector, outside of a vector loop; of bytes, `dtype` may name wider elements."""
+        """`lanes` neighbours as one vector, outside of a vector loop; `dtype` may name elements of another width."""
         if not dtype or dtype == str(buffer.dtype):
             return T.BufferLoad(buffer, [_ramp(index, lanes)])
         wide = lanes * _bytes(dtype) // _bytes(str(buffer.dtype))
@@ -399,7 +393,7 @@ def _index(value: Expr) -> Expr:
 
 
 def _ramp(first: Expr, lanes: int) -> Expr:
-    return T.Ramp(_index(first), _index(1), lanes)
+    return _index(first) if lanes == 1 else T.Ramp(_index(first), _index(1), lanes)
 
 
 def _sequence(statements: Sequence[Any]) -> Any:

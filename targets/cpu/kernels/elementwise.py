@@ -153,7 +153,9 @@ def _store_words(group: GroupKernel, buffer: Buffer, value: Value, outer: Index,
             if place:
                 byte = tir.bitwise_or(builder.load(words, lane), tir.shift_left(byte, 8 * place))
             builder.store(words, byte, lane)
-    builder.store_words(buffer, ravel([*outer, first, 0], static_shape(value.shape)), words, width)
+    count = 4 * width
+    begin = ravel([*outer, first, 0], static_shape(value.shape))
+    builder.store_lanes(buffer, builder.load_lanes(words, 0, count, value.dtype), begin, count)
 
 
 def _long_rows(group: GroupKernel, outer: list[int], inner: int, lanes: int) -> Kernel:

@@ -1,0 +1,215 @@
+"""Fixed point: every tensor of a graph gets a number of bits and a place for the binary point.
+
+Numbers are rounded (`fix`) where they would be kept: what an anchor, a table or several readers take, and what the
+graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its end, as
+an accumulator is. Functions of one number become tables of all the values that it can have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from tensorc.errors import UnsupportedError, UserError
+from tensorc.fixed_point import Grid, grid_of, grids
+from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.ops import OPS, Kind
+from tensorc.ir.ops.fixed import fix_numpy
+from tensorc.quantization.calibration import Quantizer, Replacement
+from tensorc.quantization.params import Range
+
+#: Bits of what a table is asked for: 1,024 entries fill one block of memory of 18 bits.
+TABLE_BITS = 10
+#: Arithmetic whose result is exact on a grid.
+_LINEAR = frozenset({"add", "sub", "mul", "max", "min"})
+_UNARY = frozenset({"relu", "neg", "abs", "clip"})
+#: What only says where numbers are.
+_MOVES = frozenset({"reshape", "transpose", "slice", "expand", "concat", "pad", "gather", "max_pool"})
+_ANCHORS = frozenset({"conv", "matmul"})
+
+
+@dataclass(frozen=True)
+class FixedPoint(Quantizer):
+    """`bits` for what is computed, `weight_bits` for what is multiplied with it; `ranges` by the names of values. The
+    graph is of float64."""
+
+    name: ClassVar[str] = "fixed-point"
+    bits: int
+    weight_bits: int
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+    def watched(self, graph: Graph) -> list[Value]:
+        return [value for value in graph.values() if value.dtype == "float64"]
+
+    def replacements(self, graph: Graph) -> list[Replacement]:
+        raise NotImplementedError("a whole graph is made fixed-point at once")
+
+    def run(self, graph: Graph) -> bool:
+        rewriter = _Rewriter(self, graph)
+        rewriter.run()
+        return True
+
+
+class _Rewriter:
+    """Goes through the nodes in order; `known` has the grids of what they read from then on."""
+
+    def __init__(self, how: FixedPoint, graph: Graph):
+        self.how = how
+        self.graph = graph
+        self.known: dict[Value, Grid] = {}
+        self.kept = set(graph.outputs)
+
+    def run(self) -> None:
+        old, self.graph.nodes = self.graph.nodes, []
+        for value in self.graph.inputs:
+            self.round(value, self.how.bits)
+        for node in old:
+            self.rewrite(node)
+        self.graph.sort()
+        self.graph.remove_dead()
+
+    def rewrite(self, node: Node) -> None:
+        result = node.output
+        if node.op in _ANCHORS:
+            self.round_weights(node)
+        elif node.op == "div" and node.inputs[1].constant is not None:
+            node = self.as_product(node)
+        if node.op in _LINEAR:
+            self.round_operands(node)
+        elif node.op == "clip":
+            self.round_limits(node)
+        elif _is_function(node):
+            node = self.as_table(node)
+        self.graph.nodes.append(node)
+        grid = grid_of(node, self.known)
+        if grid is None:
+            types = ", ".join(map(repr, node.inputs))
+            raise UnsupportedError(f"%{result.name}: {node.op} of {types} has no fixed-point form")
+        self.known[node.output] = grid
+        if node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
+            self.round(node.output, self.how.bits, result.name)
+
+    def is_kept(self, value: Value) -> bool:
+        """Whether its numbers lie somewhere before they are read."""
+        if value in self.kept or len(value.users) != 1:
+            return True
+        (user,) = value.users
+        if user.op in _UNARY:
+            return False
+        return user.op not in _LINEAR or all(other is value or other.constant is None for other in user.inputs)
+
+    def round(self, value: Value, bits: int, name: str = "") -> None:
+        """Readers get `value` as numbers of `bits` bits; it is as wide already where its grid says so."""
+        name = name or value.name
+        grid = self.known.get(value)
+        wanted = self.fitted(name, bits)
+        if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
+            return
+        readers = [node for node in value.users if node is not value.producer]
+        node = self.graph.make("fix", [value], _attrs(wanted), name=f"{value.name}.fixed")
+        self.graph.nodes.append(node)
+        for reader in dict.fromkeys(readers):
+            if reader is not node:
+                reader.inputs = tuple(node.output if read is value else read for read in reader.inputs)
+        self.graph.outputs = [node.output if output is value else output for output in self.graph.outputs]
+        self.known[node.output] = grid_of(node, self.known) or wanted
+
+    def fitted(self, name: str, bits: int) -> Grid:
+        if name not in self.how.ranges:
+            raise UserError(f"calibration: it has no range of %{name}")
+        range = self.how.ranges[name]
+        return Grid.fit(range.low, range.high, bits)
+
+    def round_weights(self, node: Node) -> None:
+        weights = node.inputs[1]
+        if weights.constant is None:
+            return
+        numbers = weights.constant.numpy()
+        grid = Grid.fit(float(numbers.min(initial=0)), float(numbers.max(initial=0)), self.how.weight_bits, signed=True)
+        node.set_input(1, self.constant(numbers, grid, weights.name))
+
+    def round_operands(self, node: Node) -> None:
+        """Constants of elementwise arithmetic: what is added is as fine as what it is added to."""
+        for place, value in enumerate(node.inputs):
+            if value.constant is None or value in self.known:
+                continue
+            numbers = value.constant.numpy()
+            low, high = float(numbers.min(initial=0)), float(numbers.max(initial=0))
+            grid = Grid.fit(low, high, self.how.weight_bits, signed=True)
+            if node.op != "mul":
+                others = [self.known[other] for other in node.inputs if other in self.known]
+                fraction = max((other.fraction for other in others), default=grid.fraction)
+                most = max(abs(low), abs(high)) * 2.0**fraction
+                grid = Grid(fraction, -math.ceil(most) - 1, math.ceil(most) + 1)
+            node.set_input(place, self.constant(numbers, grid, value.name))
+
+    def constant(self, numbers: np.ndarray, grid: Grid, name: str) -> Value:
+        fixed = fix_numpy(numbers, grid.bits, grid.fraction, 1)
+        value = self.graph.constant(fixed, name=name)
+        self.known[value] = Grid.of(fixed) or grid
+        return value
+
+    def round_limits(self, node: Node) -> None:
+        step = 2.0 ** -self.known[node.inputs[0]].fraction
+        for key in ("min", "max"):
+            if math.isfinite(node.attrs[key]):
+                node.attrs[key] = round(node.attrs[key] / step) * step
+
+    def as_product(self, node: Node) -> Node:
+        """A division by a constant."""
+        x, by = node.inputs
+        assert by.constant is not None
+        factor = self.graph.constant(1 / by.constant.numpy(), name=by.name)
+        return self.instead(node, "mul", [x, factor], {})
+
+    def as_table(self, node: Node) -> Node:
+        """A function of one number, whose operand was rounded to few bits."""
+        (x,) = node.inputs
+        grid = self.known[x]
+        if grid.bits > TABLE_BITS:
+            source = x.producer.inputs[0] if x.producer is not None and x.producer.op == "fix" else x
+            coarse = self.graph.make("fix", [source], _attrs(self.coarser(grid)), name=f"{source.name}.index")
+            self.graph.nodes.append(coarse)
+            self.known[coarse.output] = grid_of(coarse, self.known) or self.coarser(grid)
+            x, grid = coarse.output, self.known[coarse.output]
+        numbers = np.arange(grid.low, grid.high + 1) * 2.0**-grid.fraction
+        exact = OPS[node.op].evaluate([numbers], node.attrs)[0]
+        wanted = self.fitted(node.output.name, self.how.bits)
+        table = self.graph.constant(
+            fix_numpy(exact, wanted.bits, wanted.fraction, wanted.signed), name=f"{node.op}.table"
+        )
+        self.known[table] = Grid.of(table.constant.numpy()) or wanted  # type: ignore[union-attr]
+        return self.instead(node, "lookup", [x, table], {"fraction": grid.fraction, "first": grid.low})
+
+    def coarser(self, grid: Grid) -> Grid:
+        drop = grid.bits - TABLE_BITS
+        return Grid(grid.fraction - drop, *((-(1 << TABLE_BITS - 1), (1 << TABLE_BITS - 1) - 1) if grid.signed
+                                            else (0, (1 << TABLE_BITS) - 1)))  # fmt: skip
+
+    def instead(self, node: Node, op: str, inputs: list[Value], attrs: Mapping[str, object]) -> Node:
+        """A node whose result is read where that of `node` was, and bears its name."""
+        new = self.graph.make(op, inputs, attrs, name=node.output.name)
+        new.output.name, node.output.name = node.output.name, new.output.name
+        if node.output in self.kept:
+            self.kept.add(new.output)
+        self.graph.replace(node.output, new.output)
+        node.inputs = ()
+        return new
+
+
+def _is_function(node: Node) -> bool:
+    """Of one number, and not linear in parts."""
+    return OPS[node.op].kind is Kind.ELEMENTWISE and len(node.inputs) == 1 and node.op not in (*_UNARY, "fix")
+
+
+def _attrs(grid: Grid) -> dict[str, int]:
+    return {"width": grid.bits, "fraction": grid.fraction, "signed": int(grid.signed)}
+
+
+def fixed_grids(graph: Graph) -> dict[Value, Grid]:
+    """As `tensorc.fixed_point.grids`; the graph's inputs are rounded before anything reads them."""
+    return grids(graph)

@@ -1,0 +1,154 @@
+"""What every layer is: tensors in, one tensor out, and a process for each way to unroll it."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from targets.hls.expressions import Const, Counter, Element, Expr, Load
+from targets.hls.layers.elements import Elements, Number
+from targets.hls.layers.tensor import Tensor, kind_of
+from targets.hls.program import Channel, Lanes, Memory, Process, Put, Read, Statement, Write
+from tensorc.errors import UnsupportedError
+from tensorc.fixed_point import Grid
+from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import Graph, Node, Value
+
+
+@dataclass(frozen=True)
+class Unroll:
+    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products."""
+
+    outputs: int = 1
+    inputs: int = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """A fused group: its body, what of the graph the body's inputs are, and the grids of both."""
+
+    node: Node
+    body: Graph
+    outer: Mapping[Value, Value]
+    grids: Mapping[Value, Grid]
+
+    def head(self, *ops: str) -> Node:
+        """The one node of the body that is one of `ops`."""
+        (found,) = (node for node in self.body.nodes if node.op in ops)
+        return found
+
+    def constant(self, value: Value) -> np.ndarray | None:
+        """Of a value of the body."""
+        outer = self.outer.get(value, value)
+        return outer.constant.numpy() if outer.constant is not None else None
+
+
+class Layer(abc.ABC):
+    """`name` is a legal identifier, `title` the layer's name in the model and what it does."""
+
+    name: str
+    title: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+    def choices(self) -> list[Unroll]:
+        """The ways to unroll it, the least first."""
+        return [Unroll(n, n) for n in divisors(self.output.channels)]
+
+    def input_lanes(self, unroll: Unroll) -> tuple[int, ...]:
+        """Lanes of the channels that it reads."""
+        return (unroll.inputs,) * len(self.inputs)
+
+    def output_lanes(self, unroll: Unroll) -> int:
+        return unroll.outputs
+
+    @abc.abstractmethod
+    def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+        """`inputs` have the lanes that were asked for; each of `outputs` gets every word."""
+
+
+def divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+class Epilogue:
+    """What a group does behind its head: elements of `result` from the head's numbers, constants and other tensors.
+
+    `others` are the group's operands that come by channels of their own. Constants become memories, one word for each
+    place of a row; `memories` lists them when all expressions are made.
+    """
+
+    def __init__(self, group: Group, head: Value | None, result: Tensor):
+        self.group = group
+        self.head = head
+        self.result = result
+        self.others = [
+            value for value in group.body.inputs
+            if group.outer[value].constant is None and value is not head and not self._is_read_by_head(value)
+        ]  # fmt: skip
+        self.tables: dict[Value, Memory] = {}
+        self.parameters: dict[Value, Memory] = {}
+
+    def _is_read_by_head(self, value: Value) -> bool:
+        return self.head is not None and self.head.producer is not None and value in self.head.producer.inputs
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        return (*self.parameters.values(), *self.tables.values())
+
+    def statements(
+        self,
+        lanes: int,
+        head: Expr | None,
+        place: Expr,
+        row: Expr,
+        channels: Sequence[Channel],
+        outputs: Sequence[Channel],
+    ) -> tuple[Statement, ...]:
+        """Reads a word of each of `others` from `channels`, and writes one to `outputs`: the `place`th of row `row` of the
+        result. `head` is the head's number, of the lane counter `lane`."""
+        lane = Counter.of("lane", lanes, is_lane=True)
+        words = {value: f"other{number}" for number, value in enumerate(self.others)}
+
+        def operand(value: Value) -> Number:
+            if value is self.head:
+                grid = self.group.grids[value]
+                assert head is not None
+                return Number(head, grid.fraction, grid.divisor)
+            if value in words:
+                kind = channels[list(words).index(value)].kind
+                return Number(Element(kind.low, kind.high, words[value], lane), kind.fraction)
+            return self._parameter(value, lanes, place, row, lane)
+
+        elements = Elements(self.group.grids, operand, self.tables)
+        value = elements.number(self.group.body.outputs[0])
+        if value.divisor != 1:
+            raise UnsupportedError(f"{self.result.name} is a mean that is not rounded")
+        raw = value.raw << (self.result.kind.fraction - value.fraction)
+        return (
+            *(Read(channel, word) for channel, word in zip(channels, words.values(), strict=True)),
+            Lanes(lane, (Put("out", lane, raw),)),
+            Write(tuple(outputs), "out"),
+        )
+
+    def _parameter(self, value: Value, lanes: int, place: Expr, row: Expr, lane: Expr) -> Number:
+        """An element of a constant: one for each place of a row, or for each of the output's."""
+        numbers = self.group.constant(value)
+        if numbers is None:
+            raise UnsupportedError(f"%{value.name} is not known to {self.result.name}")
+        grid = self.group.grids[value]
+        result = self.group.body.outputs[0]
+        whole = np.broadcast_to(grid.raw(numbers), static_shape(result.shape)).reshape(-1)[self.result.order]
+        rows = whole.reshape(-1, self.result.channels)
+        per_row = (rows == rows[:1]).all()
+        if value not in self.parameters:
+            data = (rows[:1] if per_row else rows).reshape(-1, lanes)
+            self.parameters[value] = Memory(f"parameter{len(self.parameters)}", kind_of(grid), lanes, len(data), data)
+        memory = self.parameters[value]
+        address = place if per_row else row * (self.result.channels // lanes) + place
+        if memory.depth == 1:
+            address = Const.of(0)
+        return Number(Load(grid.low, grid.high, memory.name, address, lane), grid.fraction)

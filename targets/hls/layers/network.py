@@ -1,0 +1,328 @@
+"""A graph of fused groups as layers, and layers as a program.
+
+Views cost nothing: they only say what the numbers that pass are in the model. Where a layer asks for another order than
+its producer gives, numbers are rearranged between; where it asks for words of another width, a gearbox stands there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from targets.hls.layers.elementwise import Elementwise
+from targets.hls.layers.gearbox import fork, gearbox
+from targets.hls.layers.layer import Group, Layer, Unroll
+from targets.hls.layers.pool import Pool
+from targets.hls.layers.product import conv_window, convolution, matrix_product
+from targets.hls.layers.rearrange import Rearrange
+from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, stored
+from targets.hls.layers.windows import Window, pixels
+from targets.hls.program import Channel, Port, Process, Program
+from tensorc.errors import UnsupportedError
+from tensorc.fixed_point import grids
+from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.interpreter import evaluate_node
+
+#: Operators that only say where numbers are.
+_MOVES = frozenset({"reshape", "transpose", "slice", "expand", "gather"})
+
+
+@dataclass(frozen=True)
+class Network:
+    """`layers` in the order in which numbers reach them; `inputs` and `outputs` are tensors by their values' names."""
+
+    layers: tuple[Layer, ...]
+    inputs: tuple[tuple[str, Tensor], ...]
+    outputs: tuple[tuple[str, Tensor], ...]
+
+    def producer(self, tensor: Tensor) -> Layer | None:
+        return next((layer for layer in self.layers if layer.output is tensor.root), None)
+
+
+def network_of(graph: Graph) -> Network:
+    """The layers of a graph after `FixedPoint` and `FuseGroups`. Raises UnsupportedError for what has no hardware."""
+    return _Builder(graph).network()
+
+
+class _Builder:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.grids = dict(grids(graph))
+        self.tensors: dict[Value, Tensor] = {}
+        self.layers: list[Layer] = []
+        self.names: set[str] = set()
+        self.inputs: list[tuple[str, Tensor]] = []
+
+    def network(self) -> Network:
+        for node in self.graph.nodes:
+            self._add(node)
+        outputs = []
+        for value in self.graph.outputs:
+            if value not in self.tensors:
+                raise UnsupportedError(f"the output %{value.name} is a constant or an input")
+            outputs.append((value.name, self._ordered(self.tensors[value], as_it_is(value.type.rank), value)))
+        return Network(tuple(self.layers), tuple(self.inputs), tuple(outputs))
+
+    def _add(self, node: Node) -> None:
+        if _rounds_an_input(node):
+            return self._add_input(node)
+        if node.op in _MOVES:
+            return self._add_move(node)
+        if node.op != "group":
+            raise UnsupportedError(f"%{node.output.name}: no hardware for {node.op}")
+        group = self._group(node)
+        for op, make in _HEADS.items():
+            if any(inner.op == op for inner in group.body.nodes):
+                return make(self, group, group.head(op))
+        if all(inner.op in _MOVES for inner in group.body.nodes):
+            return self._add_moves(group)
+        return self._add_elementwise(group)
+
+    def _group(self, node: Node) -> Group:
+        assert node.body is not None
+        outer = dict(zip(node.body.inputs, node.inputs, strict=True))
+        known = {inner: self.grids[value] for inner, value in outer.items() if value in self.grids}
+        return Group(node, node.body, outer, grids(node.body, known))
+
+    # Tensors --------------------------------------------------------------------------------------------
+
+    def _add_input(self, node: Node) -> None:
+        """Rounded by whoever sends it; its order is what its first reader likes."""
+        value, rank = node.output, node.output.type.rank
+        axes = channels_last(rank) if rank > 2 and self._is_image(value) else as_it_is(rank)
+        tensor = in_order(value, self.grids[value], axes)
+        self.tensors[value] = tensor
+        self.inputs.append((node.inputs[0].name, tensor))
+
+    def _is_image(self, value: Value) -> bool:
+        for user in value.users:
+            for inner in user.body.nodes if user.body is not None else ():
+                if inner.op in ("conv", "max_pool", "avg_pool"):
+                    return True
+        return False
+
+    def _input(self, value: Value, axes: tuple[int, ...] | None = None) -> Tensor:
+        """The tensor that an operand is, in an order that is asked for."""
+        if value not in self.tensors:
+            raise UnsupportedError(f"%{value.name} is read before it is rounded")
+        tensor = self.tensors[value]
+        return tensor if axes is None else self._ordered(tensor, axes, value)
+
+    def _ordered(self, tensor: Tensor, axes: tuple[int, ...], value: Value) -> Tensor:
+        wanted = in_order(value, self.grids[value], axes)
+        return self._reordered(tensor, wanted)
+
+    def _reordered(self, tensor: Tensor, wanted: Tensor) -> Tensor:
+        if tensor.same_order(wanted):
+            return tensor
+        place = np.empty(tensor.size, np.int64)
+        place[tensor.order] = np.arange(tensor.size)
+        result = replace(wanted, name=f"{tensor.name}.ordered", kind=tensor.kind)
+        self.layers.append(Rearrange(self._name(result.name), tensor, result, place[wanted.order]))
+        return result
+
+    def _name(self, hint: str) -> str:
+        name = re.sub(r"\W", "_", hint).strip("_") or "layer"
+        name = re.sub(r"_fixed(_\d+)*$", "", name)
+        name = f"layer_{name}" if name[0].isdigit() else name
+        unique, number = name, 1
+        while unique in self.names:
+            number += 1
+            unique = f"{name}_{number}"
+        self.names.add(unique)
+        return unique
+
+    def _outer(self, group: Group, value: Value) -> Value:
+        return group.outer.get(value, value)
+
+    def _others(self, group: Group, head: Node, result: Tensor) -> tuple[Tensor, ...]:
+        """Operands of what is fused behind `head`, in the order of the result."""
+        found = []
+        for value in group.body.inputs:
+            outer = group.outer[value]
+            if outer.constant is None and value not in head.inputs:
+                if outer.shape != group.node.output.shape:
+                    raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{group.node.output.name}")
+                found.append(self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))))
+        return tuple(found)
+
+    def _finish(self, group: Group, layer: Layer) -> None:
+        self.layers.append(layer)
+        self.tensors[group.node.output] = layer.output
+
+    def _result(self, group: Group, axes: tuple[int, ...]) -> Tensor:
+        value = group.node.output
+        return in_order(value, self.grids[value], axes)
+
+    # Layers ---------------------------------------------------------------------------------------------
+
+    def _conv(self, group: Group, head: Node) -> None:
+        self._known_weights(group, head)
+        axes = channels_last(head.output.type.rank)
+        x, result = self._input(self._outer(group, head.inputs[0]), axes), self._result(group, axes)
+        inputs = (x, *self._others(group, head, result))
+        self._finish(group, convolution(self._name(result.name), group, head, inputs, result))
+
+    def _matmul(self, group: Group, head: Node) -> None:
+        self._known_weights(group, head)
+        if head.inputs[1].type.rank != 2:
+            raise UnsupportedError(f"%{head.output.name}: a product by several matrices has no hardware")
+        value = self._outer(group, head.inputs[0])
+        rank = value.type.rank
+        one_row = math.prod(static_shape(value.shape)[:-1]) == 1
+        x = self._input(value, None if one_row else as_it_is(rank))
+        result = self._result(group, as_it_is(rank))
+        inputs = (x, *self._others(group, head, result))
+        self._finish(group, matrix_product(self._name(result.name), group, head, inputs, result))
+
+    def _known_weights(self, group: Group, head: Node) -> None:
+        if self._outer(group, head.inputs[1]).constant is None:
+            raise UnsupportedError(f"%{head.output.name}: {head.op} by what is computed has no hardware")
+
+    def _pool(self, group: Group, head: Node) -> None:
+        axes = channels_last(head.output.type.rank)
+        x, result = self._input(self._outer(group, head.inputs[0]), axes), self._result(group, axes)
+        inputs = (x, *self._others(group, head, result))
+        self._finish(group, Pool(self._name(result.name), group, head, inputs, result, conv_window(head)))
+
+    def _global_pool(self, group: Group, head: Node) -> None:
+        """A reduction over all pixels of an image."""
+        value = self._outer(group, head.inputs[0])
+        rank = value.type.rank
+        if rank < 3 or head.attrs["axes"] != tuple(range(2, rank)):
+            raise UnsupportedError(f"%{head.output.name}: {head.op} over axes {head.attrs['axes']} has no hardware")
+        x = self._input(value, channels_last(rank))
+        out = group.node.output.type.rank
+        result = self._result(group, channels_last(out) if out > 2 else as_it_is(out))
+        rows, columns, channels = pixels(static_shape(value.shape))
+        window = Window(rows, columns, channels, (rows, columns), (rows, columns))
+        inputs = (x, *self._others(group, head, result))
+        self._finish(group, Pool(self._name(result.name), group, head, inputs, result, window))
+
+    def _add_elementwise(self, group: Group) -> None:
+        value = group.node.output
+        outers = [group.outer[inner] for inner in group.body.inputs if group.outer[inner].constant is None]
+        first = self._input(outers[0])
+        result = replace(first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape))
+        for outer in outers:
+            if outer.shape != value.shape:
+                raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{value.name}")
+        inputs = tuple(
+            self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))) for outer in outers
+        )
+        self._finish(group, Elementwise(self._name(value.name), group, inputs, result))
+
+    def _add_move(self, node: Node) -> None:
+        self._moved(node.output, node.inputs[0], [node])
+
+    def _add_moves(self, group: Group) -> None:
+        (inner,) = group.body.inputs
+        self._moved(group.node.output, group.outer[inner], group.body.nodes)
+
+    def _moved(self, value: Value, source: Value, nodes: Sequence[Node]) -> None:
+        """`nodes`, applied to the places of numbers, tell which number goes where."""
+        tensor = self._input(source)
+        places = np.arange(tensor.size, dtype=np.int64).reshape(static_shape(source.shape))
+        arrays: dict[Value, np.ndarray] = {}
+        for node in nodes:
+            operands = []
+            for operand in node.inputs:
+                if operand in arrays:
+                    operands.append(arrays[operand])
+                else:
+                    operands.append(operand.constant.numpy() if operand.constant is not None else places)
+            arrays[node.output] = evaluate_node(node, operands)[0]
+        moved = arrays[nodes[-1].output].reshape(-1)
+        shape = static_shape(value.shape)
+        if len(moved) == tensor.size and len(np.unique(moved)) == tensor.size:
+            # A permutation: the same numbers pass in the same order, and are others in the model.
+            back = np.empty(tensor.size, np.int64)
+            back[moved] = np.arange(tensor.size)
+            self.tensors[value] = Tensor(value.name, tensor.kind, shape, back[tensor.order], tensor.channels, tensor)
+            return
+        place = np.empty(tensor.size, np.int64)
+        place[tensor.order] = np.arange(tensor.size)
+        result = Tensor(value.name, tensor.kind, shape, np.arange(len(moved)), shape[-1] if shape else 1)
+        self.layers.append(Rearrange(self._name(value.name), tensor, result, place[moved]))
+        self.tensors[value] = result
+
+
+def _rounds_an_input(node: Node) -> bool:
+    """A group that only rounds what comes from outside."""
+    return (
+        node.op == "group" and node.body is not None and [inner.op for inner in node.body.nodes] == ["fix"]
+        and node.inputs[0].producer is None and node.inputs[0].constant is None
+    )  # fmt: skip
+
+
+_HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
+    "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
+    "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
+}  # fmt: skip
+
+
+def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Program:
+    """Processes and the channels between them, for a choice of how to unroll each layer (by its name; as little as it
+    can be where none is given)."""
+    chosen = {layer.name: unrolls.get(layer.name, layer.choices()[0]) for layer in network.layers}
+    lanes_out = {id(layer.output): layer.output_lanes(chosen[layer.name]) for layer in network.layers}
+    channels: list[Channel] = []
+    gears: dict[str, list[Process]] = {}
+    readers: dict[int, list[Channel]] = {}
+    read: dict[str, list[Channel]] = {}
+    ports: list[Port] = []
+
+    def connect(tensor: Tensor, lanes: int, label: str, consumer: str) -> Channel:
+        """The channel by which a consumer gets a tensor in words of `lanes`."""
+        made = lanes_out.setdefault(id(tensor.root), lanes)
+        first = Channel(label, tensor.kind, made, tensor.words(made))
+        channels.append(first)
+        readers.setdefault(id(tensor.root), []).append(first)
+        current = first
+        for width in _widths(made, lanes):
+            following = Channel(f"{label}_{width}", tensor.kind, width, tensor.words(width))
+            channels.append(following)
+            gears.setdefault(consumer, []).append(gearbox(f"{label}_to_{width}", current, following))
+            current = following
+        return current
+
+    for layer in network.layers:
+        wanted = layer.input_lanes(chosen[layer.name])
+        read[layer.name] = [
+            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name)
+            for number, (tensor, lanes) in enumerate(zip(layer.inputs, wanted, strict=True))
+        ]  # fmt: skip
+    outputs = []
+    for label, tensor in network.outputs:
+        channel = connect(tensor, lanes_out[id(tensor.root)], f"{_identifier(label)}_out", "")
+        outputs.append(Port(label, channel, tensor.shape, tensor.order))
+    processes: list[Process] = []
+    for label, tensor in network.inputs:
+        taking = readers.get(id(tensor.root), [])
+        if len(taking) > 1:
+            source = Channel(f"{_identifier(label)}_in", tensor.kind, taking[0].lanes, taking[0].count)
+            channels.append(source)
+            processes.append(fork(f"{_identifier(label)}_fork", source, taking))
+            taking = [source]
+        ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
+    for layer in network.layers:
+        processes += gears.get(layer.name, [])
+        processes.append(layer.process(chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
+    return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+
+
+def _widths(made: int, wanted: int) -> list[int]:
+    """Of the words that gearboxes make on the way."""
+    if made == wanted:
+        return []
+    common = math.gcd(made, wanted)
+    return [wanted] if common in (made, wanted) else [common, wanted]
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)

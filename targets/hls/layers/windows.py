@@ -1,0 +1,179 @@
+"""Rows of a tensor that pass, kept for as long as windows need them.
+
+The input's rows go into a buffer that holds as many as a window is high, each new one in the place of the oldest.
+Before each row of results, as many rows are read as the window moves by. Matrices and vectors are images one pixel wide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Select, select, whole
+from targets.hls.program import (
+    Channel,
+    Kind,
+    Lanes,
+    Let,
+    Memory,
+    Nest,
+    Read,
+    Repeat,
+    State,
+    Statement,
+    Step,
+    Store,
+    Update,
+    When,
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Over `rows` x `columns` pixels of `channels`; pads are in front and behind."""
+
+    rows: int
+    columns: int
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+    out: tuple[int, int] = (1, 1)
+
+    @property
+    def span(self) -> int:
+        """Rows from the first of a window to its last."""
+        return (self.kernel[0] - 1) * self.dilations[0] + 1
+
+    @property
+    def before(self) -> int:
+        """Rows that are there before the first step reads its own."""
+        return min(max(self.span - self.pads[0] - self.strides[0], 0), self.rows)
+
+    @property
+    def kept(self) -> int:
+        """Rows that the buffer holds: from the first of a window to the last that was read."""
+        return max(self.span, self.before + self.strides[0] + self.pads[0])
+
+    @property
+    def left(self) -> int:
+        """Rows that no window needs any more; they are read all the same."""
+        return max(self.rows - self.before - self.out[0] * self.strides[0], 0)
+
+
+class RowBuffer:
+    """The buffer of a window's rows in words of `lanes` elements, and the steps that fill it from `channel`."""
+
+    def __init__(self, window: Window, channel: Channel, name: str = "rows"):
+        self.window = window
+        self.channel = channel
+        self.lanes = channel.lanes
+        self.words = window.channels // self.lanes
+        self.row = window.columns * self.words
+        self.size = window.kept * self.row
+        self.memory = Memory(name, channel.kind, self.lanes, self.size)
+        self.one = window.kept == 1 and window.strides[0] == 1
+        top = Kind(0, self.size - 1)
+        #: Where the next row goes, and where the first row of the window lies.
+        self.next = State(f"{name}_next", top, 1)
+        self.top = State(f"{name}_top", top, 1)
+        self.registers = () if self.one else (self.next, self.top)
+
+    def steps(self, compute: Nest) -> tuple[Step, ...]:
+        """The whole walk: `compute` makes a row of results, whose number is the counter `row`."""
+        window = self.window
+        steps: list[Step] = []
+        if not self.one:
+            first = (-window.pads[0] % window.kept) * self.row
+            steps.append(Nest("begin", (Counter.of("once", 1),), (
+                Update(self.next, Const.of(0), Const.of(0)), Update(self.top, Const.of(0), Const.of(first)),
+            )))  # fmt: skip
+        if window.before:
+            steps.append(self._fill("fill", window.before, Const.of(0)))
+        row = Counter.of("row", window.out[0])
+        fill = self._fill("next", window.strides[0], row * window.strides[0] + window.before)
+        steps.append(Repeat(row, (fill, compute)))
+        if window.left:
+            loops = (
+                Counter.of("rest", window.left),
+                Counter.of("column", window.columns),
+                Counter.of("chunk", self.words),
+            )
+            steps.append(Nest("rest", used_loops(loops), (Read(self.channel, "word_in"),)))
+        return tuple(steps)
+
+    def _fill(self, name: str, rows: int, first: Expr) -> Nest:
+        """Reads `rows` rows, those that there are of them, the `first`th one first."""
+        fresh = Counter.of("fresh", rows)
+        column, chunk = Counter.of("column", self.window.columns), Counter.of("chunk", self.words)
+        place = column * self.words + chunk
+        if not self.one:
+            place = self._read(self.next) + place
+        lane = Counter.of("lane", self.lanes, is_lane=True)
+        kind = self.channel.kind
+        store: Statement = Lanes(
+            lane, (Store(self.memory, place, lane, Element(kind.low, kind.high, "word_in", lane)),)
+        )
+        body: list[Statement] = [Read(self.channel, "word_in"), store]
+        if not self.one:
+            last = column.equals(column.high) & chunk.equals(chunk.high)
+            body.append(When(last, (Update(self.next, Const.of(0), self._moved(self._read(self.next), 1)),)))
+        exists = first + fresh < self.window.rows
+        return Nest(
+            name, used_loops((fresh, column, chunk)), tuple(body) if exists == TRUE else (When(exists, tuple(body)),)
+        )
+
+    def _read(self, state: State) -> Expr:
+        return Register(state.kind.low, state.kind.high, state.name, Const.of(0))
+
+    def _moved(self, address: Expr, rows: int) -> Expr:
+        """`rows` rows on, from the end to the beginning."""
+        rows %= self.window.kept
+        if not rows:
+            return address
+        return wrapped(address + rows * self.row, self.size)
+
+    def advance(self, last: Expr) -> tuple[Statement, ...]:
+        """At the end of a row of results: the window moves down."""
+        if self.one:
+            return ()
+        moved = Update(self.top, Const.of(0), self._moved(self._read(self.top), self.window.strides[0]))
+        return (moved,) if last == TRUE else (When(last, (moved,)),)
+
+    def place(self, row: Expr, ky: Counter, column: Expr, kx: Counter, chunk: Expr) -> tuple[Let, ...]:
+        """Names, for statements behind it, where in the buffer the `chunk`th word of a pixel is, and whether that is
+        `inside` the image: of place (ky, kx) of the window for the result in `row` and `column`."""
+        window = self.window
+        y = row * window.strides[0] + ky * window.dilations[0] - window.pads[0]
+        x = column * window.strides[1] + kx * window.dilations[1] - window.pads[1]
+        inside = (Const.of(0) <= y) & (y < window.rows) & (Const.of(0) <= x) & (x < window.columns)
+        address = x * self.words + chunk
+        if not self.one:
+            address = wrapped(self._read(self.top) + ky * (window.dilations[0] * self.row), self.size) + address
+        return Let("inside", inside), Let("address", address)
+
+    def element(self, place: tuple[Let, ...], lane: Expr, outside: int = 0) -> Expr:
+        """Element `lane` of the word that `place` says; `outside` of the image."""
+        inside, address = (let.local for let in place)
+        kind = self.memory.kind
+        return select(inside, Load(kind.low, kind.high, self.memory.name, address, whole(lane)), outside)
+
+
+def wrapped(address: Expr, size: int) -> Expr:
+    """An address below 2 `size`, which goes on at 0 behind the end."""
+    if address.high < size:
+        return address
+    return Select(0, size - 1, address < size, address, address - size)
+
+
+def used_loops(loops: Sequence[Counter]) -> tuple[Counter, ...]:
+    """Loops of one turn say nothing; one loop is left."""
+    return tuple(counter for counter in loops if counter.high) or (loops[0],)
+
+
+def pixels(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Rows, columns and channels of an image [1, C, H, W] or a signal [1, C, L]."""
+    _, channels, rows, *columns = shape
+    return rows, math.prod(columns), channels

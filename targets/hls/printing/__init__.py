@@ -1,0 +1,1 @@
+"""The scheduled program as text: C++ for HLS, portable C, Verilog."""

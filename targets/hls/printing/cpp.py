@@ -1,0 +1,215 @@
+"""HLS C++: a function for each layer, a top function in which they run side by side, weights in headers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+
+from targets.hls.expressions import bits_for
+from targets.hls.printing.expressions import Dialect, Printer
+from targets.hls.program import Channel, Kind, Memory, Process, Program
+
+#: Memories of so many numbers are written into the function, others into headers.
+_INLINE = 64
+#: No array is cut into more parts, and no loop unrolled further.
+MOST_PARTS = 4096
+
+
+class Cpp(Dialect):
+    grows = True
+
+    def type(self, low: int, high: int) -> str:
+        return _int(low, high)
+
+    def word(self, channel: Channel) -> str:
+        return word_type(channel)
+
+    def read(self, channel: Channel) -> str:
+        return f"{channel.name}.read()"
+
+    def write(self, channel: Channel, word: str) -> str:
+        return f"{channel.name}.write({word});"
+
+    def unroll(self) -> list[str]:
+        return ["#pragma HLS UNROLL"]
+
+    def pipeline(self, ii: int) -> list[str]:
+        return [f"#pragma HLS PIPELINE II={ii}"]
+
+
+def _int(low: int, high: int) -> str:
+    return f"ap_{'' if low < 0 else 'u'}int<{bits_for(low, high)}>"
+
+
+def kind_type(kind: Kind) -> str:
+    return _int(kind.low, kind.high)
+
+
+def word_type(channel: Channel) -> str:
+    return f"word<{kind_type(channel.kind)}, {channel.lanes}>"
+
+
+def stream_type(channel: Channel) -> str:
+    return f"hls::stream<{word_type(channel)} >"
+
+
+DEFINES = """\
+#ifndef DEFINES_H_
+#define DEFINES_H_
+
+#include "ap_int.h"
+#include "hls_stream.h"
+
+// What passes through a stream at once.
+template <class T, int N> struct word {
+    T lane[N];
+};
+
+template <class T> inline T smaller(T a, T b) {
+#pragma HLS INLINE
+    return a < b ? a : b;
+}
+
+template <class T> inline T greater(T a, T b) {
+#pragma HLS INLINE
+    return a < b ? b : a;
+}
+
+// The number of the highest bit that is set; 0 for 0.
+template <int W> inline ap_uint<8> leading_bit(ap_uint<W> x) {
+#pragma HLS INLINE
+    ap_uint<8> found = 0;
+    for (int bit = 0; bit < W; bit++) {
+#pragma HLS UNROLL
+        if (x[bit]) found = bit;
+    }
+    return found;
+}
+
+#endif
+"""
+
+
+def files(program: Program) -> Iterator[tuple[str, str]]:
+    """The sources of `firmware/`, by name."""
+    yield "defines.h", DEFINES
+    yield f"{program.name}.h", _header(program)
+    yield f"{program.name}.cpp", _source(program)
+    for process in program.processes:
+        for name, memory in _headers(process).items():
+            yield f"weights/{name}.h", _weights(process, memory)
+
+
+def _headers(process: Process) -> dict[str, Memory]:
+    """The memories of a process that have headers of their own, by the names that they bear there."""
+    held = [memory for memory in process.memories if memory.data is not None and memory.data.size > _INLINE]
+    return {f"{process.name}_{memory.name}": memory for memory in held}
+
+
+def _signature(program: Program) -> str:
+    ports = [port.channel for port in (*program.inputs, *program.outputs)]
+    return f"void {program.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in ports)})"
+
+
+def _header(program: Program) -> str:
+    guard = f"{program.name.upper()}_H_"
+    ports = [
+        f"// {what}: {port.name}, {'x'.join(map(str, port.shape)) or 'a number'}; "
+        f"a number q stands for q / 2^{port.channel.kind.fraction}"
+        for what, several in (("in", program.inputs), ("out", program.outputs))
+        for port in several
+    ]
+    return "\n".join([
+        f"#ifndef {guard}", f"#define {guard}", "", '#include "defines.h"', "", *ports, f"{_signature(program)};", "",
+        "#endif", "",
+    ])  # fmt: skip
+
+
+def _source(program: Program) -> str:
+    lines = [f'#include "{program.name}.h"', ""]
+    lines += [f'#include "weights/{name}.h"' for process in program.processes for name in _headers(process)]
+    for process in program.processes:
+        lines += ["", *_function(process)]
+    lines += ["", *_top(program), ""]
+    return "\n".join(lines)
+
+
+def _weights(process: Process, memory: Memory) -> str:
+    guard = f"{process.name}_{memory.name}_H_".upper()
+    return "\n".join([
+        f"// {process.title}", f"#ifndef {guard}", f"#define {guard}", "", '#include "../defines.h"', "",
+        f"static const {kind_type(memory.kind)} {process.name}_{memory.name}[{memory.depth}]"
+        f"{_lanes(memory.lanes)} = {{",
+        *_rows(memory), "};", "", "#endif", "",
+    ])  # fmt: skip
+
+
+def _rows(memory: Memory) -> Iterator[str]:
+    assert memory.data is not None
+    data: np.ndarray = memory.data.reshape(memory.depth, memory.lanes)
+    if memory.lanes == 1:
+        yield from textwrap.wrap(", ".join(map(str, data.reshape(-1).tolist())), 116, initial_indent="    ",
+                                 subsequent_indent="    ")  # fmt: skip
+        return
+    for row in data.tolist():
+        yield f"    {{{', '.join(map(str, row))}}},"
+
+
+def _lanes(lanes: int) -> str:
+    """The index of a memory or a register for its lanes, if it has more than one."""
+    return f"[{lanes}]" if lanes > 1 else ""
+
+
+def _function(process: Process) -> Iterator[str]:
+    channels = (*process.inputs, *process.outputs)
+    yield f"// {process.title}"
+    printer = Printer(Cpp(), process)
+    with printer.block(f"static void {process.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in channels)})"):
+        for memory in process.memories:
+            _declare(printer, process, memory)
+        for state in process.registers:
+            printer.line(f"{kind_type(state.kind)} {state.name}{_lanes(state.lanes)};")
+            if state.lanes > 1:
+                printer.line(f"#pragma HLS ARRAY_PARTITION variable={state.name} complete")
+        printer.steps(process.steps)
+    yield from printer.lines
+
+
+def _declare(printer: Printer, process: Process, memory: Memory) -> None:
+    shape = f"[{memory.depth}]{_lanes(memory.lanes)}"
+    if memory.data is None:
+        printer.line(f"{kind_type(memory.kind)} {memory.name}{shape};")
+    elif memory.data.size > _INLINE:
+        printer.line(f"const {kind_type(memory.kind)} (&{memory.name}){shape} = {process.name}_{memory.name};")
+    else:
+        printer.line(f"static const {kind_type(memory.kind)} {memory.name}{shape} = {{")
+        for row in _rows(memory):
+            printer.line(row)
+        printer.line("};")
+    name = f"{process.name}_{memory.name}" if memory.data is not None and memory.data.size > _INLINE else memory.name
+    if memory.lanes > 1:
+        printer.line(f"#pragma HLS ARRAY_RESHAPE variable={name} complete dim=2")
+    if memory.storage:
+        what = "rom_1p" if memory.data is not None else "ram_s2p"
+        kind = {"block": "bram", "distributed": "lutram", "ultra": "uram"}[memory.storage]
+        printer.line(f"#pragma HLS BIND_STORAGE variable={name} type={what} impl={kind}")
+
+
+def _top(program: Program) -> Iterator[str]:
+    printer = Printer(Cpp())
+    outside = {port.channel.name for port in (*program.inputs, *program.outputs)}
+    with printer.block(_signature(program)):
+        for name in sorted(outside):
+            printer.line(f"#pragma HLS INTERFACE axis port={name}")
+        printer.line("#pragma HLS INTERFACE s_axilite port=return")
+        printer.line("#pragma HLS DATAFLOW")
+        for channel in program.channels:
+            if channel.name not in outside:
+                printer.line(f'{stream_type(channel)} {channel.name}("{channel.name}");')
+                printer.line(f"#pragma HLS STREAM variable={channel.name} depth={channel.depth}")
+        for process in program.processes:
+            arguments = ", ".join(c.name for c in (*process.inputs, *process.outputs))
+            printer.line(f"{process.name}({arguments});")
+    yield from printer.lines

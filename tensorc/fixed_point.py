@@ -1,0 +1,274 @@
+"""Which grid a fixed-point tensor's numbers lie on, told of every value of a graph by interval arithmetic.
+
+Hardware gets its widths from here, and the interpreter its licence: while raw integers have at most 53 bits, it
+computes in float64 what integer hardware does, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tensorc.errors import UnsupportedError
+from tensorc.ir.dims import static_shape
+from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.ops.fixed import MOST_BITS, fixed_limits
+
+#: A constant with more bits behind the point is taken for a real number.
+_MOST_FRACTION = 60
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers raw / (2^fraction * divisor) with whole `raw` from `low` to `high`.
+
+    Only means have a divisor; they are rounded before anything else is done with them.
+    """
+
+    fraction: int
+    low: int
+    high: int
+    divisor: int = 1
+
+    @property
+    def signed(self) -> bool:
+        return self.low < 0
+
+    @property
+    def bits(self) -> int:
+        """Of the narrowest integer that holds `low` and `high`, at least 1."""
+        if not self.signed:
+            return max(self.high.bit_length(), 1)
+        return max((-self.low - 1).bit_length(), self.high.bit_length()) + 1
+
+    def at(self, fraction: int) -> Grid:
+        """The same numbers on a finer grid."""
+        by = fraction - self.fraction
+        return Grid(fraction, self.low << by, self.high << by, self.divisor)
+
+    def raw(self, numbers: np.ndarray) -> np.ndarray:
+        """The integers that stand for `numbers` on this grid, int64."""
+        return np.asarray(np.rint(numbers * 2.0**self.fraction).astype(np.int64))
+
+    @classmethod
+    def of(cls, numbers: np.ndarray) -> Grid | None:
+        """The coarsest that holds all of them; None where they are real numbers."""
+        numbers = np.asarray(numbers, np.float64).reshape(-1)
+        if not np.isfinite(numbers).all():
+            return None
+        mantissas, exponents = np.frexp(numbers[numbers != 0])
+        if not mantissas.size:
+            return cls(0, 0, 0)
+        whole = (np.abs(mantissas) * 2.0**53).astype(np.int64)
+        trailing = np.log2((whole & -whole).astype(np.float64)).astype(int)
+        fraction = int((53 - trailing - exponents).max())
+        if fraction > _MOST_FRACTION:
+            return None
+        scaled = numbers * 2.0**fraction
+        return cls(fraction, int(scaled.min()), int(scaled.max()))
+
+    @classmethod
+    def fit(cls, low: float, high: float, bits: int, signed: bool | None = None) -> Grid:
+        """The finest of `bits` bits that reaches from `low` to `high`; with a sign if low < 0, or where that is said."""
+        signed = low < 0 if signed is None else signed
+        least, most = fixed_limits(bits, signed)
+        # What is one step too high is rounded to the highest, an error no greater than two roundings.
+        needed = max(high / (most + 1), low / least if least else 0.0)
+        fraction = 0 if needed <= 0 else -math.ceil(math.log2(needed) - 1e-9)
+        return cls(fraction, least, most)
+
+
+def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value, Grid]:
+    """The grid of every value that is on one, given those of the graph's inputs. What `fix` gives always is. Raises
+    UnsupportedError where sums are too long to be exact in float64."""
+    found: dict[Value, Grid] = dict(given or {})
+    for value in graph.constants():
+        if value.dtype == "float64" and (grid := _of_constant(value)) is not None:
+            found[value] = grid
+    for node in graph.nodes:
+        if node.body is not None:
+            inner = dict(zip(node.body.inputs, node.inputs, strict=True))
+            known = grids(node.body, {value: found[outer] for value, outer in inner.items() if outer in found})
+            found.update((o, known[b]) for o, b in zip(node.outputs, node.body.outputs, strict=True) if b in known)
+        elif (grid := grid_of(node, found)) is not None:
+            found[node.output] = grid
+    return found
+
+
+def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
+    """Of a node's result; None where it is not on a grid."""
+    if node.op == "fix":
+        return _fixed(node, known.get(node.inputs[0]))
+    if node.op == "lookup":
+        return known.get(node.inputs[1])
+    rule = _RULES.get(node.op)
+    if rule is None or any(value not in known for value in node.inputs):
+        return None
+    operands = [known[value] for value in node.inputs]
+    if any(grid.divisor != 1 for grid in operands):
+        return None
+    grid = rule(node, operands)
+    if grid is not None and grid.bits > MOST_BITS:
+        raise UnsupportedError(f"%{node.output.name}: {node.op} of fixed-point numbers makes {grid.bits} bits, more than "
+                               f"the {MOST_BITS} that are exact: fewer bits, or a rounding between")  # fmt: skip
+    return grid
+
+
+def _of_constant(value: Value) -> Grid | None:
+    assert value.constant is not None
+    splat = value.constant.splat
+    return Grid.of(np.asarray(splat)) if splat is not None else Grid.of(value.constant.numpy())
+
+
+def _fixed(node: Node, x: Grid | None) -> Grid:
+    attrs = node.attrs
+    low, high = fixed_limits(attrs["width"], attrs["signed"])
+    if x is None:
+        return Grid(attrs["fraction"], low, high)
+    ends = [_rounded(raw, x, attrs["fraction"]) for raw in (x.low, x.high)]
+    return Grid(attrs["fraction"], *(min(max(end, low), high) for end in ends))
+
+
+def _rounded(raw: int, grid: Grid, fraction: int) -> int:
+    """floor(raw / (2^f d) * 2^fraction + 1/2), in integers."""
+    up = max(fraction - grid.fraction, 0)
+    below = (1 << max(grid.fraction - fraction, 0)) * grid.divisor
+    return ((raw << up + 1) + below) // (2 * below)
+
+
+def _aligned(operands: Sequence[Grid]) -> list[Grid]:
+    fraction = max(grid.fraction for grid in operands)
+    return [grid.at(fraction) for grid in operands]
+
+
+def _union(_node: Node, operands: Sequence[Grid]) -> Grid:
+    aligned = _aligned(operands)
+    return Grid(aligned[0].fraction, min(g.low for g in aligned), max(g.high for g in aligned))
+
+
+def _add(_node: Node, operands: Sequence[Grid]) -> Grid:
+    a, b = _aligned(operands)
+    return Grid(a.fraction, a.low + b.low, a.high + b.high)
+
+
+def _sub(_node: Node, operands: Sequence[Grid]) -> Grid:
+    a, b = _aligned(operands)
+    return Grid(a.fraction, a.low - b.high, a.high - b.low)
+
+
+def _mul(_node: Node, operands: Sequence[Grid]) -> Grid:
+    a, b = operands
+    corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+    return Grid(a.fraction + b.fraction, min(corners), max(corners))
+
+
+def _neg(_node: Node, operands: Sequence[Grid]) -> Grid:
+    (x,) = operands
+    return Grid(x.fraction, -x.high, -x.low)
+
+
+def _abs(_node: Node, operands: Sequence[Grid]) -> Grid:
+    (x,) = operands
+    low = 0 if x.low <= 0 <= x.high else min(abs(x.low), abs(x.high))
+    return Grid(x.fraction, low, max(abs(x.low), abs(x.high)))
+
+
+def _relu(_node: Node, operands: Sequence[Grid]) -> Grid:
+    (x,) = operands
+    return Grid(x.fraction, max(x.low, 0), max(x.high, 0))
+
+
+def _clip(node: Node, operands: Sequence[Grid]) -> Grid | None:
+    (x,) = operands
+    finite = [node.attrs[key] for key in ("min", "max") if math.isfinite(node.attrs[key])]
+    ends = Grid.of(np.asarray(finite))
+    if ends is None:
+        return None
+    x, _ = _aligned([x, ends])
+    low, high = (node.attrs[key] * 2.0**x.fraction for key in ("min", "max"))
+    return Grid(x.fraction, int(min(max(x.low, low), high)), int(min(max(x.high, low), high)))
+
+
+def _max(_node: Node, operands: Sequence[Grid]) -> Grid:
+    a, b = _aligned(operands)
+    return Grid(a.fraction, max(a.low, b.low), max(a.high, b.high))
+
+
+def _min(_node: Node, operands: Sequence[Grid]) -> Grid:
+    a, b = _aligned(operands)
+    return Grid(a.fraction, min(a.low, b.low), min(a.high, b.high))
+
+
+def _same(_node: Node, operands: Sequence[Grid]) -> Grid:
+    return operands[0]
+
+
+def _pad(node: Node, operands: Sequence[Grid]) -> Grid | None:
+    filled = Grid.of(np.asarray(node.attrs["value"])) if node.attrs["mode"] == "constant" else operands[0]
+    return None if filled is None else _union(node, [operands[0], filled])
+
+
+def _sum_of(x: Grid, count: int) -> Grid:
+    return Grid(x.fraction, x.low * count, x.high * count)
+
+
+def _avg_pool(node: Node, operands: Sequence[Grid]) -> Grid | None:
+    if any(node.attrs["pads"]) and not node.attrs["count_include_pad"]:
+        return None
+    count = math.prod(node.attrs["kernel"])
+    total = _sum_of(_union(node, [operands[0], Grid(operands[0].fraction, 0, 0)]), count)
+    return Grid(total.fraction, total.low, total.high, count)
+
+
+def _reduce_sum(node: Node, operands: Sequence[Grid]) -> Grid:
+    return _sum_of(operands[0], _reduced(node))
+
+
+def _reduce_mean(node: Node, operands: Sequence[Grid]) -> Grid:
+    total = _reduce_sum(node, operands)
+    return Grid(total.fraction, total.low, total.high, _reduced(node))
+
+
+def _reduced(node: Node) -> int:
+    shape = static_shape(node.inputs[0].shape)
+    return math.prod(shape[axis] for axis in node.attrs["axes"])
+
+
+def _conv(node: Node, operands: Sequence[Grid]) -> Grid:
+    weights = node.inputs[1]
+    summed = tuple(range(1, weights.type.rank))
+    # Padding adds zeros, so a window may hold fewer of the input's numbers than it has places.
+    x = _union(node, [operands[0], Grid(operands[0].fraction, 0, 0)])
+    return _product(node, x, operands[1], summed, math.prod(static_shape(weights.shape[1:])))
+
+
+def _matmul(node: Node, operands: Sequence[Grid]) -> Grid:
+    depth = static_shape(node.inputs[0].shape)[-1]
+    axis = node.inputs[1].type.rank - (1 if node.attrs["transpose_b"] else 2)
+    # With zero in its interval, sums of some of the products lie in the interval of all of them.
+    x = _union(node, [operands[0], Grid(operands[0].fraction, 0, 0)])
+    return _product(node, x, operands[1], (axis,), depth)
+
+
+def _product(node: Node, x: Grid, w: Grid, summed: tuple[int, ...], depth: int) -> Grid:
+    """Sums of products; with known weights no wider than those can make them."""
+    constant = node.inputs[1].constant
+    if constant is None:
+        return _sum_of(_mul(node, [x, w]), depth)
+    raw = w.raw(constant.numpy()).astype(np.float64)
+    positive, negative = np.maximum(raw, 0).sum(axis=summed), np.minimum(raw, 0).sum(axis=summed)
+    high = positive * x.high + negative * x.low
+    low = positive * x.low + negative * x.high
+    return Grid(x.fraction + w.fraction, int(low.min()), int(high.max()))
+
+
+Rule = Callable[[Node, Sequence[Grid]], Grid | None]
+_RULES: dict[str, Rule] = {
+    "abs": _abs, "add": _add, "avg_pool": _avg_pool, "clip": _clip, "concat": _union, "conv": _conv, "expand": _same,
+    "gather": _same, "matmul": _matmul, "max": _max, "max_pool": _same, "min": _min, "mul": _mul, "neg": _neg,
+    "pad": _pad, "reduce_max": _same, "reduce_mean": _reduce_mean, "reduce_min": _same, "reduce_sum": _reduce_sum,
+    "relu": _relu, "reshape": _same, "slice": _same, "sub": _sub, "transpose": _same,
+}  # fmt: skip

@@ -25,11 +25,13 @@ from targets.hls.program import (
     Channel,
     Lanes,
     Let,
+    Memory,
     Nest,
     Process,
     Put,
     Read,
     Repeat,
+    State,
     Statement,
     Step,
     Store,
@@ -78,7 +80,7 @@ class Printer:
     def __init__(self, dialect: Dialect, process: Process | None = None):
         self.dialect = dialect
         #: Memories and registers of one lane have no index for it.
-        held = [*process.memories, *process.registers] if process is not None else []
+        held: list[Memory | State] = [*process.memories, *process.registers] if process is not None else []
         self.scalars = {one.name for one in held if one.lanes == 1}
         self.lines: list[str] = []
         self.depth = 0

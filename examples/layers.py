@@ -60,6 +60,11 @@ def reshape(x: Array, *shape: int) -> Result:
     return x.reshape(shape), lambda dy: dy.reshape(x.shape)
 
 
+def tokens(x: Array) -> Result:
+    """Images [n, channels, h, w] as tokens [n, h * w, channels]."""
+    return x.reshape(*x.shape[:2], -1).swapaxes(1, 2), lambda dy: dy.swapaxes(1, 2).reshape(x.shape)
+
+
 def mean_of_tokens(x: Array) -> Result:
     """[n, tokens, width] to [n, width]."""
     return x.mean(1), lambda dy: np.repeat(dy[:, None] / x.shape[1], x.shape[1], 1)
@@ -90,6 +95,15 @@ class Pass:
     def __init__(self, parameters: Parameters):
         self.parameters = parameters
         self.gradients: Parameters = {}
+
+    def back_through(self, chain: Chain) -> Callable[[Array], Parameters]:
+        """From the gradient of the chain's last value to that of every parameter."""
+
+        def backward(dy: Array) -> Parameters:
+            chain.backward(dy)
+            return self.gradients
+
+        return backward
 
     def linear(self, name: str, x: Array) -> Result:
         """By weights [in, out], as MatMul has them."""

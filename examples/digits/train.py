@@ -49,12 +49,7 @@ def network(parameters: Parameters, x: Array):
         if layer > 0:
             x = chain(maxpool2x2(x))
     logits = chain(forward.dense("classifier", chain(reshape(x, len(x), -1))))
-
-    def backward(gradient: Array) -> Parameters:
-        chain.backward(gradient)
-        return forward.gradients
-
-    return logits, backward
+    return logits, forward.back_through(chain)
 
 
 def nodes() -> Nodes:

@@ -73,12 +73,7 @@ def network(parameters: Parameters, images: Array):
         x = chain(residual(x, mlp(block, x)))
     x = chain(mean_of_tokens(chain(forward.norm("norm", x))))
     logits = chain(forward.linear("classifier", x))
-
-    def backward(gradient: Array) -> Parameters:
-        chain.backward(gradient)
-        return forward.gradients
-
-    return logits, backward
+    return logits, forward.back_through(chain)
 
 
 def nodes() -> Nodes:

@@ -58,11 +58,7 @@ class _Builder:
         self.layers: list[Layer] = []
         labels = graph.labels or ([], [])
         #: Identifiers that are taken: C++'s, and those of the top function and its ports.
-        self.names: set[str] = {
-            *_KEYWORDS,
-            graph.name,
-            *(re.sub(r"\W", "_", name) for names in labels for name in names),
-        }
+        self.names = {identifier(name) for names in labels for name in names} | {identifier(graph.name), *RESERVED}
         self.inputs: list[tuple[str, Tensor]] = []
 
     def network(self) -> Network:

@@ -93,7 +93,7 @@ def _slices(bits: int, most: int) -> tuple[int, int]:
 
 
 def product(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool, family: Family = "xc7") -> Resources:
-    """A registered product: its DSP blocks, or else LUTs for its partial products: 1.25 a bit pair, up to 2.2 for 4 x 4."""
+    """A registered product: its DSP blocks, or else 1.25 LUTs for a pair of bits (4 x 4 may take up to 2.2)."""
     dsp = dsp_of_product(a_bits, a_signed, b_bits, b_signed, family)
     if not dsp:
         return Resources(lut=_ceil(5 * a_bits * b_bits, 4), ff=a_bits + b_bits)

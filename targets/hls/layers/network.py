@@ -21,7 +21,7 @@ from targets.hls.layers.product import conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
 from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, stored
 from targets.hls.layers.windows import Window, pixels
-from targets.hls.names import identifier
+from targets.hls.names import RESERVED, identifier
 from targets.hls.program import Channel, Port, Process, Program
 from tensorc.errors import UnsupportedError
 from tensorc.fixed_point import grids

@@ -1,8 +1,8 @@
 """Fixed point: every tensor of a graph gets a number of bits and a place for the binary point.
 
 Numbers are rounded (`fix`) where they would be kept: what an anchor, a table or several readers take, and what the
-graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its end, as
-an accumulator is. Functions of one number become tables of all the values that it can have.
+graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its
+end, as an accumulator is. Functions of one number become tables of all the values that it can have.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Grid:
 
     @classmethod
     def fit(cls, low: float, high: float, bits: int, signed: bool | None = None) -> Grid:
-        """The finest of `bits` bits that reaches from `low` to `high`; with a sign if low < 0, or where that is said."""
+        """The finest of `bits` bits that reaches from `low` to `high`; with a sign if low < 0 or `signed` says so."""
         signed = low < 0 if signed is None else signed
         least, most = fixed_limits(bits, signed)
         # What is one step too high is rounded to the highest, an error no greater than two roundings.
@@ -112,8 +112,8 @@ def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
         return None
     grid = rule(node, operands)
     if grid is not None and grid.bits > MOST_BITS:
-        raise UnsupportedError(f"%{node.output.name}: {node.op} of fixed-point numbers makes {grid.bits} bits, more than "
-                               f"the {MOST_BITS} that are exact: fewer bits, or a rounding between")  # fmt: skip
+        raise UnsupportedError(f"%{node.output.name}: {node.op} of fixed-point numbers makes {grid.bits} bits, more "
+                               f"than the {MOST_BITS} that are exact: fewer bits, or a rounding between")  # fmt: skip
     return grid
 
 

@@ -108,8 +108,8 @@ class Epilogue:
         channels: Sequence[Channel],
         outputs: Sequence[Channel],
     ) -> tuple[Statement, ...]:
-        """Reads a word of each of `others` from `channels`, and writes one to `outputs`: the `place`th of row `row` of the
-        result. `head` is the head's number, of the lane counter `lane`."""
+        """Reads a word of each of `others` from `channels`, and writes one to `outputs`: the `place`th of row `row` of
+        the result. `head` is the head's number, of the lane counter `lane`."""
         lane = Counter.of("lane", lanes, is_lane=True)
         words = {value: f"other{number}" for number, value in enumerate(self.others)}
 

@@ -110,7 +110,8 @@ class _Rewriter:
         if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
             return
         readers = [node for node in value.users if node is not value.producer]
-        node = self.graph.make("fix", [value], _attrs(wanted), name=f"{value.name}.fixed")
+        op = "fix" if value.producer is not None else "receive"
+        node = self.graph.make(op, [value], _attrs(wanted), name=f"{value.name}.fixed")
         self.graph.nodes.append(node)
         for reader in dict.fromkeys(readers):
             if reader is not node:

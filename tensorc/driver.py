@@ -323,6 +323,7 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool
     with clock.phase("import"):
         imported = opened.model.static()
     graph = imported.graph
+    graph.labels = (imported.input_names, imported.output_names)
     # The signature is taken now: passes may change the graph's values, never what the caller passes and gets.
     inputs = [_described(value, label) for value, label in zip(graph.inputs, imported.input_names, strict=True)]
     outputs = [_described(value, label) for value, label in zip(graph.outputs, imported.output_names, strict=True)]

@@ -82,8 +82,8 @@ class Grid:
 
 
 def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value, Grid]:
-    """The grid of every value that is on one, given those of the graph's inputs. What `fix` gives always is. Raises
-    UnsupportedError where sums are too long to be exact in float64."""
+    """The grid of every value that is on one, given those of the graph's inputs. What `fix` and `receive` give always
+    is. Raises UnsupportedError where sums are too long to be exact in float64."""
     found: dict[Value, Grid] = dict(given or {})
     for value in graph.constants():
         if value.dtype == "float64" and (grid := _of_constant(value)) is not None:
@@ -100,7 +100,7 @@ def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value
 
 def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
     """Of a node's result; None where it is not on a grid."""
-    if node.op == "fix":
+    if node.op in ("fix", "receive"):
         return _fixed(node, known.get(node.inputs[0]))
     if node.op == "lookup":
         return known.get(node.inputs[1])

@@ -49,7 +49,8 @@ class Program:
     """What a target builds of a graph: sections of bytes for the artifact, and the facts needed to run them.
 
     A section is an iterable of chunks. `manifest` is JSON and the target's own; `summary` rows are (label, value) pairs
-    for a person. In the artifact, `constants` begin at a multiple of `alignment` bytes.
+    for a person. In the artifact, `constants` begin at a multiple of `alignment` bytes. `graph` is what was built,
+    where interpreting it is how the program is run here.
     """
 
     sections: Mapping[str, Iterable[Any]]
@@ -57,6 +58,7 @@ class Program:
     summary: list[tuple[str, str]] = field(default_factory=list)
     constants: Sequence[PackedConstant] = ()
     alignment: int = 1
+    graph: Graph | None = None
 
 
 class Executable(abc.ABC):

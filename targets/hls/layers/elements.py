@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from targets.hls.expressions import Const, Expr, Load, clamp, greater, select, smaller
 from targets.hls.layers.tensor import kind_of
 from targets.hls.program import Memory
@@ -32,11 +34,18 @@ Operand = Callable[[Value], Number]
 
 
 class Elements:
-    """Numbers of a body's values, made of `known` ones; whatever else is needed comes from `operand`. Tables become
-    memories, kept in `tables`."""
+    """Numbers of a body's values, made of `known` ones; whatever else is needed comes from `operand`. Tables, whose
+    numbers `constant` has, become memories, kept in `tables`."""
 
-    def __init__(self, grids: Mapping[Value, Grid], operand: Operand, tables: dict[Value, Memory]):
+    def __init__(
+        self,
+        grids: Mapping[Value, Grid],
+        operand: Operand,
+        constant: Callable[[Value], np.ndarray | None],
+        tables: dict[Value, Memory],
+    ):
         self.grids = grids
+        self.constant = constant
         self.operand = operand
         self.tables = tables
         self.known: dict[Value, Number] = {}
@@ -66,8 +75,9 @@ class Elements:
     def table(self, value: Value) -> Memory:
         if value not in self.tables:
             grid = self.grids[value]
-            assert value.constant is not None
-            data = grid.raw(value.constant.numpy()).reshape(-1, 1)
+            numbers = self.constant(value)
+            assert numbers is not None
+            data = grid.raw(numbers).reshape(-1, 1)
             self.tables[value] = Memory(f"table{len(self.tables)}", kind_of(grid), 1, len(data), data)
         return self.tables[value]
 

@@ -326,7 +326,7 @@ class _Builder:
     def select(self, condition: Op, a: Op, b: Op, interval: tuple[int, int] | None = None) -> Op:
         if condition.is_const or a is b:
             return a if a is b or condition.low else b
-        if all(0 <= x.low and x.high <= 1 for x in (a, b)):  # conditions
+        if all(x.low >= 0 and x.high <= 1 for x in (a, b)):  # conditions
             if a.is_const:
                 return self.either(condition, b) if a.low else self.both(self.negation(condition), b)
             if b.is_const:

@@ -4,9 +4,9 @@ An iteration is issued in a cycle; its operations in stage s happen s cycles lat
 - Delays are counted in levels (`DELAYS`); a stage has `LEVELS`. What does not fit begins in the next stage.
 - A product of two values and a word loaded from a memory are registered: they are there in the stage after their
   operands.
-- A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration comes
-  ii cycles later and must find it. Where that asks for more levels in a stage, they are granted; where products or
-  loads stand between, `ii` must be greater (`least_ii`).
+- A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration
+  comes ii cycles later and must find it. Where that asks for more levels in a stage, they are granted; where products
+  or loads stand between, `ii` must be greater (`least_ii`).
 - What decides whether an iteration can be issued (conditions of reads and writes) is in stage 0, however long it is.
 - All effects of an iteration are to be seen `depth` cycles after its issue: that is when the next nest may begin. So a
   nest takes ii * (trip - 1) + depth cycles if it never has to wait, and a process the sum over its nests.
@@ -35,8 +35,8 @@ _MOST_II = 256
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """`stages`: where an operation's result is first to be had, None where always. Each of the datapath's writes, stores
-    and updates happens in the stage that stands at its place of the lists."""
+    """`stages`: where an operation's result is first to be had, None where always. Each of the datapath's writes,
+    stores and updates happens in the stage that stands at its place of the lists."""
 
     path: Datapath
     ii: int

@@ -88,6 +88,9 @@ class Dialect(abc.ABC):
         """Lines at the start of the body of a pipelined loop."""
         return []
 
+    def iteration(self, printer: Printer, nest: Nest) -> None:
+        """Prints what comes before the statements of an iteration."""
+
 
 class Printer:
     """Lines of code, indented as they nest."""
@@ -131,6 +134,7 @@ class Printer:
             if number == len(nest.loops):
                 for pragma in self.dialect.pipeline(nest.ii):
                     self.line(pragma)
+                self.dialect.iteration(self, nest)
                 self._words(nest.body)
                 self.statements(nest.body)
                 return
@@ -153,6 +157,8 @@ class Printer:
 
     def _statement(self, statement: Statement) -> None:
         match statement:
+            case Let(value=value) if value.low == value.high:
+                pass  # its readers have the number
             case Let(name, value):
                 self.line(f"const {self._type(value)} {name} = {self.top(value)};")
             case Read(channel, word):
@@ -170,10 +176,8 @@ class Printer:
                 with self.block(f"if ({self.top(condition)})"):
                     self.statements(body)
             case Lanes(counter, body):
-                if counter.high == 0:
-                    with self.block(""):
-                        self.line(f"const int {counter.name} = 0;")
-                        self.statements(body)
+                if counter.high == 0:  # its readers have the number
+                    self.statements(body)
                 else:
                     with self._loop(counter):
                         for pragma in self.dialect.unroll():
@@ -200,6 +204,8 @@ class Printer:
         match x:
             case Const():
                 return _literal(x.value)
+            case Counter() if x.low == x.high:
+                return _literal(x.low)
             case Counter() | Local():
                 return x.name
             case Element():
@@ -241,7 +247,7 @@ class Printer:
 
     def _widened(self, x: Expr, operand: Expr, text: str) -> str:
         """An operand, of the result's type where that is wider than its own."""
-        arithmetic = isinstance(operand, (Binary, Const, Counter, Local, Shift, Sum))
+        arithmetic = isinstance(operand, (Binary, Const, Counter, Local, Register, Shift, Sum))
         same = self._type(operand) == self._type(x)
         return text if arithmetic and same else self.dialect.convert(x.low, x.high, text)
 

@@ -7,7 +7,7 @@ wider than it has to be. Numbers are raw integers; where the binary point stands
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 def bits_for(low: int, high: int) -> int:
@@ -245,6 +245,13 @@ def either(a: Expr, b: Expr) -> Expr:
 
 def clamp(x: Expr, low: int, high: int) -> Expr:
     return smaller(greater(x, low), high)
+
+
+def within(x: Expr, low: int, high: int) -> Expr:
+    """The same number, which is known to lie in low..high, though intervals do not tell."""
+    if isinstance(x, (Const, Counter)) or (x.low >= low and x.high <= high):
+        return x
+    return replace(x, low=max(x.low, low), high=min(x.high, high))
 
 
 def round_to(x: Expr, fraction: int, wanted: int, low: int, high: int) -> Expr:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from targets.hls.expressions import Const, Expr, Load, clamp, greater, select, smaller
 from targets.hls.layers.tensor import kind_of
 from targets.hls.program import Memory
@@ -29,15 +31,20 @@ class Number:
 
 #: Gives the number that an operand from outside has for the element at hand.
 Operand = Callable[[Value], Number]
+#: Gives a constant, which may come from outside; None for what is none.
+Constants = Callable[[Value], np.ndarray | None]
 
 
 class Elements:
     """Numbers of a body's values, made of `known` ones; whatever else is needed comes from `operand`. Tables become
     memories, kept in `tables`."""
 
-    def __init__(self, grids: Mapping[Value, Grid], operand: Operand, tables: dict[Value, Memory]):
+    def __init__(
+        self, grids: Mapping[Value, Grid], operand: Operand, constants: Constants, tables: dict[Value, Memory]
+    ):
         self.grids = grids
         self.operand = operand
+        self.constants = constants
         self.tables = tables
         self.known: dict[Value, Number] = {}
 
@@ -66,8 +73,10 @@ class Elements:
     def table(self, value: Value) -> Memory:
         if value not in self.tables:
             grid = self.grids[value]
-            assert value.constant is not None
-            data = grid.raw(value.constant.numpy()).reshape(-1, 1)
+            numbers = self.constants(value)
+            if numbers is None:
+                raise UnsupportedError(f"%{value.name}: a table that is computed has no hardware")
+            data = grid.raw(numbers).reshape(-1, 1)
             self.tables[value] = Memory(f"table{len(self.tables)}", kind_of(grid), 1, len(data), data)
         return self.tables[value]
 

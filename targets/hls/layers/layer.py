@@ -123,7 +123,7 @@ class Epilogue:
                 return Number(Element(kind.low, kind.high, words[value], lane), kind.fraction)
             return self._parameter(value, lanes, place, row, lane)
 
-        elements = Elements(self.group.grids, operand, self.tables)
+        elements = Elements(self.group.grids, operand, self.group.constant, self.tables)
         value = elements.number(self.group.body.outputs[0])
         if value.divisor != 1:
             raise UnsupportedError(f"{self.result.name} is a mean that is not rounded")

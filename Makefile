@@ -3,13 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint tools clean
+.PHONY: demo test lint tools test-tools clean
 
 demo: .venv/installed
 	$(BIN)/python examples/digits/digits.py
 
 # Two at a time: half of the tests wait for compilers and for processes that they have started.
-test: .venv/installed-dev
+test: test-tools .venv/installed-dev
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/installed-dev
@@ -29,6 +29,14 @@ tools:
 	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || say "Python's venv module" python3-venv; \
 	fi; \
 	command -v cc >/dev/null || say "a C compiler (cc)" gcc; \
+	test $$ok = yes
+
+# What the tests need besides: they simulate and synthesise the FPGA target's Verilog.
+test-tools: tools
+	@ok=yes; \
+	for tool in iverilog yosys; do \
+	  command -v $$tool >/dev/null || { echo "missing: $$tool (on Debian and Ubuntu: apt install $$tool)" >&2; ok=no; }; \
+	done; \
 	test $$ok = yes
 
 .venv/bin/python: | tools

@@ -1,8 +1,8 @@
 """Fixed point: every tensor of a graph gets a number of bits and a place for the binary point.
 
 Numbers are rounded (`fix`) where they would be kept: what an anchor, a table or several readers take, and what the
-graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its end, as
-an accumulator is. Functions of one number become tables of all the values that it can have.
+graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its
+end, as an accumulator is. Functions of one number become tables of all the values that it can have.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class _Rewriter:
         if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
             return
         readers = [node for node in value.users if node is not value.producer]
-        node = self.graph.make("fix", [value], _attrs(wanted), name=f"{value.name}.fixed")
+        op = "fix" if value.producer is not None else "receive"
+        node = self.graph.make(op, [value], _attrs(wanted), name=f"{value.name}.fixed")
         self.graph.nodes.append(node)
         for reader in dict.fromkeys(readers):
             if reader is not node:

@@ -65,14 +65,16 @@ class _Part:
 class FuseGroups(Pass):
     """Every node but views (reshapes, and joins that a memory plan makes free) ends in a group.
 
-    `choose` decides where a group that moves elements could be several; without it, it is one.
+    `choose` decides where a group that moves elements could be several; without it, it is one. With `moves` of False,
+    what moves elements stays by itself: where tensors are streams, it is wiring or a buffer, no address.
     """
 
     name: ClassVar[str] = "fuse"
     choose: Choose | None = None
+    moves: bool = True
 
     def run(self, graph: Graph) -> bool:
-        group_of = _Fusion(graph, self.choose).group_of
+        group_of = _Fusion(graph, self.choose, self.moves).group_of
         if not group_of:
             return False
         nodes: list[Node] = []
@@ -97,8 +99,9 @@ class FuseGroups(Pass):
 class _Fusion:
     """Groups grow from their heads first, which are the kernels that elementwise work is free behind."""
 
-    def __init__(self, graph: Graph, choose: Choose | None = None):
+    def __init__(self, graph: Graph, choose: Choose | None = None, moves: bool = True):
         self.choose = choose
+        self.moves = moves
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.outputs = set(graph.outputs)
         self.dominators = post_dominators(graph)
@@ -200,6 +203,8 @@ class _Fusion:
                 return False
             made = [v.producer for v in node.inputs if v.producer in inside]
             kind, shape = _kind(node), node.output.shape
+            if kind in (Kind.VIEW, Kind.INJECTIVE) and not self.moves:
+                return False
             if kind in _HEADS:
                 if behind or not _reads_through(node, made, slid, widened):
                     return False

@@ -69,16 +69,19 @@ def compile_model(
 ) -> CompileReport:
     """Compile `source` into the artifact `out`, which appears whole or not at all.
 
-    `out` of None is the model's name with the suffix `.tcm`, in the current folder. `watch` is told of tuning, if the
-    options ask for it. Raises UserError when the model, the options or the place of the output are wrong.
+    `out` of None is the model's name with the target's suffix (`.tcm`), in the current folder. `watch` is told of
+    tuning, if the options ask for it. Raises UserError where the model, the options or the output's place are wrong.
     """
     clock = _Clock(progress)
+    target = find_target(options.target)
     if out is not None:
-        _check_output(out, source)
+        _check_output(out, source, target)
+    if target.is_fixed_point and options.quantize is None:
+        options = replace(options, quantize=_default_quantization())
     opened = _open(source, options, clock)
     if out is None:
-        out = Path(re.sub(r"[^\w.-]", "_", opened.name) + ".tcm")
-        _check_output(out, source)
+        out = Path(re.sub(r"[^\w.-]", "_", opened.name) + target.suffix)
+        _check_output(out, source, target)
     if any(declared.spans for declared in opened.model.inputs):
         _refuse_budget(opened, options, "it is compiled for several shapes")
         return _write_ahead(opened, options, out, clock)
@@ -135,7 +138,14 @@ def compile_model(
         **({QUANTIZED: quantized} if quantized else {}),
     }
     sections = {**program.sections, constants.SECTION: constants.chunks(program.constants)}
-    return _write(out, manifest, sections, clock, lowered.passes, {constants.SECTION: program.alignment})
+    alignments = {constants.SECTION: program.alignment}
+    return _write(out, manifest, sections, clock, lowered.passes, alignments, lowered.target)
+
+
+def _default_quantization() -> Quantization:
+    from tensorc.quantization.scheme import Quantization
+
+    return Quantization("fixed16")
 
 
 def _refuse_budget(opened: _Opened, options: CompileOptions, why: str) -> None:
@@ -144,12 +154,18 @@ def _refuse_budget(opened: _Opened, options: CompileOptions, why: str) -> None:
 
 
 def _write(out: Path, manifest: dict[str, Any], sections: Mapping[str, Iterable[Any]], clock: _Clock,
-           passes: Sequence[PassRecord], alignments: Mapping[str, int] | None = None) -> CompileReport:  # fmt: skip
+           passes: Sequence[PassRecord], alignments: Mapping[str, int] | None = None,
+           target: Target | None = None) -> CompileReport:  # fmt: skip
+    """By the target's own way; without one, as an artifact, which holds a model until it is specialised."""
     with clock.phase("write"):
         from tensorc.runtime.artifact import write_artifact
 
-        write_artifact(out, manifest, sections, alignments)
-    return CompileReport(out, out.stat().st_size, manifest, clock.seconds, passes)
+        if target is not None:
+            nbytes = target.write(out, manifest, sections, alignments or {})
+        else:
+            write_artifact(out, manifest, sections, alignments)
+            nbytes = out.stat().st_size
+    return CompileReport(out, nbytes, manifest, clock.seconds, passes)
 
 
 def _write_ahead(opened: _Opened, options: CompileOptions, out: Path, clock: _Clock) -> CompileReport:
@@ -289,6 +305,9 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
         if options.precision not in target.precisions:
             legal = ", ".join(target.precisions)
             raise UserError(f"the target {options.target} has no precision {options.precision}; legal: {legal}")
+        if options.quantize is not None and target.is_fixed_point != (options.quantize.fixed is not None):
+            legal = "fixed8, fixed16, ..." if target.is_fixed_point else "int8, int8-dynamic, and formats of weights"
+            raise UserError(f"the target {options.target} has no --quantize {options.quantize.scheme}; legal: {legal}")
         passes = target.passes(options)
     _check_pass_names(options.print_ir_after, [step.name for step in passes])
     with clock.phase("import"):
@@ -304,6 +323,7 @@ def _lower(opened: _Opened, options: CompileOptions, clock: _Clock, assess: bool
     with clock.phase("import"):
         imported = opened.model.static()
     graph = imported.graph
+    graph.labels = (imported.input_names, imported.output_names)
     # The signature is taken now: passes may change the graph's values, never what the caller passes and gets.
     inputs = [_described(value, label) for value, label in zip(graph.inputs, imported.input_names, strict=True)]
     outputs = [_described(value, label) for value, label in zip(graph.outputs, imported.output_names, strict=True)]
@@ -334,7 +354,7 @@ def _quantization(
     watch: Callable[[TuningProgress], None] | None,
 ) -> tuple[Quantization, Assessment | None]:
     """With the ranges that were found, and without the layers that are left out."""
-    from tensorc.quantization.assessment import Assessment, evaluation_samples
+    from tensorc.quantization.assessment import Assessment, WholeAssessment, evaluation_samples
     from tensorc.quantization.calibration import calibrated, calibration_samples, compensating
 
     how = options.quantize
@@ -357,7 +377,8 @@ def _quantization(
                 _tune_graph(graph, target, options, options.tune, 0, watch)
             return _choose_schedules(graph, target, options)
 
-        assessment = Assessment(graph, inputs, target, options, evaluation, choose, clock.steps("assess"))
+        kind = WholeAssessment if how.fixed is not None else Assessment
+        assessment = kind(graph, inputs, target, options, evaluation, choose, clock.steps("assess"))
         return assessment.run(), assessment
 
 
@@ -460,16 +481,16 @@ def _check_pass_names(asked: frozenset[str], names: Sequence[str]) -> None:
         raise UserError(f"no pass {name!r} to print the IR after; this target has: {', '.join(legal)}")
 
 
-def _check_output(out: Path, source: Source) -> None:
+def _check_output(out: Path, source: Source, target: Target) -> None:
     """Find out before the work, not after it, that the result has no place to go."""
     folder = out.parent
     if not folder.is_dir():
         raise UserError(f"cannot write {out}: {folder} is not a folder")
-    if out.is_dir():
-        raise UserError(f"cannot write {out}: it is a folder")
+    if obstacle := target.obstacle(out):
+        raise UserError(f"cannot write {out}: {obstacle}")
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {out}: no permission to write in {folder}")
-    if isinstance(source, (str, os.PathLike)) and out.exists() and Path(source).exists() and out.samefile(source):
+    if isinstance(source, (str, os.PathLike)) and out.is_file() and Path(source).exists() and out.samefile(source):
         raise UserError(f"cannot write {out}: it is the model itself")
 
 

@@ -74,7 +74,7 @@ class Grid:
 
     @classmethod
     def fit(cls, low: float, high: float, bits: int, signed: bool | None = None) -> Grid:
-        """The finest of `bits` bits that reaches from `low` to `high`; with a sign if low < 0, or where that is said."""
+        """The finest of `bits` bits that reaches from `low` to `high`; with a sign if low < 0 or `signed` says so."""
         signed = low < 0 if signed is None else signed
         least, most = fixed_limits(bits, signed)
         # What is one step too high is rounded to the highest, an error no greater than two roundings.
@@ -84,8 +84,8 @@ class Grid:
 
 
 def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value, Grid]:
-    """The grid of every value that is on one, given those of the graph's inputs. What `fix` gives always is. Raises
-    UnsupportedError where sums are too long to be exact in float64."""
+    """The grid of every value that is on one, given those of the graph's inputs. What `fix` and `receive` give always
+    is. Raises UnsupportedError where sums are too long to be exact in float64."""
     found: dict[Value, Grid] = dict(given or {})
     for value in graph.constants():
         if value.dtype == "float64" and (grid := _of_constant(value)) is not None:
@@ -102,7 +102,7 @@ def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value
 
 def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
     """Of a node's result; None where it is not on a grid."""
-    if node.op == "fix":
+    if node.op in ("fix", "receive"):
         return _fixed(node, known.get(node.inputs[0]))
     if node.op == "lookup":
         return known.get(node.inputs[1])
@@ -114,8 +114,8 @@ def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
         return None
     grid = rule(node, operands)
     if grid is not None and grid.bits > MOST_BITS:
-        raise UnsupportedError(f"%{node.output.name}: {node.op} of fixed-point numbers makes {grid.bits} bits, more than "
-                               f"the {MOST_BITS} that are exact: fewer bits, or a rounding between")  # fmt: skip
+        raise UnsupportedError(f"%{node.output.name}: {node.op} of fixed-point numbers makes {grid.bits} bits, more "
+                               f"than the {MOST_BITS} that are exact: fewer bits, or a rounding between")  # fmt: skip
     return grid
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
-from tensorc.pipeline import Pass
+from tensorc.pipeline import Pass, run_passes
 from tensorc.profiling import Profile
 from tensorc.search.choice import Choice
 from tensorc.search.context import TuningContext
@@ -48,7 +49,8 @@ class Program:
     """What a target builds of a graph: sections of bytes for the artifact, and the facts needed to run them.
 
     A section is an iterable of chunks. `manifest` is JSON and the target's own; `summary` rows are (label, value) pairs
-    for a person. In the artifact, `constants` begin at a multiple of `alignment` bytes.
+    for a person. In the artifact, `constants` begin at a multiple of `alignment` bytes. `graph` is what was built,
+    where interpreting it is how the program is run here.
     """
 
     sections: Mapping[str, Iterable[Any]]
@@ -56,6 +58,7 @@ class Program:
     summary: list[tuple[str, str]] = field(default_factory=list)
     constants: Sequence[PackedConstant] = ()
     alignment: int = 1
+    graph: Graph | None = None
 
 
 class Executable(abc.ABC):
@@ -84,10 +87,25 @@ class Executable(abc.ABC):
         """Stop threads and unmap; the object is not used afterwards."""
 
 
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked of what a target wrote: whether it holds, and what a person should know of it."""
+
+    name: str
+    ok: bool
+    text: str
+    seconds: float
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Target(abc.ABC):
     """One kind of machine. `part` is what followed the colon in the target string, or ""."""
 
     name: str
+    #: Of the names of what it writes; "" for folders.
+    suffix: ClassVar[str] = ".tcm"
+    #: Whether its programs compute in fixed point, and in nothing else: `--quantize fixedN`.
+    is_fixed_point: ClassVar[bool] = False
     #: Whether its programs can be held to `CompileOptions.memory_budget`.
     has_budgets: ClassVar[bool] = False
     #: What `CompileOptions.precision` may be.
@@ -122,6 +140,42 @@ class Target(abc.ABC):
              constants: Sequence[memoryview], threads: int) -> Executable:  # fmt: skip
         """Make a built program runnable here; `manifest` is what `Program.manifest` was, `constants` are the bytes of
         `Program.constants`, each at a multiple of 64. threads 0: the default."""
+
+    def executable(self, graph: Graph, later: Sequence[Pass], options: CompileOptions) -> Executable:
+        """A graph that the passes `later` are still to be run on, in memory, by the rules' own schedules: what shows a
+        model on samples while it is compiled."""
+        from tensorc.runtime.constants import ConstantStore
+
+        graph.remove_dead()
+        run_passes(graph, later)
+        options = replace(options, memory_budget=None)
+        program = self.build(graph, options, {}, lambda *_: None)
+        return self.load_built(program, ConstantStore(), options.threads)
+
+    def write(self, out: Path, manifest: Mapping[str, Any], sections: Mapping[str, Iterable[Any]],
+              alignments: Mapping[str, int]) -> int:  # fmt: skip
+        """What `tensorc compile` leaves, whole or not at all; gives its size in bytes. Raises UserError where it cannot
+        be written."""
+        from tensorc.runtime.artifact import write_artifact
+
+        write_artifact(out, manifest, sections, alignments)
+        return out.stat().st_size
+
+    def obstacle(self, out: Path) -> str:
+        """Why an output of that name cannot be written where something is already; "" if it can."""
+        return "it is a folder" if out.is_dir() else ""
+
+    def check(
+        self,
+        out: Path,  # noqa: ARG002  (the contract's)
+        reference: Path | None,  # noqa: ARG002
+        samples: Path | None,  # noqa: ARG002
+        progress: Progress,  # noqa: ARG002
+    ) -> list[Check]:
+        """Whether what was written does what it should, shown by other means than running it as an artifact; also
+        against the ONNX model `reference`. Raises UserError where a tool is missing, UnsupportedError where there is
+        nothing of the kind."""
+        raise UnsupportedError(f"the target {self.name} writes nothing that is checked by itself")
 
     def load_built(self, program: Program, store: ConstantStore, threads: int) -> Executable:
         """A program that was just built, in memory; constants that `store` has already are shared."""

@@ -1,4 +1,4 @@
-"""The system's C compiler: what the cpu target links models with, and what compiles our own inner loops."""
+"""The system's tools: the C compiler, which links models and compiles our own inner loops, and tools found by name."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def find_compiler(purpose: str = "the cpu target") -> list[str]:
             f"install gcc or clang (on Debian, the package gcc), or name one in {COMPILER_VARIABLE}"
         )
     return found[:1]
+
+
+def find_tool(name: str, purpose: str) -> str:
+    """The path of a tool whose Debian package has its name; raises UserError, saying that `purpose` needs it."""
+    path = shutil.which(name)
+    if path is None:
+        raise UserError(
+            f"{purpose} needs {name}, which is not on the path: install it (on Debian and Ubuntu: apt install {name})"
+        )
+    return path
 
 
 def first_error(text: str) -> str:

@@ -9,11 +9,21 @@ example needs neither this script nor scikit-learn. Seeded: the same numpy gives
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import helper
-from training import CALIBRATION, HERE, SEED, Array, Parameters, digits, to_onnx, train
 
+# The scripts of this folder are run by path, and are a package to the tests.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from examples.digits.images import IMAGE, LOGITS, digits, shifted
+from examples.export import Nodes
+from examples.layers import Chain, Pass, he, maxpool2x2, relu, reshape
+from examples.training import CALIBRATION, SEED, Array, Parameters, to_onnx, train
+
+HERE = Path(__file__).parent
 EPOCHS = 30
 CHANNELS = (1, 16, 32, 32)
 
@@ -22,9 +32,7 @@ def initial_parameters(rng: np.random.Generator) -> Parameters:
     """He initialisation; convolutions as [out, in, 3, 3], the classifier as [10, features]."""
     parameters: Parameters = {}
     for layer in range(3):
-        fan_in = CHANNELS[layer] * 9
-        shape = (CHANNELS[layer + 1], CHANNELS[layer], 3, 3)
-        parameters[f"conv{layer}.weight"] = rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)
+        parameters[f"conv{layer}.weight"] = he(rng, CHANNELS[layer + 1], CHANNELS[layer], 3, 3)
         parameters[f"conv{layer}.bias"] = np.zeros(CHANNELS[layer + 1], np.float32)
     features = CHANNELS[3] * 2 * 2
     parameters["classifier.weight"] = rng.normal(0, np.sqrt(1 / features), (10, features)).astype(np.float32)
@@ -32,82 +40,27 @@ def initial_parameters(rng: np.random.Generator) -> Parameters:
     return parameters
 
 
-def conv3x3(x: Array, weight: Array, bias: Array):
-    n, c, h, w = x.shape
-    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
-    columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * h * w, c * 9)
-    flat = weight.reshape(weight.shape[0], -1)
-    y = (columns @ flat.T + bias).reshape(n, h, w, -1).transpose(0, 3, 1, 2)
-
-    def backward(dy: Array) -> tuple[Array, Array, Array]:
-        rows = dy.transpose(0, 2, 3, 1).reshape(n * h * w, -1)
-        spread = (rows @ flat).reshape(n, h, w, c, 3, 3).transpose(0, 3, 4, 5, 1, 2)
-        dx = np.zeros_like(padded)
-        for i in range(3):
-            for j in range(3):
-                dx[:, :, i : i + h, j : j + w] += spread[:, :, i, j]
-        return dx[:, :, 1:-1, 1:-1], (rows.T @ columns).reshape(weight.shape), rows.sum(0)
-
-    return y, backward
-
-
-def maxpool2x2(x: Array):
-    n, c, h, w = x.shape
-    tiles = x.reshape(n, c, h // 2, 2, w // 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(n, c, h // 2, w // 2, 4)
-    winner = tiles.argmax(-1)[..., None]
-
-    def backward(dy: Array) -> Array:
-        dtiles = np.zeros_like(tiles)
-        np.put_along_axis(dtiles, winner, dy[..., None], -1)
-        return dtiles.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(x.shape)
-
-    return np.take_along_axis(tiles, winner, -1)[..., 0], backward
-
-
 def network(parameters: Parameters, x: Array):
     """Logits of images [n, 1, 8, 8], and the function that gives the gradient of every parameter for theirs."""
-    undo = []
+    forward = Pass(parameters)
+    chain = Chain()
     for layer in range(3):
-        x, conv_backward = conv3x3(x, parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"])
-        positive = x > 0
-        x = x * positive
-        pool_backward = None
+        x = chain(relu(chain(forward.conv(f"conv{layer}", x))))
         if layer > 0:
-            x, pool_backward = maxpool2x2(x)
-        undo.append((layer, conv_backward, positive, pool_backward))
-    pooled_shape, flat = x.shape, x.reshape(len(x), -1)
-    logits = flat @ parameters["classifier.weight"].T + parameters["classifier.bias"]
-
-    def backward(gradient: Array) -> Parameters:
-        gradients = {"classifier.weight": gradient.T @ flat, "classifier.bias": gradient.sum(0)}
-        upstream = (gradient @ parameters["classifier.weight"]).reshape(pooled_shape)
-        for layer, conv_backward, positive, pool_backward in reversed(undo):
-            if pool_backward is not None:
-                upstream = pool_backward(upstream)
-            name = f"conv{layer}"
-            upstream, gradients[f"{name}.weight"], gradients[f"{name}.bias"] = conv_backward(upstream * positive)
-        return gradients
-
-    return logits, backward
+            x = chain(maxpool2x2(x))
+    logits = chain(forward.dense("classifier", chain(reshape(x, len(x), -1))))
+    return logits, forward.back_through(chain)
 
 
-def nodes() -> list[onnx.NodeProto]:
+def nodes() -> Nodes:
     """conv-relu-conv-relu-pool-conv-relu-pool-flatten-gemm."""
-    nodes, value = [], "image"
+    nodes, value = Nodes(), "image"
     for layer in range(3):
-        weight, bias = f"conv{layer}.weight", f"conv{layer}.bias"
-        conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-        nodes.append(helper.make_node("Conv", [value, weight, bias], [f"conv{layer}"], f"conv{layer}", **conv))
-        nodes.append(helper.make_node("Relu", [f"conv{layer}"], [f"relu{layer}"], f"relu{layer}"))
-        value = f"relu{layer}"
+        value = nodes.add("Relu", nodes.conv(f"conv{layer}", value, (3, 3)), name=f"relu{layer}")
         if layer > 0:
-            pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
-            nodes.append(helper.make_node("MaxPool", [value], [f"pool{layer}"], f"pool{layer}", **pool))
-            value = f"pool{layer}"
-    nodes.append(helper.make_node("Flatten", [value], ["features"], "flatten"))
-    gemm_inputs = ["features", "classifier.weight", "classifier.bias"]
-    nodes.append(helper.make_node("Gemm", gemm_inputs, ["logits"], "classifier", transB=1))
+            value = nodes.add("MaxPool", value, name=f"pool{layer}", kernel_shape=[2, 2], strides=[2, 2])
+    nodes.nodes.append(helper.make_node("Flatten", [value], ["features"], "flatten"))
+    nodes.dense("classifier", "features", "logits")
     return nodes
 
 
@@ -115,8 +68,8 @@ def main() -> None:
     train_images, heldout_images, train_labels, heldout_labels = digits()
     rng = np.random.default_rng(SEED)
     parameters = initial_parameters(rng)
-    train(network, parameters, train_images, train_labels, rng, EPOCHS)
-    onnx.save(to_onnx("digits", nodes(), parameters, opset=17, ir=8), HERE / "digits.onnx")
+    train(network, parameters, train_images, train_labels, rng, EPOCHS, augment=shifted)
+    onnx.save(to_onnx("digits", nodes().nodes, parameters, IMAGE, LOGITS, opset=17, ir=8), HERE / "digits.onnx")
     # Pixels are sixteenths, so uint8 holds them exactly and a quarter of the size.
     pixels = np.round(heldout_images * 16).astype(np.uint8)
     np.savez_compressed(HERE / "heldout.npz", images=pixels, labels=heldout_labels.astype(np.uint8))

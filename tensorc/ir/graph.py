@@ -139,6 +139,8 @@ class Graph:
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
         self.nodes: list[Node] = []
+        #: What the caller calls the inputs and the outputs, where that is known.
+        self.labels: tuple[Sequence[str], Sequence[str]] | None = None
         self._names: dict[str, int] = {}
 
     # Building -------------------------------------------------------------------------------------------
@@ -281,6 +283,7 @@ def nested(graph: Graph) -> Iterator[Graph]:
 def clone(graph: Graph, bindings: Mapping[Value, Value] | None = None) -> Graph:
     """A copy of `graph`; the constants' data are shared."""
     copy = Graph(graph.name)
+    copy.labels = graph.labels
     known: dict[int, Value] = {id(old): new for old, new in (bindings or {}).items()}
     for value in graph.inputs:
         known[id(value)] = copy.add_input(value.name, value.type)

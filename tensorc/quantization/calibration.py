@@ -20,8 +20,11 @@ from tensorc.quantization.observers import METHODS, MOST_MOMENTS, Channels, Mome
 from tensorc.quantization.params import QuantParams
 from tensorc.quantization.ranges import Ranges
 from tensorc.quantization.scheme import Quantization, is_ranges
-from tensorc.runtime.constants import ConstantStore
+from tensorc.sampling import Spec, random_inputs
 from tensorc.target import Executable, Progress, Target
+
+#: How many samples are drawn where there are none.
+_RANDOM_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,12 @@ def _at_preparation(graph: Graph, target: Target, options: CompileOptions) -> tu
     return None
 
 
-def executable(graph: Graph, later: Sequence[Pass], target: Target, options: CompileOptions) -> Executable:
-    """`graph` and the passes `later`, in memory; the schedules are the rules' own."""
-    graph.remove_dead()
-    run_passes(graph, later)
-    options = replace(options, memory_budget=None)
-    program = target.build(graph, options, {}, lambda *_: None)
-    return target.load_built(program, ConstantStore(), options.threads)
-
-
 def calibration_samples(how: Quantization, inputs: Sequence[Mapping[str, Any]]) -> Samples | None:
     """None where ranges are known already, or found in every run. Raises UserError."""
+    if how.calibration is None and how.fixed is not None:
+        warnings.warn("ranges are those of random inputs: --calibration DATA.npz gives the model's own", TensorcWarning,
+                      stacklevel=2)  # fmt: skip
+        return Samples([random_inputs(Spec.of_manifest(inputs), seed) for seed in range(_RANDOM_SAMPLES)])
     if how.calibration is None or is_ranges(how.calibration):
         return None
     return Samples.read(how.calibration, inputs)
@@ -147,12 +145,15 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
     params = {}
     for name in sorted(watched.names):
         range = ranges.ranges[name]
+        if how.fixed is not None:
+            continue
         if range.low == range.high:
             warnings.warn(f"calibration: %{name} is 0 in all samples; what multiplies it stays in float32",
                           TensorcWarning, stacklevel=2)  # fmt: skip
         else:
             params[name] = QuantParams.of(range)
-    return replace(how, params=params, means=ranges.means, origin=f"{ranges.method} of {ranges.samples} samples")
+    origin = f"{ranges.method} of {ranges.samples} samples"
+    return replace(how, params=params, ranges=ranges.ranges, means=ranges.means, origin=origin)
 
 
 def compensating(graph: Graph, given: Samples, names: Sequence[str], target: Target, options: CompileOptions,
@@ -238,6 +239,6 @@ class _Watched:
         seen = {name: given[name] for name in self.fed}
         if self.made:
             if self._executable is None:
-                self._executable = executable(self.graph, self.later, self.target, self.options)
+                self._executable = self.target.executable(self.graph, self.later, self.options)
             seen |= dict(zip(self.made, self._executable.run(list(arrays)), strict=True))
         return seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,31 @@ from tensorc.formats.integers import Integers
 if TYPE_CHECKING:
     from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
-    from tensorc.quantization.params import QuantParams
+    from tensorc.quantization.params import QuantParams, Range
 
 #: What `--quantize` takes -> what it is; it also takes the name of a format (`tensorc.formats`), which is of weights.
 SCHEMES = {
     "int8": "weights and inputs of products in 8 bits, ranges of the inputs from calibration",
     "int8-dynamic": "weights and inputs of matrix products in 8 bits, ranges of the inputs found in every run",
 }
+#: `fixed8`, or `fixed8w4` where weights have other bits than what they are multiplied with.
+_FIXED = re.compile(r"fixed([0-9]+)(?:w([0-9]+))?")
+#: Of fixed-point numbers.
+FIXED_BITS = range(2, 25)
+
+
+@dataclass(frozen=True)
+class FixedBits:
+    """Bits of fixed-point tensors: of what is computed, and of weights."""
+
+    values: int
+    weights: int
+
+    @property
+    def scheme(self) -> str:
+        return f"fixed{self.values}" + (f"w{self.weights}" if self.weights != self.values else "")
+
+
 #: How ranges are chosen -> what that is.
 METHODS = {
     "minmax": "all values that were seen",
@@ -36,9 +55,9 @@ METHODS = {
 class Quantization:
     """`calibration` has samples (a file or a reader) or is a file of ranges; where they were found, `save` keeps them.
 
-    `params` of values by name are what calibration makes of it; `origin` says where they are from. Layers in `skipped`
-    (by the names of what they give) stay in float32. Accuracy is measured on the samples of `evaluate`, of the
-    calibration where that is None; by `metric`, if there is one. So many layers stay in float32 that it is at most
+    `params` and `ranges` of values by name are what calibration makes of it; `origin` says where they are from. Layers
+    in `skipped` (by the names of what they give) stay in float32. Accuracy is measured on the samples of `evaluate`, of
+    the calibration where that is None; by `metric`, if there is one. So many layers stay in float32 that it is at most
     `max_drop` (of 1, or in the metric's unit) below that of float32.
 
     What makes it better: `equalise` layers (None: where a tensor of weights has one scale), `smooth` activations of
@@ -64,15 +83,16 @@ class Quantization:
     means: Mapping[str, Sequence[float]] = field(default_factory=dict)
     largest: Mapping[str, Sequence[float]] = field(default_factory=dict)
     moments: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
+        if self.scheme not in SCHEMES and self.fixed is None:
             self._check_format()
         if not 0 <= self.smooth < 1:
             raise UserError(f"{self.smooth:g} is no share of the differences between channels, from 0 to 1")
         if self.method not in METHODS:
             raise UserError(f"no calibration method {self.method!r}; legal: {', '.join(METHODS)}")
-        if self.is_static and self.calibration is None:
+        if self.scheme == "int8" and self.calibration is None:
             raise UserError(
                 f"--quantize {self.scheme} needs --calibration: samples, or ranges that an earlier one kept"
             )
@@ -84,7 +104,8 @@ class Quantization:
             find_format(self.scheme)
         except UserError as error:
             raise UserError(
-                f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}, and formats of weights: {error}"
+                f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}, fixed{FIXED_BITS[0]} to "
+                f"fixed{FIXED_BITS[-1]} (fixed8w4: weights of 4 bits), and formats of weights: {error}"
             ) from error
         given = {"--save-ranges": self.save is not None, "--per-tensor": not self.per_channel}
         for option in (name for name, is_given in given.items() if is_given):
@@ -101,12 +122,23 @@ class Quantization:
     @property
     def format(self) -> Format | None:
         """Of weights, where what they are multiplied with stays float32."""
-        return None if self.scheme in SCHEMES else find_format(self.scheme)
+        return None if self.scheme in SCHEMES or self.fixed is not None else find_format(self.scheme)
+
+    @property
+    def fixed(self) -> FixedBits | None:
+        """Where every tensor is of fixed-point numbers."""
+        found = _FIXED.fullmatch(self.scheme)
+        if found is None:
+            return None
+        bits = FixedBits(int(found[1]), int(found[2] or found[1]))
+        return bits if bits.values in FIXED_BITS and bits.weights in FIXED_BITS else None
 
     def described(self) -> str:
         """For a summary."""
         if self.format is not None:
             return f"weights of matrix products in {self.scheme}{', rounded ' + self.origin if self.origin else ''}"
+        if self.fixed is not None:
+            return f"fixed point, {self.fixed.values} bits, weights of {self.fixed.weights}; ranges by {self.origin}"
         weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
         found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
         return f"{self.scheme}, {weights} of weights{found}"
@@ -123,7 +155,7 @@ class Quantization:
     @property
     def is_static(self) -> bool:
         """Whether ranges are known before the model runs."""
-        return self.scheme == "int8"
+        return self.scheme == "int8" or self.fixed is not None
 
 
 def is_ranges(source: Path | Reader) -> bool:

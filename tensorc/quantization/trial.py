@@ -14,7 +14,7 @@ import numpy as np
 from tensorc.ir.graph import Graph, Value, clone
 from tensorc.ir.types import TensorType
 from tensorc.options import CompileOptions
-from tensorc.quantization.calibration import at_quantizer, executable
+from tensorc.quantization.calibration import at_quantizer
 from tensorc.target import Target
 
 
@@ -63,7 +63,7 @@ class Trial:
                 graph.outputs.append(value)
         graph.outputs.extend(replacement.new for replacement in own)
         graph.sort()
-        self._executable = executable(graph, later, target, options) if own else None
+        self._executable = target.executable(graph, later, options) if own else None
 
     def run(self, feed: Mapping[str, np.ndarray], quantized: Collection[str]) -> Run:
         """With these layers quantized. There must be layers."""

@@ -40,3 +40,9 @@ def test_networks_run_and_leave_schedules_to_choose(name):
 
 def test_a_network_is_the_same_each_time():
     assert NETWORKS["keyword_spotting"]() == NETWORKS["keyword_spotting"]()
+
+
+def test_resnet18_is_as_large_as_the_published_one():
+    """11,689,512 parameters, less what batch normalisations fold away: of their two for each channel, one stays."""
+    arrays = [onnx.numpy_helper.to_array(each) for each in NETWORKS["resnet18_224"]().graph.initializer]
+    assert sum(array.size for array in arrays if array.dtype == np.float32) == 11_689_512 - 4_800

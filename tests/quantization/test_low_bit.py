@@ -84,7 +84,7 @@ def test_the_artifact_is_smaller_and_says_why(tmp_path, capsys):
     ({"quantize": "int4-asym", "calibration": "data.npz"}, "int4-asym rounds each weight to what is nearest"),
     ({"quantize": "int4", "calibration": "kept.json"}, "--quantize int4 has no ranges: --calibration takes samples"),
     ({"quantize": "int4-g12"}, "groups and blocks have a multiple of 8"),
-    ({"quantize": "int44"}, "no quantization 'int44'; legal: int8, int8-dynamic, and formats of weights: no format"),
+    ({"quantize": "int44"}, "no quantization 'int44'; legal: int8, int8-dynamic, fixed2 to fixed24"),
 ])  # fmt: skip
 def test_what_is_legal(options, message):
     with pytest.raises(UserError, match=message):

@@ -31,20 +31,22 @@ class Number:
 
 #: Gives the number that an operand from outside has for the element at hand.
 Operand = Callable[[Value], Number]
-#: Gives a constant, which may come from outside; None for what is none.
-Constants = Callable[[Value], np.ndarray | None]
 
 
 class Elements:
-    """Numbers of a body's values, made of `known` ones; whatever else is needed comes from `operand`. Tables become
-    memories, kept in `tables`."""
+    """Numbers of a body's values, made of `known` ones; whatever else is needed comes from `operand`. Tables, whose
+    numbers `constant` has, become memories, kept in `tables`."""
 
     def __init__(
-        self, grids: Mapping[Value, Grid], operand: Operand, constants: Constants, tables: dict[Value, Memory]
+        self,
+        grids: Mapping[Value, Grid],
+        operand: Operand,
+        constant: Callable[[Value], np.ndarray | None],
+        tables: dict[Value, Memory],
     ):
         self.grids = grids
+        self.constant = constant
         self.operand = operand
-        self.constants = constants
         self.tables = tables
         self.known: dict[Value, Number] = {}
 
@@ -73,9 +75,8 @@ class Elements:
     def table(self, value: Value) -> Memory:
         if value not in self.tables:
             grid = self.grids[value]
-            numbers = self.constants(value)
-            if numbers is None:
-                raise UnsupportedError(f"%{value.name}: a table that is computed has no hardware")
+            numbers = self.constant(value)
+            assert numbers is not None
             data = grid.raw(numbers).reshape(-1, 1)
             self.tables[value] = Memory(f"table{len(self.tables)}", kind_of(grid), 1, len(data), data)
         return self.tables[value]

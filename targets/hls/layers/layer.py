@@ -40,6 +40,13 @@ class Group:
         (found,) = (node for node in self.body.nodes if node.op in ops)
         return found
 
+    def beside(self, head: Node | None) -> list[Value]:
+        """The operands from outside that are read by others than the head, and are no constants."""
+        return [
+            value for value in self.body.inputs
+            if self.outer[value].constant is None and any(user is not head for user in value.users)
+        ]  # fmt: skip
+
     def constant(self, value: Value) -> np.ndarray | None:
         """Of a value of the body."""
         outer = self.outer.get(value, value)
@@ -85,15 +92,9 @@ class Epilogue:
         self.group = group
         self.head = head
         self.result = result
-        self.others = [
-            value for value in group.body.inputs
-            if group.outer[value].constant is None and value is not head and not self._is_read_by_head(value)
-        ]  # fmt: skip
+        self.others = group.beside(head.producer if head is not None else None)
         self.tables: dict[Value, Memory] = {}
         self.parameters: dict[Value, Memory] = {}
-
-    def _is_read_by_head(self, value: Value) -> bool:
-        return self.head is not None and self.head.producer is not None and value in self.head.producer.inputs
 
     @property
     def memories(self) -> tuple[Memory, ...]:
@@ -108,8 +109,8 @@ class Epilogue:
         channels: Sequence[Channel],
         outputs: Sequence[Channel],
     ) -> tuple[Statement, ...]:
-        """Reads a word of each of `others` from `channels`, and writes one to `outputs`: the `place`th of row `row` of the
-        result. `head` is the head's number, of the lane counter `lane`."""
+        """Reads a word of each of `others` from `channels`, and writes one to `outputs`: the `place`th of row `row` of
+        the result. `head` is the head's number, of the lane counter `lane`."""
         lane = Counter.of("lane", lanes, is_lane=True)
         words = {value: f"other{number}" for number, value in enumerate(self.others)}
 

@@ -24,6 +24,7 @@ from targets.hls.layers.rearrange import Rearrange
 from targets.hls.layers.softmax import Softmax
 from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, stored
 from targets.hls.layers.windows import Window, pixels
+from targets.hls.names import RESERVED, identifier
 from targets.hls.program import Channel, Port, Process, Program
 from tensorc.errors import UnsupportedError
 from tensorc.fixed_point import grids
@@ -58,17 +59,20 @@ class _Builder:
         self.grids = dict(grids(graph))
         self.tensors: dict[Value, Tensor] = {}
         self.layers: list[Layer] = []
-        self.names: set[str] = set()
+        labels = graph.labels or ([], [])
+        #: Identifiers that are taken: C++'s, and those of the top function and its ports.
+        self.names = {identifier(name) for names in labels for name in names} | {identifier(graph.name), *RESERVED}
         self.inputs: list[tuple[str, Tensor]] = []
 
     def network(self) -> Network:
         for node in self.graph.nodes:
             self._add(node)
         outputs = []
-        for value in self.graph.outputs:
+        names = self.graph.labels[1] if self.graph.labels is not None else [value.name for value in self.graph.outputs]
+        for name, value in zip(names, self.graph.outputs, strict=True):
             if value not in self.tensors:
-                raise UnsupportedError(f"the output %{value.name} is a constant or an input")
-            outputs.append((value.name, self._ordered(self.tensors[value], as_it_is(value.type.rank), value)))
+                raise UnsupportedError(f"the output {name} is a constant or an input")
+            outputs.append((name, self._ordered(self.tensors[value], as_it_is(value.type.rank), value)))
         return Network(tuple(self.layers), tuple(self.inputs), tuple(outputs))
 
     def _add(self, node: Node) -> None:
@@ -100,7 +104,9 @@ class _Builder:
         axes = channels_last(rank) if rank > 2 and self._is_image(value) else as_it_is(rank)
         tensor = in_order(value, self.grids[value], axes)
         self.tensors[value] = tensor
-        self.inputs.append((node.inputs[0].name, tensor))
+        source = node.inputs[0]
+        name = self.graph.labels[0][self.graph.inputs.index(source)] if self.graph.labels is not None else source.name
+        self.inputs.append((name, tensor))
 
     def _is_image(self, value: Value) -> bool:
         for user in value.users:
@@ -130,9 +136,7 @@ class _Builder:
         return result
 
     def _name(self, hint: str) -> str:
-        name = re.sub(r"\W", "_", hint).strip("_") or "layer"
-        name = re.sub(r"_fixed(_\d+)*$", "", name)
-        name = f"layer_{name}" if name[0].isdigit() else name
+        name = re.sub(r"_fixed(_\d+)*$", "", identifier(hint))
         unique, number = name, 1
         while unique in self.names:
             number += 1
@@ -146,12 +150,11 @@ class _Builder:
     def _others(self, group: Group, head: Node, result: Tensor) -> tuple[Tensor, ...]:
         """Operands of what is fused behind `head`, in the order of the result."""
         found = []
-        for value in group.body.inputs:
+        for value in group.beside(head):
             outer = group.outer[value]
-            if outer.constant is None and value not in head.inputs:
-                if outer.shape != group.node.output.shape:
-                    raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{group.node.output.name}")
-                found.append(self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))))
+            if outer.shape != group.node.output.shape:
+                raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{group.node.output.name}")
+            found.append(self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))))
         return tuple(found)
 
     def _finish(self, group: Group, layer: Layer) -> None:
@@ -271,7 +274,7 @@ class _Builder:
 def _rounds_an_input(node: Node) -> bool:
     """A group that only rounds what comes from outside."""
     return (
-        node.op == "group" and node.body is not None and [inner.op for inner in node.body.nodes] == ["fix"]
+        node.op == "group" and node.body is not None and [inner.op for inner in node.body.nodes] == ["receive"]
         and node.inputs[0].producer is None and node.inputs[0].constant is None
     )  # fmt: skip
 
@@ -319,15 +322,15 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
         ]  # fmt: skip
     outputs = []
     for label, tensor in network.outputs:
-        channel = connect(tensor, lanes_out[id(tensor.root)], f"{_identifier(label)}_out", "")
+        channel = connect(tensor, lanes_out[id(tensor.root)], f"{identifier(label)}_out", "")
         outputs.append(Port(label, channel, tensor.shape, tensor.order))
     processes: list[Process] = []
     for label, tensor in network.inputs:
         taking = readers.get(id(tensor.root), [])
         if len(taking) > 1:
-            source = Channel(f"{_identifier(label)}_in", tensor.kind, taking[0].lanes, taking[0].count)
+            source = Channel(f"{identifier(label)}_in", tensor.kind, taking[0].lanes, taking[0].count)
             channels.append(source)
-            processes.append(fork(f"{_identifier(label)}_fork", source, taking))
+            processes.append(fork(f"{identifier(label)}_fork", source, taking))
             taking = [source]
         ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
     for layer in network.layers:
@@ -342,7 +345,3 @@ def _widths(made: int, wanted: int) -> list[int]:
         return []
     common = math.gcd(made, wanted)
     return [wanted] if common in (made, wanted) else [common, wanted]
-
-
-def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)

@@ -57,23 +57,33 @@ class Rearrange(Layer):
 
 def _loops(words: np.ndarray) -> tuple[tuple[Counter, ...], Expr | None]:
     """Loops and an address that is linear in their counters and runs through `words`; None where there is none."""
-    extents: list[tuple[int, int]] = []
-    rest = words
-    while len(rest) > 1:
-        step = int(rest[1] - rest[0])
-        differs = np.flatnonzero(np.diff(rest) != step)
-        run = int(differs[0]) + 1 if differs.size else len(rest)
-        if len(rest) % run:
-            return (), None
-        blocks = rest.reshape(-1, run)
-        if not (blocks == blocks[:, :1] + step * np.arange(run)).all():
-            return (), None
-        extents.append((run, step))
-        rest = blocks[:, 0]
+    found = linear(words)
+    if found is None:
+        return (), None
+    first, extents = found
     counters = tuple(Counter.of(f"i{number}", extent) for number, (extent, _) in enumerate(reversed(extents)))
-    address: Expr = Const.of(int(words[0]))
+    address: Expr = Const.of(first)
     for counter, (_, step) in zip(counters, reversed(extents), strict=True):
         address = address + counter * step
     if not counters:
         counters = (Counter.of("once", 1),)
     return counters, address
+
+
+def linear(numbers: np.ndarray) -> tuple[int, list[tuple[int, int]]] | None:
+    """The first of `numbers`, and (extent, step) of loops that run through them, the innermost first; None where there
+    are none."""
+    extents: list[tuple[int, int]] = []
+    rest = numbers
+    while len(rest) > 1:
+        step = int(rest[1] - rest[0])
+        differs = np.flatnonzero(np.diff(rest) != step)
+        run = int(differs[0]) + 1 if differs.size else len(rest)
+        if len(rest) % run:
+            return None
+        blocks = rest.reshape(-1, run)
+        if not (blocks == blocks[:, :1] + step * np.arange(run)).all():
+            return None
+        extents.append((run, step))
+        rest = blocks[:, 0]
+    return int(numbers[0]), extents

@@ -1,7 +1,8 @@
 """Rows of a tensor that pass, kept for as long as windows need them.
 
 The input's rows go into a buffer that holds as many as a window is high, each new one in the place of the oldest.
-Before each row of results, as many rows are read as the window moves by. Matrices and vectors are images one pixel wide.
+Before each row of results, as many rows are read as the window moves by. Matrices and vectors are images one pixel
+wide.
 """
 
 from __future__ import annotations

@@ -23,14 +23,20 @@ class Cpp(Dialect):
     def type(self, low: int, high: int) -> str:
         return _int(low, high)
 
-    def word(self, channel: Channel) -> str:
-        return word_type(channel)
+    def read(self, channel: Channel, word: str) -> str:
+        return f"const {word_type(channel)} {word} = {channel.name}.read();"
 
-    def read(self, channel: Channel) -> str:
-        return f"{channel.name}.read()"
+    def begin(self, channel: Channel, word: str) -> str:
+        return f"{word_type(channel)} {word};"
 
     def write(self, channel: Channel, word: str) -> str:
         return f"{channel.name}.write({word});"
+
+    def element(self, word: str, lane: str) -> str:
+        return f"{word}.lane[{lane}]"
+
+    def extreme(self, name: str, low: int, high: int, a: str, b: str) -> str:
+        return f"{name}<{_int(low, high)}>({a}, {b})"
 
     def unroll(self) -> list[str]:
         return ["#pragma HLS UNROLL"]

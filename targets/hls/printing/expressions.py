@@ -25,11 +25,13 @@ from targets.hls.program import (
     Channel,
     Lanes,
     Let,
+    Memory,
     Nest,
     Process,
     Put,
     Read,
     Repeat,
+    State,
     Statement,
     Step,
     Store,
@@ -52,16 +54,31 @@ class Dialect(abc.ABC):
         """Of a variable that holds all of low..high."""
 
     @abc.abstractmethod
-    def word(self, channel: Channel) -> str:
-        """The type of a channel's words."""
+    def read(self, channel: Channel, word: str) -> str:
+        """A statement that takes a word and names it."""
 
     @abc.abstractmethod
-    def read(self, channel: Channel) -> str:
-        """An expression that takes a word."""
+    def begin(self, channel: Channel, word: str) -> str:
+        """A statement that makes a word to be filled."""
 
     @abc.abstractmethod
     def write(self, channel: Channel, word: str) -> str:
         """A statement that gives one."""
+
+    @abc.abstractmethod
+    def element(self, word: str, lane: str) -> str:
+        """An element of a word."""
+
+    @abc.abstractmethod
+    def extreme(self, name: str, low: int, high: int, a: str, b: str) -> str:
+        """The `smaller` or the `greater` of two numbers of low..high."""
+
+    def convert(self, low: int, high: int, text: str) -> str:
+        return f"{self.type(low, high)}({text})"
+
+    def shifted_left(self, x: Expr, text: str, count: int) -> str:
+        """`text`, by `count` bits, as x."""
+        return f"{self.convert(x.low, x.high, text)} << {count}"
 
     def unroll(self) -> list[str]:
         """Lines at the start of the body of a loop over lanes."""
@@ -78,7 +95,7 @@ class Printer:
     def __init__(self, dialect: Dialect, process: Process | None = None):
         self.dialect = dialect
         #: Memories and registers of one lane have no index for it.
-        held = [*process.memories, *process.registers] if process is not None else []
+        held: list[Memory | State] = [*process.memories, *process.registers] if process is not None else []
         self.scalars = {one.name for one in held if one.lanes == 1}
         self.lines: list[str] = []
         self.depth = 0
@@ -126,7 +143,7 @@ class Printer:
     def _words(self, body: Sequence[Statement]) -> None:
         """Words that are put together in an iteration are there from its start."""
         for word, channel in words_written(body).items():
-            self.line(f"{self.dialect.word(channel)} {word};")
+            self.line(self.dialect.begin(channel, word))
 
     # Statements -----------------------------------------------------------------------------------------
 
@@ -136,12 +153,14 @@ class Printer:
 
     def _statement(self, statement: Statement) -> None:
         match statement:
+            case Let(value=value) if value.low == value.high:
+                pass  # its readers have the number
             case Let(name, value):
                 self.line(f"const {self._type(value)} {name} = {self.top(value)};")
             case Read(channel, word):
-                self.line(f"const {self.dialect.word(channel)} {word} = {self.dialect.read(channel)};")
+                self.line(self.dialect.read(channel, word))
             case Put(word, lane, value):
-                self.line(f"{word}.lane[{self.top(lane)}] = {self.top(value)};")
+                self._assign(self.dialect.element(word, self.top(lane)), value)
             case Write(channels, word):
                 for channel in channels:
                     self.line(self.dialect.write(channel, word))
@@ -153,10 +172,8 @@ class Printer:
                 with self.block(f"if ({self.top(condition)})"):
                     self.statements(body)
             case Lanes(counter, body):
-                if counter.high == 0:
-                    with self.block(""):
-                        self.line(f"const int {counter.name} = 0;")
-                        self.statements(body)
+                if counter.high == 0:  # its readers have the number
+                    self.statements(body)
                 else:
                     with self._loop(counter):
                         for pragma in self.dialect.unroll():
@@ -183,29 +200,30 @@ class Printer:
         match x:
             case Const():
                 return _literal(x.value)
+            case Counter() if x.low == x.high:
+                return _literal(x.low)
             case Counter() | Local():
                 return x.name
             case Element():
-                return f"{x.word}.lane[{self.top(x.lane)}]"
+                return self.dialect.element(x.word, self.top(x.lane))
             case Load():
                 return f"{x.memory}[{self.top(x.address)}]{self._lane(x.memory, x.lane)}"
             case Register():
                 return f"{x.name}{self._lane(x.name, x.lane)}"
             case Binary(op=op) if op in ("min", "max"):
                 name = "smaller" if op == "min" else "greater"
-                held = self.dialect.type(min(x.a.low, x.b.low), max(x.a.high, x.b.high))
-                return f"{name}<{held}>({self.top(x.a)}, {self.top(x.b)})"
+                low, high = min(x.a.low, x.b.low), max(x.a.high, x.b.high)
+                return self.dialect.extreme(name, low, high, self.top(x.a), self.top(x.b))
             case Binary():
                 return self._binary(x)
             case Shift(count=count):
-                sign, count = ("<<", count) if count > 0 else (">>", -count)
-                inner = self.expression(x.x) if sign == ">>" else f"{self._type(x)}({self.top(x.x)})"
-                return f"({inner} {sign} {count})"
+                if count < 0:
+                    return f"({self.expression(x.x)} >> {-count})"
+                return f"({self.dialect.shifted_left(x, self.top(x.x), count)})"
             case ShiftBy():
                 return f"({self.expression(x.x)} >> {self.expression(x.count)})"
             case Select():
-                kind = self._type(x)
-                a, b = f"{kind}({self.top(x.a)})", f"{kind}({self.top(x.b)})"
+                a, b = (self.dialect.convert(x.low, x.high, self.top(one)) for one in (x.a, x.b))
                 return f"({self.expression(x.condition)} ? {a} : {b})"
             case Sum():
                 return self._sum(x)
@@ -220,9 +238,14 @@ class Printer:
             x = Binary(x.low, x.high, "sub", x.a, Const.of(-x.b.value))
         a, b = self.expression(x.a), self.expression(x.b)
         if x.op in ("add", "sub", "mul") and not self.dialect.grows:
-            kind = self._type(x)
-            a, b = f"({kind}){a}", f"({kind}){b}"
+            a, b = (self._widened(x, one, text) for one, text in ((x.a, a), (x.b, b)))
         return f"({a} {_SIGNS[x.op]} {b})"
+
+    def _widened(self, x: Expr, operand: Expr, text: str) -> str:
+        """An operand, of the result's type where that is wider than its own."""
+        arithmetic = isinstance(operand, (Binary, Const, Counter, Local, Register, Shift, Sum))
+        same = self._type(operand) == self._type(x)
+        return text if arithmetic and same else self.dialect.convert(x.low, x.high, text)
 
     def _sum(self, x: Sum) -> str:
         """Sums get a variable and a loop in front of the statement that reads them."""

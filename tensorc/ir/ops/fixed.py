@@ -55,6 +55,11 @@ register(
     width=REQUIRED, fraction=REQUIRED, signed=1,
 )  # fmt: skip
 register(
+    "receive", Kind.OPAQUE, 1, _fix, fix_numpy,
+    "as `fix`, done by whoever sends an input: hardware gets integers",
+    width=REQUIRED, fraction=REQUIRED, signed=1,
+)  # fmt: skip
+register(
     "lookup", Kind.ELEMENTWISE, 2, _lookup, _lookup_numpy,
     "inputs x and a table, whose first entry is for x of first / 2^fraction, the next for one more of that step",
     fraction=REQUIRED, first=REQUIRED,

@@ -1,0 +1,47 @@
+"""The passes to fixed point, and graphs that are interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from passes.canonical import canonical_passes
+from passes.cse import EliminateCommonSubexpressions
+from passes.exact import ComputeExactly
+from passes.fixed_point import FixedPoint
+from passes.fold import FoldConstants
+from passes.fusion import FuseGroups
+from passes.simplify import Simplify
+from tensorc.ir.graph import Graph
+from tensorc.ir.interpreter import evaluate
+from tensorc.ir.types import numpy_dtype
+from tensorc.options import CompileOptions
+from tensorc.pipeline import Pass
+from tensorc.target import Executable
+
+
+def fixed_point_passes(options: CompileOptions) -> list[Pass]:
+    """From the frontend's graph to fused groups of fixed-point arithmetic."""
+    bits = options.quantize.fixed if options.quantize is not None else None
+    passes: list[Pass] = [*canonical_passes(), ComputeExactly()]
+    if options.quantize is not None and bits is not None:
+        passes.append(FixedPoint(bits.values, bits.weights, options.quantize.ranges))
+    return [*passes, Simplify(), FoldConstants(), EliminateCommonSubexpressions(), FuseGroups(moves=False)]
+
+
+class Interpreted(Executable):
+    """A graph that is run by the meanings of its operators: in fixed point, the reference that hardware must equal."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        fed = {
+            value.name: np.asarray(array).astype(numpy_dtype(value.dtype))
+            for value, array in zip(self.graph.inputs, inputs, strict=True)
+        }
+        return [np.ascontiguousarray(array) for array in evaluate(self.graph, fed)]
+
+    def close(self) -> None:
+        """Nothing is kept open."""

@@ -1,0 +1,22 @@
+"""Names of a model, made identifiers of C, C++ and Verilog."""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = """
+always and assign auto begin bool break case char class const continue default delete do double else end endmodule enum
+explicit export extern false float for friend function goto if initial inline inout input int int8_t int16_t int32_t
+int64_t integer long main module mutable namespace new not operator or output private protected public reg register
+return short signed sizeof static struct switch template this throw true try typedef typename uint8_t uint16_t uint32_t
+uint64_t union unsigned using virtual void volatile while wire word xor
+smaller greater leading_bit
+"""
+#: What a layer cannot be called, in any of the languages.
+RESERVED = frozenset(_WORDS.split())
+
+
+def identifier(text: str) -> str:
+    """`text` with an underscore for whatever is no letter, digit or underscore, not beginning with a digit."""
+    legal = re.sub(r"\W", "_", text, flags=re.ASCII) or "_"
+    return f"n{legal}" if legal[0].isdigit() else legal

@@ -1,0 +1,174 @@
+"""Runs the Verilog of a program in Icarus Verilog: raw integers in, raw integers out, and the cycles that it took."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from targets.hls.pipeline import Design
+from targets.hls.printing import verilog
+from targets.hls.program import Program
+from tensorc.errors import UserError
+from tensorc.toolchain import first_error
+
+
+@dataclass(frozen=True)
+class Run:
+    """`outputs`: of each output port [images, numbers] as they pass. Cycles are counted from the first word that is
+    taken; `ends[i]` are those until the last word of image i was given, that cycle included."""
+
+    outputs: tuple[np.ndarray, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def latency(self) -> int:
+        return self.ends[0]
+
+    @property
+    def interval(self) -> int:
+        """Cycles between the last two images."""
+        return self.ends[-1] - self.ends[-2]
+
+
+def simulate(
+    program: Program,
+    inputs: Sequence[np.ndarray],
+    designs: Sequence[Design] | None = None,
+    hesitant: bool = False,
+    quiet: int = 100_000,
+) -> Run:
+    """Images follow each other without a break. `inputs`: of each input port [images, numbers] as they pass.
+
+    `hesitant` lets words wait at random, at both ends. Raises UserError where Icarus is not installed, RuntimeError with
+    what it says if it fails or nothing comes out of the design for `quiet` cycles.
+    """
+    for tool in ("iverilog", "vvp"):
+        if shutil.which(tool) is None:
+            raise UserError(f"running Verilog needs {tool}: install Icarus Verilog (on Debian, the package iverilog)")
+    images = len(inputs[0])
+    with tempfile.TemporaryDirectory(prefix="tensorc-") as name:
+        folder = Path(name)
+        for file, text in verilog.files(program, designs):
+            (folder / file).write_text(text, encoding="utf-8")
+        for port, numbers in zip(program.inputs, inputs, strict=True):
+            channel = port.channel
+            (folder / f"{channel.name}.in").write_text(_words(numbers, channel.lanes, channel.kind.bits))
+        (folder / "bench.v").write_text("\n".join(_bench(program, images, hesitant, quiet)), encoding="utf-8")
+        _run(["iverilog", "-g2012", "-o", "bench.vvp", "bench.v", f"{program.name}.v"], folder)
+        said = _run(["vvp", "-n", "bench.vvp"], folder)
+        words: Mapping[str, list[tuple[int, int]]] = {port.channel.name: [] for port in program.outputs}
+        first = None
+        for line in said.splitlines():
+            kind, *rest = line.split()
+            if kind == "first":
+                first = int(rest[0])
+            elif kind == "word":
+                words[rest[0]].append((int(rest[1]), int(rest[2], 16)))
+            elif kind == "quiet":
+                raise RuntimeError(f"{program.name}: nothing comes out any more at cycle {rest[0]}")
+    assert first is not None
+    outputs, ends = [], np.zeros(images, np.int64)
+    for port in program.outputs:
+        channel, given = port.channel, words[port.channel.name]
+        outputs.append(_numbers([word for _, word in given], channel.lanes, channel.kind).reshape(images, -1))
+        last = np.array([cycle for cycle, _ in given]).reshape(images, -1)[:, -1]
+        ends = np.maximum(ends, last - first + 1)
+    return Run(tuple(outputs), tuple(ends.tolist()))
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {first_error(done.stderr + done.stdout)}")
+    return done.stdout
+
+
+def _words(numbers: np.ndarray, lanes: int, bits: int) -> str:
+    digits = -(-lanes * bits // 4)
+    return "".join(f"{verilog.word_of(word, bits):0{digits}x}\n" for word in numbers.reshape(-1, lanes).tolist())
+
+
+def _numbers(words: Sequence[int], lanes: int, kind: object) -> np.ndarray:
+    from targets.hls.program import Kind
+
+    assert isinstance(kind, Kind)
+    mask, sign = (1 << kind.bits) - 1, 1 << kind.bits - 1
+    found = [
+        ((number ^ sign) - sign) if kind.signed else number
+        for word in words
+        for number in ((word >> lane * kind.bits) & mask for lane in range(lanes))
+    ]
+    return np.array(found, np.int64)
+
+
+def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterator[str]:
+    """Takes words from files, and says when words are taken and given."""
+    lanes = {channel.name: channel for channel in program.channels}
+    yield "`timescale 1ns / 1ps"
+    yield "module bench;"
+    yield "    reg clk = 0, rst = 1;"
+    yield "    integer cycle = 0, heard = 0, started = 0;"
+    yield "    always #1 clk = !clk;"
+    given, taken = [port.channel for port in program.inputs], [port.channel for port in program.outputs]
+    for channel in given:
+        words = channel.count * images
+        yield f"    reg [{channel.bits - 1}:0] {channel.name}_words [0:{words - 1}];"
+        yield f'    initial $readmemh("{channel.name}.in", {channel.name}_words);'
+        yield f"    integer {channel.name}_number = 0;"
+        yield f"    reg {channel.name}_willing = 1;"
+        yield f"    wire {channel.name}_ready;"
+        yield f"    wire {channel.name}_valid = !rst && {channel.name}_willing && {channel.name}_number < {words};"
+    for channel in taken:
+        yield f"    integer {channel.name}_number = 0;"
+        yield f"    reg {channel.name}_willing = 1;"
+        yield f"    wire {channel.name}_valid;"
+        yield f"    wire [{channel.bits - 1}:0] {channel.name}_word;"
+    yield f"    {program.name} dut ("
+    ports = ["        .clk(clk), .rst(rst)"]
+    ports += [
+        f"        .{c.name}_tvalid({c.name}_valid), .{c.name}_tready({c.name}_ready), "
+        f".{c.name}_tdata({c.name}_words[{c.name}_number])"
+        for c in given
+    ]
+    ports += [
+        f"        .{c.name}_tvalid({c.name}_valid), .{c.name}_tready({c.name}_willing), .{c.name}_tdata({c.name}_word)"
+        for c in taken
+    ]
+    yield ",\n".join(ports)
+    yield "    );"
+    yield "    always @(posedge clk) begin"
+    yield "        cycle <= cycle + 1;"
+    yield "        rst <= cycle < 3;"
+    for channel in given:
+        name = channel.name
+        yield f"        if ({name}_valid && {name}_ready) begin"
+        yield f"            {name}_number <= {name}_number + 1;"
+        yield "            started <= 1;"
+        yield '            if (!started) $display("first %0d", cycle);'
+        yield "        end"
+        if hesitant:  # a word that was offered stays
+            yield f"        if ({name}_ready || !{name}_willing) {name}_willing <= $urandom % 3 != 0;"
+    for channel in taken:
+        name = channel.name
+        yield f"        if ({name}_valid && {name}_willing) begin"
+        yield f'            $display("word {name} %0d %h", cycle, {name}_word);'
+        yield f"            {name}_number <= {name}_number + 1;"
+        yield "            heard <= cycle;"
+        yield "        end"
+        if hesitant:
+            yield f"        {name}_willing <= $urandom % 3 != 0;"
+    done = " && ".join(f"{channel.name}_number == {lanes[channel.name].count * images}" for channel in taken)
+    yield f"        if ({done}) $finish;"
+    yield f"        if (cycle > heard + {quiet}) begin"
+    yield '            $display("quiet %0d", cycle);'
+    yield "            $finish;"
+    yield "        end"
+    yield "    end"
+    yield "endmodule"
+    yield ""

@@ -16,8 +16,10 @@ import numpy as np
 
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.fixed_point import Grid, grid_of, grids
+from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.ops import OPS, Kind
+from tensorc.ir.ops.curves import weight_bits
 from tensorc.ir.ops.fixed import fix_numpy
 from tensorc.quantization.calibration import Quantizer, Replacement
 from tensorc.quantization.params import Range
@@ -73,11 +75,12 @@ class _Rewriter:
         self.graph.remove_dead()
 
     def rewrite(self, node: Node) -> None:
-        result = node.output
         if node.op in _ANCHORS:
             self.round_weights(node)
         elif node.op == "div" and node.inputs[1].constant is not None:
             node = self.as_product(node)
+        if node.op in _ROWS:
+            node = _ROWS[node.op](self, node)
         if node.op in _LINEAR:
             self.round_operands(node)
         elif node.op == "clip":
@@ -85,13 +88,13 @@ class _Rewriter:
         elif _is_function(node):
             node = self.as_table(node)
         self.graph.nodes.append(node)
-        grid = grid_of(node, self.known)
+        result, grid = node.output, grid_of(node, self.known)
         if grid is None:
             types = ", ".join(map(repr, node.inputs))
             raise UnsupportedError(f"%{result.name}: {node.op} of {types} has no fixed-point form")
-        self.known[node.output] = grid
+        self.known[result] = grid
         if node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
-            self.round(node.output, self.how.bits, result.name)
+            self.round(result, self.how.bits)
 
     def is_kept(self, value: Value) -> bool:
         """Whether its numbers lie somewhere before they are read."""
@@ -102,11 +105,10 @@ class _Rewriter:
             return False
         return user.op not in _LINEAR or all(other is value or other.constant is None for other in user.inputs)
 
-    def round(self, value: Value, bits: int, name: str = "") -> None:
+    def round(self, value: Value, bits: int) -> None:
         """Readers get `value` as numbers of `bits` bits; it is as wide already where its grid says so."""
-        name = name or value.name
         grid = self.known.get(value)
-        wanted = self.fitted(name, bits)
+        wanted = self.fitted(value.name, bits)
         if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
             return
         readers = [node for node in value.users if node is not value.producer]
@@ -169,14 +171,8 @@ class _Rewriter:
 
     def as_table(self, node: Node) -> Node:
         """A function of one number, whose operand was rounded to few bits."""
-        (x,) = node.inputs
+        x = self.index(node.inputs[0])
         grid = self.known[x]
-        if grid.bits > TABLE_BITS:
-            source = x.producer.inputs[0] if x.producer is not None and x.producer.op == "fix" else x
-            coarse = self.graph.make("fix", [source], _attrs(self.coarser(grid)), name=f"{source.name}.index")
-            self.graph.nodes.append(coarse)
-            self.known[coarse.output] = grid_of(coarse, self.known) or self.coarser(grid)
-            x, grid = coarse.output, self.known[coarse.output]
         numbers = np.arange(grid.low, grid.high + 1) * 2.0**-grid.fraction
         exact = OPS[node.op].evaluate([numbers], node.attrs)[0]
         wanted = self.fitted(node.output.name, self.how.bits)
@@ -186,10 +182,62 @@ class _Rewriter:
         self.known[table] = Grid.of(table.constant.numpy()) or wanted  # type: ignore[union-attr]
         return self.instead(node, "lookup", [x, table], {"fraction": grid.fraction, "first": grid.low})
 
+    def index(self, x: Value) -> Value:
+        """The value as numbers that a table may have an entry for each of."""
+        grid = self.known[x]
+        if grid.bits <= TABLE_BITS:
+            return x
+        source = x.producer.inputs[0] if x.producer is not None and x.producer.op == "fix" else x
+        coarse = self.graph.make("fix", [source], _attrs(self.coarser(grid)), name=f"{source.name}.index")
+        self.graph.nodes.append(coarse)
+        self.known[coarse.output] = grid_of(coarse, self.known) or self.coarser(grid)
+        return coarse.output
+
     def coarser(self, grid: Grid) -> Grid:
         drop = grid.bits - TABLE_BITS
         return Grid(grid.fraction - drop, *((-(1 << TABLE_BITS - 1), (1 << TABLE_BITS - 1) - 1) if grid.signed
                                             else (0, (1 << TABLE_BITS) - 1)))  # fmt: skip
+
+    def as_softmax(self, node: Node) -> Node:
+        (x,) = node.inputs
+        if node.attrs["axis"] != x.type.rank - 1:
+            raise UnsupportedError(
+                f"%{node.output.name}: softmax over an axis that is not the last has no fixed-point form"
+            )
+        x = self.index(x)
+        attrs = {"fraction": self.known[x].fraction, "width": self.how.bits}
+        return self.instead(node, "fixed_softmax", [x], attrs)
+
+    def as_norm(self, node: Node) -> Node:
+        """Normalised numbers have as many bits behind the point as others have in all; scale and bias are arithmetic
+        like other."""
+        x, scale, *bias = node.inputs
+        attrs = {"axis": node.attrs["axis"], "epsilon": node.attrs["epsilon"], "centred": int(node.op == "layer_norm"),
+                 "fraction": self.known[x].fraction, "result": self.how.bits}  # fmt: skip
+        normal = self.graph.make("fixed_norm", [x], attrs, name=f"{node.output.name}.normal")
+        made = [normal]
+        if bias:
+            made.append(self.graph.make("mul", [normal.output, scale], {}, name=f"{node.output.name}.product"))
+            last = self.instead(node, "add", [made[-1].output, *bias], {})
+        else:
+            last = self.instead(node, "mul", [normal.output, scale], {})
+        for step in made:
+            self.rewrite(step)
+        return last
+
+    def as_attention(self, node: Node) -> Node:
+        """Scores are as fine as a table of their exponentials may be long."""
+        if len(node.inputs) > 3:
+            raise UnsupportedError(f"%{node.output.name}: attention with a mask has no fixed-point form")
+        keys = static_shape(node.inputs[1].shape)[1]
+        wanted = self.fitted(node.output.name, self.how.bits)
+        finest = (1 << TABLE_BITS) / ((weight_bits(keys, self.how.bits + 1) + 1) * math.log(2))
+        attrs = {
+            "scale": node.attrs["scale"], "fractions": tuple(self.known[x].fraction for x in node.inputs),
+            "scores": math.floor(math.log2(finest)), "bits": self.how.bits, "width": wanted.bits,
+            "result": wanted.fraction, "signed": int(wanted.signed),
+        }  # fmt: skip
+        return self.instead(node, "fixed_attention", list(node.inputs), attrs)
 
     def instead(self, node: Node, op: str, inputs: list[Value], attrs: Mapping[str, object]) -> Node:
         """A node whose result is read where that of `node` was, and bears its name."""
@@ -200,6 +248,12 @@ class _Rewriter:
         self.graph.replace(node.output, new.output)
         node.inputs = ()
         return new
+
+
+_ROWS = {
+    "attention": _Rewriter.as_attention, "layer_norm": _Rewriter.as_norm, "rms_norm": _Rewriter.as_norm,
+    "softmax": _Rewriter.as_softmax,
+}  # fmt: skip
 
 
 def _is_function(node: Node) -> bool:

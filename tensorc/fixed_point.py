@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorc.errors import UnsupportedError
+from tensorc.errors import IRError, UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.ops.curves import MOST_INTEGER_BITS, weight_bits
 from tensorc.ir.ops.fixed import MOST_BITS, fixed_limits
+from tensorc.ir.ops.fixed_rows import norm_limit, norm_root, softmax_reciprocal
 
 #: A constant with more bits behind the point is taken for a real number.
 _MOST_FRACTION = 60
@@ -265,10 +267,53 @@ def _product(node: Node, x: Grid, w: Grid, summed: tuple[int, ...], depth: int) 
     return Grid(x.fraction + w.fraction, int(low.min()), int(high.max()))
 
 
+def _fixed_softmax(node: Node, operands: Sequence[Grid]) -> Grid:
+    _same_fractions(node, operands, (node.attrs["fraction"],))
+    count, width = static_shape(node.output.shape)[-1], node.attrs["width"]
+    bits, reciprocal = weight_bits(count, width + 1), softmax_reciprocal(width)
+    total = 2 * bits + 1 + count.bit_length()
+    _fits(node, max(total + reciprocal.mantissa - bits, bits + 1 + reciprocal.fraction + 2))
+    return Grid(width, *fixed_limits(width, 0))
+
+
+def _fixed_norm(node: Node, operands: Sequence[Grid]) -> Grid:
+    (x,) = operands
+    _same_fractions(node, operands, (node.attrs["fraction"],))
+    count, result = math.prod(static_shape(node.output.shape)[node.attrs["axis"] :]), node.attrs["result"]
+    root, limit = norm_root(count, result), norm_limit(count, result)
+    centred = x.bits + 1 + count.bit_length()
+    _fits(node, max(2 * centred + root.mantissa, centred + root.fraction + 1))
+    return Grid(result, -limit, limit)
+
+
+def _fixed_attention(node: Node, operands: Sequence[Grid]) -> Grid:
+    q, k, v = operands
+    attrs = node.attrs
+    _same_fractions(node, operands, attrs["fractions"])
+    depth, keys = static_shape(node.inputs[0].shape)[3], static_shape(node.inputs[1].shape)[1]
+    p, reciprocal = weight_bits(keys, attrs["bits"] + 1), softmax_reciprocal(attrs["bits"])
+    _fits(node, max(q.bits + k.bits + depth.bit_length() + 16, p + 1 + keys.bit_length() + v.bits,
+                    p + 1 + keys.bit_length() + reciprocal.mantissa, p + 1 + v.bits + reciprocal.fraction))  # fmt: skip
+    return Grid(attrs["result"], *fixed_limits(attrs["width"], attrs["signed"]))
+
+
+def _same_fractions(node: Node, operands: Sequence[Grid], said: Sequence[int]) -> None:
+    for value, grid, fraction in zip(node.inputs, operands, said, strict=True):
+        if grid.fraction > fraction:
+            raise IRError(f"%{value.name} has {grid.fraction} bits behind the point, {node.op} takes {fraction}")
+
+
+def _fits(node: Node, bits: int) -> None:
+    if bits > MOST_INTEGER_BITS:
+        raise UnsupportedError(f"%{node.output.name}: {node.op} makes numbers of {bits} bits, more than the "
+                               f"{MOST_INTEGER_BITS} of integers: fewer bits, or shorter rows")  # fmt: skip
+
+
 Rule = Callable[[Node, Sequence[Grid]], Grid | None]
 _RULES: dict[str, Rule] = {
     "abs": _abs, "add": _add, "avg_pool": _avg_pool, "clip": _clip, "concat": _union, "conv": _conv, "expand": _same,
-    "gather": _same, "matmul": _matmul, "max": _max, "max_pool": _same, "min": _min, "mul": _mul, "neg": _neg,
+    "fixed_attention": _fixed_attention, "fixed_norm": _fixed_norm, "fixed_softmax": _fixed_softmax, "gather": _same,
+    "matmul": _matmul, "max": _max, "max_pool": _same, "min": _min, "mul": _mul, "neg": _neg,
     "pad": _pad, "reduce_max": _same, "reduce_mean": _reduce_mean, "reduce_min": _same, "reduce_sum": _reduce_sum,
     "relu": _relu, "reshape": _same, "slice": _same, "sub": _sub, "transpose": _same,
 }  # fmt: skip

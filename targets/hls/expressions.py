@@ -6,8 +6,8 @@ wider than it has to be. Numbers are raw integers; where the binary point stands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 
 def bits_for(low: int, high: int) -> int:
@@ -247,6 +247,13 @@ def clamp(x: Expr, low: int, high: int) -> Expr:
     return smaller(greater(x, low), high)
 
 
+def within(x: Expr, low: int, high: int) -> Expr:
+    """The same number, which is known to lie in low..high, though intervals do not tell."""
+    if isinstance(x, (Const, Counter)) or (x.low >= low and x.high <= high):
+        return x
+    return replace(x, low=max(x.low, low), high=min(x.high, high))
+
+
 def round_to(x: Expr, fraction: int, wanted: int, low: int, high: int) -> Expr:
     """x, whose numbers have `fraction` bits behind the point, with `wanted` of them: half of the last one is rounded
     up, what does not fit low..high is the nearer of the two (AP_RND, AP_SAT)."""
@@ -263,3 +270,12 @@ def total(expressions: Sequence[Expr]) -> Expr:
         return expressions[0]
     half = (len(expressions) + 1) // 2
     return total(expressions[:half]) + total(expressions[half:])
+
+
+def replaced(x: Expr, names: Mapping[str, Expr]) -> Expr:
+    """`x` with the values of `Let`s in place of their names."""
+    if isinstance(x, Local) and x.name in names:
+        return replaced(names[x.name], names)
+    parts = {field.name: getattr(x, field.name) for field in fields(x)}
+    changes = {key: replaced(part, names) for key, part in parts.items() if isinstance(part, Expr)}
+    return replace(x, **changes) if changes else x

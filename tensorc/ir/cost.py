@@ -135,13 +135,16 @@ _RULES: dict[str, Callable[[Node], int]] = {
     "matmul_coded": _matmul,
     "matmul_packed": _matmul,
     "attention": _attention,
+    "fixed_attention": _attention,
     "max_pool": _pool,
     "avg_pool": _pool,
     "lrn": _lrn,
     "det": _det,
     "batch_norm": _each(2),  # a multiply and an add, once its constants are folded
     "softmax": _each(5),  # maximum, subtract, exponential, sum, divide
+    "fixed_softmax": _each(5),
     "log_softmax": _each(5),
+    "fixed_norm": _each(5),  # without scale and bias
     "layer_norm": _each(7),  # mean, subtract, square, its mean, normalise, scale, bias
     "rms_norm": _each(4),  # square, its mean, normalise, scale
     "scatter": lambda node: int(node.inputs[2].type.size),

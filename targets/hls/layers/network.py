@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from targets.hls.layers.attention import Attention
 from targets.hls.layers.elementwise import Elementwise
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
+from targets.hls.layers.norm import Norm
 from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
+from targets.hls.layers.softmax import Softmax
 from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, stored
 from targets.hls.layers.windows import Window, pixels
 from targets.hls.names import RESERVED, identifier
@@ -194,18 +197,31 @@ class _Builder:
         self._finish(group, Pool(self._name(result.name), group, head, inputs, result, conv_window(head)))
 
     def _global_pool(self, group: Group, head: Node) -> None:
-        """A reduction over all pixels of an image."""
+        """A reduction over all pixels of an image, or all positions of a sequence."""
         value = self._outer(group, head.inputs[0])
         rank = value.type.rank
-        if rank < 3 or head.attrs["axes"] != tuple(range(2, rank)):
-            raise UnsupportedError(f"%{head.output.name}: {head.op} over axes {head.attrs['axes']} has no hardware")
-        x = self._input(value, channels_last(rank))
+        shape, axes = static_shape(value.shape), head.attrs["axes"]
         out = group.node.output.type.rank
-        result = self._result(group, channels_last(out) if out > 2 else as_it_is(out))
-        rows, columns, channels = pixels(static_shape(value.shape))
+        if rank > 2 and axes == tuple(range(1, rank - 1)) and shape[0] == 1:  # positions of a row of channels each
+            x, result = self._input(value, as_it_is(rank)), self._result(group, as_it_is(out))
+            rows, columns, channels = math.prod(shape[1:-1]), 1, shape[-1]
+        elif rank > 2 and axes == tuple(range(2, rank)):
+            x = self._input(value, channels_last(rank))
+            result = self._result(group, channels_last(out) if out > 2 else as_it_is(out))
+            rows, columns, channels = pixels(shape)
+        else:
+            raise UnsupportedError(f"%{head.output.name}: {head.op} over axes {axes} has no hardware")
         window = Window(rows, columns, channels, (rows, columns), (rows, columns))
         inputs = (x, *self._others(group, head, result))
         self._finish(group, Pool(self._name(result.name), group, head, inputs, result, window))
+
+    def _rows(self, group: Group, head: Node) -> None:
+        """Operators on rows of numbers, whose operands come as they lie in the model."""
+        operands = [self._outer(group, value) for value in head.inputs]
+        result = self._result(group, as_it_is(group.node.output.type.rank))
+        tensors = [self._input(value, as_it_is(value.type.rank)) for value in operands]
+        inputs = (*tensors, *self._others(group, head, result))
+        self._finish(group, _ROWS[head.op](self._name(result.name), group, head, inputs, result))
 
     def _add_elementwise(self, group: Group) -> None:
         value = group.node.output
@@ -263,9 +279,13 @@ def _rounds_an_input(node: Node) -> bool:
     )  # fmt: skip
 
 
+_ROWS: dict[str, Callable[[str, Group, Node, tuple[Tensor, ...], Tensor], Layer]] = {
+    "fixed_attention": Attention, "fixed_norm": Norm, "fixed_softmax": Softmax,
+}  # fmt: skip
 _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
     "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
     "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
+    **dict.fromkeys(_ROWS, _Builder._rows),
 }  # fmt: skip
 
 

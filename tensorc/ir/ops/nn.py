@@ -182,7 +182,7 @@ def matmul_numpy(a: np.ndarray, b: np.ndarray, transpose_b: int = 0) -> np.ndarr
     return np.asarray(product.astype(_product_type(a, b), copy=False))
 
 
-def _attention(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
+def attention_type(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     q, k, v, *mask = types
     if not (q.rank == k.rank == v.rank == 4):
         raise TypeError(f"attention takes [batch, length, heads, depth], not {q}, {k}, {v}")
@@ -240,7 +240,7 @@ register(
 )  # fmt: skip
 register("matmul", Kind.ANCHOR, 2, _matmul, matmul_numpy, "numpy's matmul of two matrices or more", transpose_b=0)
 register(
-    "attention", Kind.ANCHOR, (3, 4), _attention, _attention_numpy,
+    "attention", Kind.ANCHOR, (3, 4), attention_type, _attention_numpy,
     "softmax(q k^T scale + mask) v; q [B,L,H,D], k and v [B,S,H or fewer,D], mask broadcasts to [B,H,L,S]",
     scale=REQUIRED,
 )  # fmt: skip

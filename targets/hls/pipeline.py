@@ -147,13 +147,13 @@ def _load_late(
         need(updated.condition, stage)
         need(updated.value, stage)
     for op in reversed(path.ops):
-        stage = stages[op]
-        if stage is None:
+        at = stages[op]
+        if at is None:
             continue
         if op.kind == "load" or _is_loaded(op):
-            stages[op] = stage = first.get(op, stage)
+            stages[op] = at = first.get(op, at)
         for arg in op.args:
-            need(arg, stage - (op.kind in _REGISTERED))
+            need(arg, at - (op.kind in _REGISTERED))
     for op in path.ops:
         if _is_loaded(op):
             stages[op] = stages[op.args[0]]

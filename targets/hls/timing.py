@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -216,7 +216,7 @@ class _Tables:
         return ProcessTiming(int(start), int(end), design.cycles(), int(stalled))
 
 
-def _starts(groups: Mapping[tuple[object, ...], int]) -> npt.NDArray[np.int32]:
+def _starts(groups: Iterable[Sequence[object]]) -> npt.NDArray[np.int32]:
     return np.cumsum([0, *(len(group) for group in groups)]).astype(np.int32)
 
 

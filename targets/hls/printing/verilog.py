@@ -79,6 +79,10 @@ def files(program: Program, designs: Sequence[Design] | None = None) -> Iterator
                 yield f"{design.process.name}_{memory.name}.hex", _contents(memory)
 
 
+def _held(process: Process) -> list[str]:
+    return [memory.name for memory in process.memories] + [state.name for state in process.registers]
+
+
 def storage(memory: Memory) -> str:
     """What a memory is made of, as the value of its attribute `ram_style`."""
     if memory.storage == "distributed" and memory.data is not None:
@@ -129,7 +133,7 @@ class _Module:
         self.process = design.process
         self.names: set[str] = {"clk", "rst", "state", "pause", *RESERVED}
         #: Of memories and the registers of the program.
-        self.held = {held.name: self.unique(held.name) for held in (*self.process.memories, *self.process.registers)}
+        self.held = {name: self.unique(name) for name in _held(self.process)}
         #: What each form that is affine in counters is called.
         self.forms: dict[Affine, str] = {}
         self.names |= {loop.name for place in design.places for loop in (*place.loops, *place.around)}

@@ -539,6 +539,8 @@ class _Stages:
             return f"{self.plain(args[0], stage)} {'<<<' if detail > 0 else '>>>'} {abs(detail)}"
         if kind == "shift_by":
             return f"{self.plain(args[0], stage)} >>> {self.plain(args[1], stage)}"
+        if kind == "narrow":
+            return self.plain(args[0], stage)
         if kind == "not":
             return f"!{self.plain(args[0], stage)}"
         if kind in ("and", "or"):

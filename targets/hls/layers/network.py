@@ -227,7 +227,9 @@ class _Builder:
         value = group.node.output
         outers = [group.outer[inner] for inner in group.body.inputs if group.outer[inner].constant is None]
         first = self._input(outers[0])
-        result = replace(first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape))
+        result = replace(
+            first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape), viewed=None
+        )
         for outer in outers:
             if outer.shape != value.shape:
                 raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{value.name}")

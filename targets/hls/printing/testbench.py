@@ -3,7 +3,7 @@
 It reads tb_data/input_0.dat, input_1.dat and so on, an image a line: raw integers (q stands for q / 2^fraction) in the
 model's row-major order. What comes out is compared with tb_data/output_*.dat, which look alike, and written to
 tb_data/csim_results.log: a line for each output of each image. The test bench returns 0 if all is equal, 1 where
-something differs, 2 where data are missing or wrong.
+something differs, 2 where inputs are missing or wrong, 3 where there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -163,9 +163,11 @@ def _main(printer: Printer, program: Program) -> None:
                 line(f'differ += compare("{name}", images, {name}, wanted);')
             line("else missing = true;")
     line('if (!images) return wrong("tb_data/input_0.dat is missing, or has no image");')
-    line('if (missing) return wrong("tb_data/output_*.dat: fewer images than results, see tb_data/csim_results.log");')
+    line(
+        'if (missing) wrong("tb_data/output_*.dat: fewer images than results, which are in tb_data/csim_results.log");'
+    )
     line('std::cout << images << " images, " << differ << " mismatches" << std::endl;')
-    line("return differ ? 1 : 0;")
+    line("return differ ? 1 : missing ? 3 : 0;")
 
 
 def _checked(variable: str, file: str, port: Port) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from targets.hls import fibers
 from targets.hls.layers.layer import Unroll
+from targets.hls.timing import DeadlockError, timing_of
 from tensorc.errors import UserError
 
 pytestmark = pytest.mark.compiler
@@ -51,6 +52,17 @@ def test_each_depth_is_the_least(residual_simulation):
     for name, depth in depths.items():
         if depth > 1:
             assert residual_simulation.run(depths={**depths, name: depth - 1}).waits, name
+
+
+def test_the_timing_model_stops_where_the_fibers_do(residual_simulation):
+    program = residual_simulation.program
+    depths = fibers.least_depths(program, at_least=1)
+    assert timing_of(program, depths=depths).latency > 0
+    for name, depth in depths.items():
+        if depth > 1:
+            with pytest.raises(DeadlockError) as stopped:
+                timing_of(program, depths={**depths, name: depth - 1})
+            assert name in stopped.value.full
 
 
 def test_an_unknown_channel_is_refused(residual_simulation):

@@ -134,3 +134,13 @@ def test_what_is_printed_is_clean(digits, residual):
     unrolls = {"relu0": Unroll(4, 1), "relu1": Unroll(8, 4), "relu2": Unroll(4, 8), "logits_1": Unroll(2, 4)}
     for program in (digits.program("digits", unrolls), digits.program("digits"), residual.program("residual")):
         assert pragmas.lint(dict(cpp.files(program))) == []
+
+
+def test_a_project_is_read_from_its_folder(residual, project):
+    folder = project(residual.program("residual"))
+    assert pragmas.lint_project(folder) == []
+    source = folder / "firmware" / "residual.cpp"
+    source.write_text(source.read_text().replace("#pragma HLS DATAFLOW", "#pragma HLS DATAFLOWS"))
+    (found,) = pragmas.lint_project(folder)
+    assert str(found).startswith("residual.cpp:")
+    assert "there is no pragma DATAFLOWS" in found.text

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tensorc.runtime.constants import ConstantStore
 
 ENTRY_POINTS = "tensorc.targets"
+#: In a folder that a target writes: the manifest, as an artifact has it.
+PROJECT = "project.json"
 
 #: Called with (kernels or runs done, how many in all, name of what is at hand); 0 in all where that is not known.
 Progress = Callable[[int, int, str], None]

@@ -21,7 +21,7 @@ from tensorc.errors import UserError
 from tensorc.toolchain import first_error
 
 #: Without early inlining g++ needs a third of the time for the same speed: it meets thousands of tiny functions.
-_FLAGS = ("-std=c++14", "-O1", "-fno-early-inlining", "-Wno-unknown-pragmas")
+FLAGS = ("-std=c++14", "-O1", "-fno-early-inlining", "-Wno-unknown-pragmas")
 _SANITIZERS = ("-fsanitize=undefined,address", "-fno-omit-frame-pointer")
 #: Vendor code that shifts negative numbers; we look for faults of our own.
 _NOT_OURS = "ap_private.h"
@@ -106,7 +106,7 @@ def compiled(folder: Path | str, sanitize: bool = False, seconds: float = _SECON
     with tempfile.TemporaryDirectory(prefix="tensorc-csim-") as made:
         program = Path(made, name)
         Path(made, "suppressed").write_text("".join(f"{kind}:{_NOT_OURS}\n" for kind in _CHECKS))
-        flags = [*_FLAGS, *(_SANITIZERS if sanitize else ())]
+        flags = [*FLAGS, *(_SANITIZERS if sanitize else ())]
         compile_cpp([benches[0], source], program, [*flags, f"-I{folder}", f"-I{headers()}"], seconds)
         yield Simulation(program, Path(made, "tb_data"), seconds)
 
@@ -115,7 +115,9 @@ def compiled(folder: Path | str, sanitize: bool = False, seconds: float = _SECON
 _CHECKS = ("undefined", "shift-base", "shift-exponent", "signed-integer-overflow", "alignment", "bool")
 
 
-def run(folder: Path | str, inputs: Sequence[np.ndarray], sanitize: bool = False, seconds: float = _SECONDS) -> list[np.ndarray]:
+def run(
+    folder: Path | str, inputs: Sequence[np.ndarray], sanitize: bool = False, seconds: float = _SECONDS
+) -> list[np.ndarray]:
     """The results of a project for `inputs`, as `Simulation.run`."""
     with compiled(folder, sanitize, seconds) as simulation:
         return simulation.run(inputs)
@@ -147,13 +149,20 @@ def compile_cpp(sources: Sequence[Path], program: Path, flags: Sequence[str], se
 
 
 def execute(
-    command: Sequence[str], folder: Path, seconds: float, what: str, more: dict[str, str] | None = None
+    command: Sequence[str], folder: Path, seconds: float, what: str, more: dict[str, str] | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """`more` is added to the environment. Raises UserError where time is up."""
+    """`more` is added to the environment, `text` is what it reads. Raises UserError where time is up."""
     environment = {**os.environ, **(more or {})}
     try:
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+            command,
+            cwd=folder,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise UserError(f"{what} took longer than the {seconds:g} s that it may take") from None

@@ -6,8 +6,8 @@ wider than it has to be. Numbers are raw integers; where the binary point stands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 
 def bits_for(low: int, high: int) -> int:
@@ -270,3 +270,12 @@ def total(expressions: Sequence[Expr]) -> Expr:
         return expressions[0]
     half = (len(expressions) + 1) // 2
     return total(expressions[:half]) + total(expressions[half:])
+
+
+def replaced(x: Expr, names: Mapping[str, Expr]) -> Expr:
+    """`x` with the values of `Let`s in place of their names."""
+    if isinstance(x, Local) and x.name in names:
+        return replaced(names[x.name], names)
+    parts = {field.name: getattr(x, field.name) for field in fields(x)}
+    changes = {key: replaced(part, names) for key, part in parts.items() if isinstance(part, Expr)}
+    return replace(x, **changes) if changes else x

@@ -26,8 +26,8 @@ import numpy as np
 from tensorc.errors import UserError
 from tensorc.ir.graph import Graph
 from tensorc.ir.text import INLINE_ELEMENTS, parse_graph, print_graph
+from tensorc.target import PROJECT
 
-MANIFEST = "project.json"
 SCHEDULE = "schedule.json"
 REPORT = "report.json"
 GRAPH = "reference/graph.txt"
@@ -37,7 +37,7 @@ WEIGHTS = "reference/weights.npz"
 def obstacle(out: Path) -> str:
     """Why a project cannot be written to `out`; "" if it can, in place of an older one if there is one."""
     if out.is_dir():
-        mine = (out / MANIFEST).is_file() or not any(out.iterdir())
+        mine = (out / PROJECT).is_file() or not any(out.iterdir())
         return "" if mine else "it is a folder that holds something else than a project"
     return "it is a file; a project is a folder" if out.exists() else ""
 
@@ -53,7 +53,7 @@ def write(out: Path, manifest: Mapping[str, Any], sections: Mapping[str, Iterabl
             file = fresh / path
             file.parent.mkdir(parents=True, exist_ok=True)
             nbytes += file.write_bytes(b"".join(chunks))
-        nbytes += (fresh / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode())
+        nbytes += (fresh / PROJECT).write_bytes(json.dumps(manifest, indent=1).encode())
         old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
         if out.exists():
             out.rename(old)
@@ -95,6 +95,6 @@ def read_graph(folder: Path) -> Graph:
         graph = parse_graph((folder / GRAPH).read_text(), data)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: its reference cannot be read: {error}") from error
-    manifest = read_json(folder, MANIFEST)
+    manifest = read_json(folder, PROJECT)
     graph.labels = tuple([row["name"] for row in manifest[key]] for key in ("inputs", "outputs"))  # type: ignore[assignment]
     return graph

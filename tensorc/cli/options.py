@@ -57,8 +57,9 @@ def _parse_files(context: click.Context, param: click.Parameter, texts: tuple[st
     return _unique(param, map(parse, texts))
 
 
-def model_argument(metavar: str) -> Callable[[Decorated], Decorated]:
-    return click.argument("model", type=EXISTING, metavar=metavar)
+def model_argument(metavar: str, folders: bool = False) -> Callable[[Decorated], Decorated]:
+    kind = click.Path(exists=True, readable=True, path_type=Path) if folders else EXISTING
+    return click.argument("model", type=kind, metavar=metavar)
 
 
 def shape_option(function: Decorated) -> Decorated:

@@ -19,6 +19,7 @@ from tensorc.cli.options import (
     target_option,
     threads_option,
 )
+from tensorc.cli.folder import verify_folder
 from tensorc.cli.subject import is_free, opened_subject
 from tensorc.driver import QUANTIZED
 from tensorc.errors import UserError
@@ -42,7 +43,7 @@ _FEEDS = 8
 
 
 @click.command()
-@model_argument("MODEL.onnx|OUT.tcm")
+@model_argument("MODEL.onnx|OUT.tcm|DIR", folders=True)
 @reference_option
 @click.option("--rtol", type=click.FloatRange(min=0), default=RTOL, show_default=True,
               help="Error allowed, relative to each element.")  # fmt: skip
@@ -71,10 +72,12 @@ def verify(
     min_snr: float | None,
     as_json: bool,
 ) -> int:
-    """Check a compiled model against ONNX Runtime. Exit code 1 if they differ.
+    """Check a compiled model against ONNX Runtime, or a project in a folder by simulation. Exit code 1 if it is wrong.
 
     A model that is quantized is judged by the noise in its outputs.
     """
+    if model.is_dir():
+        return verify_folder(model, reference, samples, as_json)
     with opened_subject(model, reference, target, shapes, threads) as subject:
         if subject.reference is None:
             raise UserError(f"{model} does not hold its ONNX model: name it with --model MODEL.onnx")

@@ -134,12 +134,15 @@ def _header(program: Program) -> str:
 
 
 def _source(program: Program) -> str:
-    lines = [f'#include "{program.name}.h"', ""]
-    lines += [f'#include "weights/{name}.h"' for process in program.processes for name in _headers(process)]
+    lines = [f'#include "{program.name}.h"', "", *include_weights(program)]
     for process in program.processes:
-        lines += ["", *_function(process)]
+        lines += ["", *function(process, Cpp())]
     lines += ["", *_top(program), ""]
     return "\n".join(lines)
+
+
+def include_weights(program: Program) -> list[str]:
+    return [f'#include "weights/{name}.h"' for process in program.processes for name in _headers(process)]
 
 
 def _weights(process: Process, memory: Memory) -> str:
@@ -168,10 +171,10 @@ def _lanes(lanes: int) -> str:
     return f"[{lanes}]" if lanes > 1 else ""
 
 
-def _function(process: Process) -> Iterator[str]:
+def function(process: Process, dialect: Cpp) -> Iterator[str]:
     channels = (*process.inputs, *process.outputs)
     yield f"// {process.title}"
-    printer = Printer(Cpp(), process)
+    printer = Printer(dialect, process)
     with printer.block(f"static void {process.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in channels)})"):
         for memory in process.memories:
             _declare(printer, process, memory)

@@ -88,6 +88,9 @@ class Dialect(abc.ABC):
         """Lines at the start of the body of a pipelined loop."""
         return []
 
+    def iteration(self, printer: Printer, nest: Nest) -> None:
+        """Prints what comes before the statements of an iteration."""
+
 
 class Printer:
     """Lines of code, indented as they nest."""
@@ -131,6 +134,7 @@ class Printer:
             if number == len(nest.loops):
                 for pragma in self.dialect.pipeline(nest.ii):
                     self.line(pragma)
+                self.dialect.iteration(self, nest)
                 self._words(nest.body)
                 self.statements(nest.body)
                 return

@@ -144,8 +144,12 @@ def _main(printer: Printer, program: Program) -> None:
     with printer.block("for (; next(file_input_0, input_0); images++)"):
         for port, name in inputs:
             if name != "input_0":
-                line(f'if (!next(file_{name}, {name})) return wrong("tb_data/{name}.dat has fewer images than input_0");')
-            line(f'if ({name}.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");')
+                line(
+                    f'if (!next(file_{name}, {name})) return wrong("tb_data/{name}.dat has fewer images than input_0");'
+                )
+            line(
+                f'if ({name}.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");'
+            )
         for port, _ in (*inputs, *outputs):
             line(f'{stream_type(port.channel)} {port.channel.name}("{port.channel.name}");')
         for port, name in inputs:
@@ -157,7 +161,9 @@ def _main(printer: Printer, program: Program) -> None:
             line(f"receive({port.channel.name}, {name}, place_{name});")
             line(f"write(log, {name});")
             with printer.block(f"if (next(file_{name}, wanted))"):
-                line(f'if (wanted.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");')
+                line(
+                    f'if (wanted.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");'
+                )
                 line(f'differ += compare("{name}", images, {name}, wanted);')
             line("else missing = true;")
     line('if (!images) return wrong("tb_data/input_0.dat is missing, or has no image");')

@@ -44,10 +44,14 @@ class Fixed:
         for n in range(images):
             image = {value.name: array[n] for value, array in zip(self.graph.inputs, self.samples, strict=True)}
             found = evaluate(self.graph, image)
-            given.append([_raw(image[port.name], port.channel.kind.fraction, port.channel.kind.full) for port in program.inputs])
+            given.append(
+                [_raw(image[port.name], port.channel.kind.fraction, port.channel.kind.full) for port in program.inputs]
+            )
             wanted.append([np.rint(a * 2.0**p.channel.kind.fraction).reshape(-1).astype(np.int64)
                            for a, p in zip(found, program.outputs, strict=True)])  # fmt: skip
-        return [np.stack(arrays) for arrays in zip(*given, strict=True)], [np.stack(a) for a in zip(*wanted, strict=True)]
+        return [np.stack(arrays) for arrays in zip(*given, strict=True)], [
+            np.stack(a) for a in zip(*wanted, strict=True)
+        ]
 
 
 def _raw(numbers: np.ndarray, fraction: int, kind) -> np.ndarray:

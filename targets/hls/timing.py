@@ -1,0 +1,301 @@
+"""The exact cycles of a program: when each iteration is issued, so what its Verilog takes, and how deep FIFOs must be.
+
+Nothing stalls behind the issue, so a process is the list of its iterations: how many cycles lie between them at least,
+which channels each reads and writes, and how long after the issue a written word is there. The inner loop is timing.c.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from targets.hls.datapath import Affine, Loop, Op, evaluated, reachable
+from targets.hls.pipeline import Design, Place, designs_of
+from targets.hls.program import Program
+from tensorc.errors import UserError
+from tensorc.native import compiled
+
+_SOURCE = Path(__file__).with_name("timing.c")
+
+
+@dataclass(frozen=True)
+class ProcessTiming:
+    """Cycles of an image, counted from the first word that is taken from outside: the first issue, the end of the last
+    effect, cycles in which it could work, and in which it waited for words or room after its first issue."""
+
+    start: int
+    end: int
+    busy: int
+    stalled: int
+
+
+@dataclass(frozen=True)
+class ChannelTiming:
+    """The greatest number of words that were in it or on their way; cycles that its reader waited for words, and its
+    writers for room, over all images."""
+
+    most: int
+    empty: int
+    full: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """`latency`: cycles from the first word taken to the last word given of an image, both included. `interval`: cycles
+    between images that follow without a break. `processes` are those of the first image."""
+
+    latency: int
+    interval: int
+    processes: Mapping[str, ProcessTiming]
+    channels: Mapping[str, ChannelTiming]
+
+
+class Deadlock(UserError):
+    """No process can go on. `empty` and `full`: the channels that they wait for."""
+
+    def __init__(self, program: str, empty: Sequence[str], full: Sequence[str]):
+        super().__init__(
+            f"{program} comes to a stop: it waits for words in {', '.join(empty) or 'no channel'}"
+            + (f" and for room in {', '.join(full)}, which need more depth" if full else "")
+        )
+        self.empty = tuple(empty)
+        self.full = tuple(full)
+
+
+def timing_of(
+    program: Program,
+    designs: Sequence[Design] | None = None,
+    depths: Mapping[str, int] | None = None,
+    images: int = 3,
+) -> Timing:
+    """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
+
+    Raises Deadlock where FIFOs are too small, UserError where there is no C compiler.
+    """
+    return _Tables(program, designs or designs_of(program)).run(depths or {}, images)
+
+
+# FIFOs --------------------------------------------------------------------------------------------------
+
+
+def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 3) -> dict[str, int]:
+    """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the others
+    being what they are."""
+    tables = _Tables(program, designs or designs_of(program))
+    inner = [channel for channel in program.channels if not tables.is_outside[tables.number[channel.name]]]
+    unbounded = {channel.name: channel.count * images for channel in inner}
+    best = tables.run(unbounded, images)
+    most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
+
+    def is_enough(depths: Mapping[str, int]) -> bool:
+        try:
+            found = tables.run(depths, images)
+        except Deadlock:
+            return False
+        return found.latency <= best.latency and found.interval <= best.interval
+
+    cap = 2
+    while not is_enough({name: min(count, cap) for name, count in most.items()}):
+        cap *= 2
+    chosen = {name: min(count, cap) for name, count in most.items()}
+    # Those that hold the most bits first: what they leave is worth more.
+    for channel in sorted(inner, key=lambda channel: -channel.bits * chosen[channel.name]):
+        low, high = 1, chosen[channel.name]
+        while low < high:
+            middle = (low + high) // 2
+            if is_enough({**chosen, channel.name: middle}):
+                high = middle
+            else:
+                low = middle + 1
+        chosen[channel.name] = high
+    return chosen
+
+
+def with_depths(program: Program, depths: Mapping[str, int]) -> Program:
+    """The program with other FIFOs; only its list of channels tells how deep they are."""
+    channels = tuple(
+        replace(channel, depth=depths.get(channel.name, channel.depth)) for channel in program.channels
+    )
+    return replace(program, channels=channels)
+
+
+# Tables -------------------------------------------------------------------------------------------------
+
+_Longs = npt.NDArray[np.int64]
+#: What an iteration does: channels by number and the stage of a word that is written, -1 for one that is read.
+_Acts = tuple[tuple[int, int], ...]
+#: Iterations that do the same, one behind the other.
+_Runs = tuple[tuple[int, _Acts], ...]
+
+
+class _Tables:
+    """A program in the arrays of timing.c. What takes words from the outputs is a process like others."""
+
+    def __init__(self, program: Program, designs: Sequence[Design]):
+        self.program = program
+        self.designs = designs
+        self.number = {channel.name: number for number, channel in enumerate(program.channels)}
+        outside = {port.channel.name for port in program.inputs}
+        self.is_outside = np.array([channel.name in outside for channel in program.channels], np.int32)
+        self.patterns: dict[_Runs, int] = {}
+        self.masks: dict[_Acts, int] = {}
+        self.first = [0]
+        self.executions: list[tuple[int, int, int, int]] = []
+        for design in designs:
+            self.executions += _executions(design, self._pattern)
+            self.first.append(len(self.executions))
+        for port in program.outputs:
+            take = ((self.number[port.channel.name], -1),)
+            self.executions.append((self._numbered(((port.channel.count, take),)), 1, 1, 1))
+            self.first.append(len(self.executions))
+        self._arrays()
+
+    def _pattern(self, place: Place, around: Mapping[Loop, int]) -> tuple[int, int]:
+        periods, runs = _runs(place, around, self.number)
+        return self._numbered(runs), periods
+
+    def _numbered(self, runs: _Runs) -> int:
+        for _, acts in runs:
+            self.masks.setdefault(acts, len(self.masks))
+        return self.patterns.setdefault(runs, len(self.patterns))
+
+    def _arrays(self) -> None:
+        runs = [run for runs in self.patterns for run in runs]
+        acts = [act for acts in self.masks for act in acts]
+        columns = np.array(self.executions, np.int64).reshape(-1, 4).T
+        self.arrays = (
+            np.array(self.first, np.int64), columns[0].astype(np.int32), columns[1].copy(),
+            columns[2].astype(np.int32), columns[3].astype(np.int32),
+            _starts(self.patterns), np.array([count for count, _ in runs], np.int64),
+            np.array([self.masks[acts] for _, acts in runs], np.int32), _starts(self.masks),
+            np.array([channel for channel, _ in acts], np.int32), np.array([stage for _, stage in acts], np.int32),
+        )  # fmt: skip
+
+    def run(self, depths: Mapping[str, int], images: int) -> Timing:
+        program, processes = self.program, len(self.first) - 1
+        count = len(program.channels)
+        depth = np.array([depths.get(channel.name, channel.depth) for channel in program.channels], np.int32)
+        started, ended, stalled = (np.zeros((images, processes), np.int64) for _ in range(3))
+        waits, most = np.zeros((count, 2), np.int64), np.zeros(count, np.int32)
+        firsts, blocked = np.zeros(count, np.int64), np.zeros(processes, np.int64)
+        arrays = [*self.arrays, depth, self.is_outside, started, ended, stalled, waits, most, firsts, blocked]
+        found = _library().tensorc_timing(processes, count, images, *(array.ctypes.data for array in arrays))
+        if found == 2:
+            raise MemoryError(f"not enough memory for the timing of {program.name}")
+        if found == 1:
+            names = [channel.name for channel in program.channels]
+            waiting = sorted({int(code) for code in blocked if code >= 0})
+            raise Deadlock(
+                program.name,
+                [names[code // 2] for code in waiting if not code % 2],
+                [names[code // 2] for code in waiting if code % 2],
+            )
+        zero = int(firsts[self.is_outside == 1].min(initial=1 << 62)) if self.is_outside.any() else 0
+        ends = ended[:, len(self.designs) :].max(axis=1) - zero + 1
+        return Timing(
+            int(ends[0]),
+            int(ends[-1] - ends[-2]) if images > 1 else int(ends[0]),
+            {
+                design.process.name: self._process(design, started[0, p] - zero, ended[0, p] - zero, stalled[0, p])
+                for p, design in enumerate(self.designs)
+            },
+            {
+                channel.name: ChannelTiming(int(most[c]), int(waits[c, 0]), int(waits[c, 1]))
+                for c, channel in enumerate(program.channels)
+            },
+        )
+
+    def _process(self, design: Design, start: int, last: int, stalled: int) -> ProcessTiming:
+        end = last + design.places[-1].pipeline.depth
+        return ProcessTiming(int(start), int(end), design.cycles(), int(stalled))
+
+
+def _starts(groups: Mapping[tuple[object, ...], int]) -> npt.NDArray[np.int32]:
+    return np.cumsum([0, *(len(group) for group in groups)]).astype(np.int32)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    loaded = compiled(_SOURCE, "the timing of a program")
+    loaded.tensorc_timing.restype = ctypes.c_int32
+    loaded.tensorc_timing.argtypes = [ctypes.c_int32, ctypes.c_int32, ctypes.c_int64, *[ctypes.c_void_p] * 20]
+    return loaded
+
+
+def _executions(design: Design, pattern: object) -> Iterator[tuple[int, int, int, int]]:
+    """Of an image: pattern, periods, ii and depth of each time that a nest is walked."""
+    assert callable(pattern)
+    known: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
+    used = [
+        [loop in _loops_of(op for op in place.pipeline.path.flow()) for loop in place.around] for place in design.places
+    ]
+    counters = dict.fromkeys(design.repeats, 0)
+    number = 0
+    while number < len(design.places):
+        place = design.places[number]
+        key = (number, tuple(counters[loop] for loop, is_used in zip(place.around, used[number], strict=True) if is_used))
+        if key not in known:
+            known[key] = pattern(place, {loop: counters[loop] for loop in place.around})
+        yield (*known[key], place.nest.ii, place.pipeline.depth)
+        number += 1
+        for loop, back in zip(place.steps, place.back, strict=True):
+            counters[loop] = (counters[loop] + 1) % loop.extent
+            if counters[loop]:
+                number = back
+                break
+
+
+def _loops_of(ops: Iterator[Op]) -> set[Loop]:
+    found: set[Loop] = set()
+    for op in reachable(list(ops)):
+        if isinstance(op.detail, Loop):
+            found.add(op.detail)
+        elif isinstance(op.detail, Affine):
+            found |= {loop for loop, _ in op.detail.terms}
+    return found
+
+
+def _runs(place: Place, around: Mapping[Loop, int], number: Mapping[str, int]) -> tuple[int, _Runs]:
+    """What the iterations of a nest do with channels: periods that are alike, and the runs of one."""
+    path = place.pipeline.path
+    acts: list[tuple[Op, _Acts]] = [
+        (condition, ((number[channel.name], -1),)) for channel, condition in path.reads.items()
+    ]
+    acts += [
+        (written.condition, tuple((number[channel.name], stage) for channel in written.channels))
+        for written, stage in zip(path.writes, place.pipeline.write_stages, strict=True)
+    ]
+    used = [number for number, loop in enumerate(place.loops) if loop in _loops_of(iter(path.flow()))]
+    if not used:
+        known = {loop: np.array([value]) for loop, value in around.items()}
+        return 1, ((place.nest.trip, _chosen(acts, known, 0)),)
+    outside, inside = place.loops[: used[0]], place.loops[used[-1] + 1 :]
+    loops = place.loops[used[0] : used[-1] + 1]
+    grid = np.indices([loop.extent for loop in loops]).reshape(len(loops), -1)
+    counters = {**{loop: np.full(grid.shape[1], value) for loop, value in around.items()},
+                **dict(zip(loops, grid, strict=True))}  # fmt: skip
+    code = np.zeros(grid.shape[1], np.int64)
+    for bit, (condition, _) in enumerate(acts):
+        code |= (np.broadcast_to(evaluated(condition, counters), code.shape) != 0).astype(np.int64) << bit
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(code)) + 1, [len(code)]])
+    each = math.prod(loop.extent for loop in inside)
+    runs = tuple(
+        (int(last - first) * each, _of_code(acts, int(code[first])))
+        for first, last in zip(starts[:-1], starts[1:], strict=True)
+    )
+    return math.prod(loop.extent for loop in outside), runs
+
+
+def _of_code(acts: Sequence[tuple[Op, _Acts]], code: int) -> _Acts:
+    return tuple(act for bit, (_, some) in enumerate(acts) if code >> bit & 1 for act in some)
+
+
+def _chosen(acts: Sequence[tuple[Op, _Acts]], counters: Mapping[Loop, _Longs], at: int) -> _Acts:
+    return tuple(act for condition, some in acts if np.ravel(evaluated(condition, counters))[at] for act in some)

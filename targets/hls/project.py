@@ -48,11 +48,11 @@ def write(out: Path, manifest: Mapping[str, Any], sections: Mapping[str, Iterabl
     nbytes = 0
     try:
         for path, chunks in sections.items():
-            if not chunks:
-                continue
-            file = fresh / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            nbytes += file.write_bytes(b"".join(chunks))
+            data = b"".join(chunks)
+            if data:
+                file = fresh / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                nbytes += file.write_bytes(data)
         nbytes += (fresh / PROJECT).write_bytes(json.dumps(manifest, indent=1).encode())
         old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
         if out.exists():

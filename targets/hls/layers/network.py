@@ -227,7 +227,9 @@ class _Builder:
         value = group.node.output
         outers = [group.outer[inner] for inner in group.body.inputs if group.outer[inner].constant is None]
         first = self._input(outers[0])
-        result = replace(first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape))
+        result = replace(
+            first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape), viewed=None
+        )
         for outer in outers:
             if outer.shape != value.shape:
                 raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{value.name}")
@@ -237,25 +239,21 @@ class _Builder:
         self._finish(group, Elementwise(self._name(value.name), group, inputs, result))
 
     def _add_move(self, node: Node) -> None:
-        self._moved(node.output, node.inputs[0], [node])
+        self._moved(node.output, node.inputs[0], [node], _constant)
 
     def _add_moves(self, group: Group) -> None:
-        (inner,) = group.body.inputs
-        self._moved(group.node.output, group.outer[inner], group.body.nodes)
+        (inner,) = group.beside(None)
+        self._moved(group.node.output, group.outer[inner], group.body.nodes, group.constant)
 
-    def _moved(self, value: Value, source: Value, nodes: Sequence[Node]) -> None:
+    def _moved(self, value: Value, source: Value, nodes: Sequence[Node],
+               known: Callable[[Value], np.ndarray | None]) -> None:  # fmt: skip
         """`nodes`, applied to the places of numbers, tell which number goes where."""
         tensor = self._input(source)
         places = np.arange(tensor.size, dtype=np.int64).reshape(static_shape(source.shape))
         arrays: dict[Value, np.ndarray] = {}
         for node in nodes:
-            operands = []
-            for operand in node.inputs:
-                if operand in arrays:
-                    operands.append(arrays[operand])
-                else:
-                    operands.append(operand.constant.numpy() if operand.constant is not None else places)
-            arrays[node.output] = evaluate_node(node, operands)[0]
+            operands = [arrays[operand] if operand in arrays else known(operand) for operand in node.inputs]
+            arrays[node.output] = evaluate_node(node, [places if one is None else one for one in operands])[0]
         moved = arrays[nodes[-1].output].reshape(-1)
         shape = static_shape(value.shape)
         if len(moved) == tensor.size and len(np.unique(moved)) == tensor.size:
@@ -269,6 +267,10 @@ class _Builder:
         result = Tensor(value.name, tensor.kind, shape, np.arange(len(moved)), shape[-1] if shape else 1)
         self.layers.append(Rearrange(self._name(value.name), tensor, result, place[moved]))
         self.tensors[value] = result
+
+
+def _constant(value: Value) -> np.ndarray | None:
+    return value.constant.numpy() if value.constant is not None else None
 
 
 def _rounds_an_input(node: Node) -> bool:

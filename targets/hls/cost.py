@@ -8,8 +8,8 @@ Search asks this of thousands of ways to unroll a layer; the exact figures of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -64,36 +64,42 @@ ENERGY_IDLE = {"lut": 0.002, "ff": 0.004, "bram18": 1.5, "uram": 8.0, "dsp": 0.5
 class Cost:
     """Of an image, in cycles, if it never waits: `cycles` until it can begin with the next, `first` until its first word
     is written. For each input `tails` are the cycles from the last word that is read of it to the end, and `shares` how
-    much of it is read before a word is written. `energy`: picojoules of its operations and accesses."""
+    much of it is read before a word is written. `used` is all that it takes; `tables` of that are memories of constants,
+    which would take `in_luts` if they were distributed. `energy`: picojoules of its operations and accesses."""
 
     cycles: int
     first: int
     tails: tuple[int, ...]
     shares: tuple[float, ...]
     used: Resources
+    tables: Resources
+    in_luts: Resources
     energy: float
 
     @property
-    def idle(self) -> float:
-        """Picojoules of a cycle, at work or not."""
-        return idle_energy(self.used)
+    def distributed(self) -> Cost:
+        """With the constants in LUTs."""
+        return replace(self, used=self.used + self.tables * -1 + self.in_luts, tables=self.in_luts)
 
 
 def idle_energy(used: Resources) -> float:
+    """Picojoules of a cycle, at work or not."""
     return sum(each * getattr(used, name) for name, each in ENERGY_IDLE.items())
 
 
 def cost_of(process: Process, family: Family = "xc7") -> Cost:
     walk = _Walk(process, family)
     cycles = walk.steps(process.steps, 0, ())
-    used = walk.used + walk.memories() + _registers(process)
+    tables = walk.memories(lambda memory: memory.is_constant)
+    in_luts = walk.memories(lambda memory: memory.is_constant, "distributed")
+    used = walk.used + tables + walk.memories(lambda memory: not memory.is_constant) + _registers(process)
     first = min((event.first for event in walk.writes), default=cycles)
     tails, shares = [], []
     for channel in process.inputs:
         events = walk.reads.get(channel.name, [])
         tails.append(max(cycles - max((event.last for event in events), default=0), 1))
         shares.append(min(sum(event.until(first) for event in events) / channel.count, 1.0))
-    return Cost(cycles, first, tuple(tails), tuple(shares), used, walk.energy)
+    return Cost(cycles, first, tuple(tails), tuple(shares), used, tables, in_luts, walk.energy)
 
 
 def channel_cost(channel: Channel, depth: int, family: Family = "xc7") -> Resources:
@@ -215,19 +221,18 @@ class _Walk:
                 self.writes.append(_Event(at + first + body.depth, at + last + body.depth, times))
         return body.depth + nest.ii * (nest.trip - 1)
 
-    def memories(self) -> Resources:
+    def memories(self, chosen: Callable[[Memory], bool], storage: str | None = None) -> Resources:
+        """Those that are `chosen`, with as many copies as are read at once."""
         used = Resources()
         for memory in self.process.memories:
-            if memory.depth == 1 and memory.is_constant:
-                continue
-            ports = self.ports.get(memory.name, 0)
-            used += memory_cost(memory, self.family) * ports
+            if chosen(memory) and not (memory.depth == 1 and memory.is_constant):
+                used += memory_cost(memory, self.family, storage) * self.ports.get(memory.name, 0)
         return used
 
 
-def memory_cost(memory: Memory, family: Family) -> Resources:
-    """With one port to read."""
-    if memory.is_constant and memory.storage == "distributed":
+def memory_cost(memory: Memory, family: Family, storage: str | None = None) -> Resources:
+    """With one port to read; in another storage than its own where one is given."""
+    if memory.is_constant and (storage or memory.storage) == "distributed":
         return Resources(lut=resources.rom_luts(memory.bits, memory.depth), ff=memory.bits)
     return resources.memory(memory.bits, memory.depth, not memory.is_constant, family)
 
@@ -271,7 +276,7 @@ def _evaluated(x: Expr, counters: Mapping[str, np.ndarray]) -> np.ndarray | np.i
         case Counter(name=name):
             return counters[name]
         case Binary(op=op, a=a, b=b):
-            return _MEANING[op](_evaluated(a, counters), _evaluated(b, counters))  # type: ignore[no-any-return]
+            return _MEANING[op](_evaluated(a, counters), _evaluated(b, counters))
         case Shift(x=inner, count=count):
             value = _evaluated(inner, counters)
             return value << count if count > 0 else value >> -count
@@ -306,7 +311,7 @@ class _Body:
 
     def __init__(self, walk: _Walk, nest: Nest):
         self.walk = walk
-        self.used = Resources()
+        self.taken = [0, 0, 0, 0, 0]
         self.energy = 0.0
         self.reads: list[tuple[str, Expr | None]] = []
         self.writes: list[Expr | None] = []
@@ -321,7 +326,7 @@ class _Body:
         self._statements(nest.body, _Scope({}))
         for value in self.made:
             if value.at is not None and value.last > value.at[0]:
-                self._take(resources.delay(value.bits, value.last - value.at[0]) * value.count)
+                self._take(resources.delay(value.bits, value.last - value.at[0]), value.count)
 
     @property
     def depth(self) -> int:
@@ -331,9 +336,15 @@ class _Body:
     def ports(self) -> dict[str, int]:
         return {name: sum(addresses.values()) for name, addresses in self.addresses.items()}
 
-    def _take(self, used: Resources, energy: float = 0.0) -> None:
-        self.used += used
-        self.energy += energy
+    @property
+    def used(self) -> Resources:
+        return Resources(*self.taken)
+
+    def _take(self, each: Resources, count: int = 1) -> None:
+        taken = self.taken
+        taken[0] += each.lut * count
+        taken[1] += each.ff * count
+        taken[4] += each.dsp * count
 
     # Statements -----------------------------------------------------------------------------------------
 
@@ -349,32 +360,32 @@ class _Body:
             case Read(channel, word):
                 self.reads.append((channel.name, scope.condition))
                 scope.names[word] = self._new(channel.bits, False, (0, 0), _NO_LANES)
-                self._take(Resources(), ENERGY_MEMORY_BIT * channel.bits / 8)
+                self.energy += ENERGY_MEMORY_BIT * channel.bits / 8
             case Put(word, _, value):
                 self.puts.setdefault(word, []).append(self.value(value, scope))
             case Write(channels, word):
                 self.writes.append(scope.condition)
                 self._effect(self.puts.get(word, []), scope)
-                self._take(Resources(), ENERGY_MEMORY_BIT * channels[0].bits * len(channels) / 8)
+                self.energy += ENERGY_MEMORY_BIT * channels[0].bits * len(channels) / 8 if channels else 0.0
             case Store(memory, address, _, value):
                 self._effect([self.value(address, scope), self.value(value, scope)], scope)
-                self._take(Resources(), ENERGY_MEMORY_BIT * memory.kind.bits * math.prod(scope.lanes.values()))
+                self.energy += ENERGY_MEMORY_BIT * memory.kind.bits * math.prod(scope.lanes.values())
             case Update(register, _, value):
                 new = self.value(value, scope)
                 self._effect([new], scope)
                 self.states[register.name] = new
             case When(chosen, body):
                 inner = scope.within()
-                chosen = _inlined(chosen, scope.exprs)
-                inner.when = self.value(chosen, scope)
-                inner.condition = chosen if scope.condition is None else scope.condition & chosen
+                condition = _inlined(chosen, scope.exprs)
+                inner.when = self.value(condition, scope)
+                inner.condition = condition if scope.condition is None else scope.condition & condition
                 self._statements(body, inner)
             case Lanes(counter, body):
                 inner = scope.within()
                 inner.lanes[counter.name] = counter.high + 1
                 self._statements(body, inner)
-                for name, value in inner.names.items():
-                    scope.names.setdefault(name, value)
+                for name, found in inner.names.items():
+                    scope.names.setdefault(name, found)
 
     def _effect(self, values: Sequence[_Value], scope: _Scope) -> None:
         every = [*values, *([scope.when] if scope.when is not None else [])]
@@ -448,7 +459,8 @@ class _Body:
         for arg in args:
             if arg.at is not None:
                 arg.last = max(arg.last, at[0] - registered)
-        self._take(each * count, (ENERGY_ADD_BIT * x.bits if energy is None else energy) * count)
+        self._take(each, count)
+        self.energy += (ENERGY_ADD_BIT * x.bits if energy is None else energy) * count
         return self._new(x.bits, x.signed, at, lanes)
 
     def _placed(self, kind: str, args: Sequence[_Value]) -> tuple[int, int]:
@@ -469,7 +481,7 @@ class _Body:
         form = _inlined(x.address, scope.exprs)
         if form not in ports:
             ports[form] = address.count
-            self._take(Resources(), ENERGY_MEMORY_BIT * memory.bits * address.count)
+            self.energy += ENERGY_MEMORY_BIT * memory.bits * address.count
         at = self._placed("load", [address])
         address.last = max(address.last, at[0] - 1)
         return self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
@@ -479,7 +491,7 @@ class _Body:
         if a.is_affine and b.is_affine and x.op in ("add", "sub", "mul"):
             if a.at is None and b.at is None:
                 return _Value(x.bits, x.signed, None, {**a.lanes, **b.lanes}, is_affine=True, terms=1)
-            self._take(Resources(lut=x.bits, ff=x.bits) * math.prod({**a.lanes, **b.lanes}.values()))
+            self._take(Resources(lut=x.bits, ff=x.bits), math.prod({**a.lanes, **b.lanes}.values()))
             return self._new(x.bits, x.signed, (0, 0), {**a.lanes, **b.lanes}, is_affine=True)
         if x.op == "mul":
             return self._product(x, a, b)
@@ -496,7 +508,8 @@ class _Body:
                 # By a constant: shifted summands.
                 adders = max(one.terms - 1, 0.0)
                 count = math.prod({**a.lanes, **b.lanes}.values())
-                self._take(Resources(lut=round(adders * (x.bits - 1) * count)), ENERGY_ADD_BIT * adders * x.bits * count)
+                self._take(Resources(lut=round(adders * (x.bits - 1) * count)))
+                self.energy += ENERGY_ADD_BIT * adders * x.bits * count
                 value = self._new(x.bits, x.signed, other.at, {**a.lanes, **b.lanes})
                 for _ in range(math.ceil(math.log2(max(one.terms, 1)))):
                     value.at = self._placed("add", [value])
@@ -517,9 +530,10 @@ class _Body:
             adders = left // 2
             left -= adders
             at = self._placed("add", [_Value(bits, True, at, lanes)])
-            self._take(Resources(lut=bits) * (adders * count), ENERGY_ADD_BIT * bits * adders * count)
+            self._take(Resources(lut=bits), adders * count)
+            self.energy += ENERGY_ADD_BIT * bits * adders * count
             if at[1] == DELAYS["add"] and at[0]:
-                self._take(Resources(ff=bits - 1) * (2 * adders * count))
+                self._take(Resources(ff=bits - 1), 2 * adders * count)
         return self._new(x.bits, x.signed, at, lanes)
 
 

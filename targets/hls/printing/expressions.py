@@ -88,7 +88,7 @@ class Dialect(abc.ABC):
         """Lines at the start of the body of a pipelined loop."""
         return []
 
-    def iteration(self, printer: Printer, nest: Nest) -> None:
+    def iteration(self, nest: Nest, printer: Printer) -> None:  # noqa: B027  (most have nothing to say)
         """Prints what comes before the statements of an iteration."""
 
 
@@ -134,7 +134,7 @@ class Printer:
             if number == len(nest.loops):
                 for pragma in self.dialect.pipeline(nest.ii):
                     self.line(pragma)
-                self.dialect.iteration(self, nest)
+                self.dialect.iteration(nest, self)
                 self._words(nest.body)
                 self.statements(nest.body)
                 return

@@ -182,7 +182,7 @@ def _process(process: Process) -> dict[str, Any]:
         "reads": [channel.name for channel in process.inputs],
         "writes": [channel.name for channel in process.outputs],
         "memories": {
-            memory.name: {"words": memory.depth, "bits": memory.bits, "constant": memory.data is not None,
+            memory.name: {"words": memory.depth, "bits": memory.bits, "constant": memory.is_constant,
                           "storage": memory.storage}
             for memory in process.memories
         },
@@ -201,4 +201,4 @@ def _steps(steps: tuple[Step, ...]) -> Iterator[dict[str, Any]]:
 
 def unrolls_of(schedule: dict[str, Any]) -> dict[str, Unroll]:
     """What a project's schedule says of how its layers are unrolled."""
-    return {name: Unroll(row["outputs"], row["inputs"]) for name, row in schedule["layers"].items()}
+    return {name: Unroll(row["outputs"], row["inputs"], row["constants"]) for name, row in schedule["layers"].items()}

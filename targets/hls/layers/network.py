@@ -343,8 +343,18 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
         ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
     for layer in network.layers:
         processes += gears.get(layer.name, [])
-        processes.append(layer.process(chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
+        processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
     return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+
+
+def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+    process = layer.process(unroll, inputs, outputs)
+    if not unroll.constants:
+        return process
+    memories = tuple(
+        replace(memory, storage=unroll.constants) if memory.is_constant else memory for memory in process.memories
+    )
+    return replace(process, memories=memories)
 
 
 def _widths(made: int, wanted: int) -> list[int]:

@@ -197,7 +197,10 @@ Step = Nest | Repeat
 
 @dataclass(frozen=True)
 class Process:
-    """`title` is the layer, for people. Memories and registers are its own."""
+    """`title` is the layer, for people. Memories and registers are its own.
+
+    A core has been put together from `stages`, processes that it walks one after the other.
+    """
 
     name: str
     title: str
@@ -206,6 +209,12 @@ class Process:
     outputs: tuple[Channel, ...]
     memories: tuple[Memory, ...] = ()
     registers: tuple[State, ...] = ()
+    stages: tuple[Process, ...] = ()
+
+    @property
+    def own(self) -> tuple[Channel, ...]:
+        """Channels in which it finds what it wrote itself."""
+        return tuple(channel for channel in self.inputs if channel in self.outputs)
 
     def nests(self) -> Iterator[Nest]:
         yield from _nests(self.steps)

@@ -19,6 +19,7 @@ from targets.hls.names import RESERVED
 from targets.hls.pipeline import Design, Pipeline, Place, designs_of, updates_of
 from targets.hls.program import Channel, Memory, Process, Program
 from targets.hls.resources import memory_kind
+from targets.hls.sharing import Multiplier, Operand, shared_multipliers, wider_first
 
 FIFO = """\
 // Words wait here, `DEPTH` of them at most; the first one shows. `reserve` takes room for a word that is on its way.
@@ -142,6 +143,9 @@ class _Module:
             for op in place.pipeline.path.ops:
                 if isinstance(op.detail, Affine) and op.detail not in self.forms:
                     self.forms[op.detail] = self.unique(f"{place.name}_{op.hint or 'affine'}")
+        self.multipliers = [(self.unique("product"), one) for one in shared_multipliers(design)]
+        #: The multiplier that makes a product.
+        self.made_by = {op: name for name, multiplier in self.multipliers for _, op in multiplier.users}
         self.pipelines = [_Stages(self, place) for place in design.places]
 
     def unique(self, hint: str) -> str:
@@ -161,7 +165,7 @@ class _Module:
             for c in self.process.inputs
         ] + [
             f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
-            f"output wire {_range(c.bits)}{c.name}_word"
+            f"output wire {_range(c.bits)}{c.name}_given"
             for c in self.process.outputs
         ]
         yield ",\n".join(ports)
@@ -175,6 +179,8 @@ class _Module:
         yield from self._registers()
         for memory in self.process.memories:
             yield from self._memory_words(memory)
+        for name, multiplier in self.multipliers:
+            yield f"reg {'signed ' if multiplier.signed else ''}{_range(multiplier.bits)}{name};"
         for stages in self.pipelines:
             yield ""
             yield f"// {stages.place.nest.name}: {stages.place.nest.trip} iterations, one each {stages.pipeline.ii} "\
@@ -182,6 +188,8 @@ class _Module:
             yield from stages.lines()
         for memory in self.process.memories:
             yield from self._memory(memory)
+        for name, multiplier in self.multipliers:
+            yield from self._multiplier(name, multiplier)
         yield from self._updates()
         yield ""
         yield from self._channels()
@@ -282,6 +290,24 @@ class _Module:
             for number, line in enumerate(lines):
                 yield f"    {'else ' if number else ''}{line}"
 
+    def _multiplier(self, name: str, multiplier: Multiplier) -> Iterator[str]:
+        """Its operands are those of the nest that has an iteration in the stage where they are needed."""
+        yield ""
+        yield f"// {name}: " + ", ".join(place.nest.name for place, _ in multiplier.users)
+        for side, operand in enumerate((multiplier.a, multiplier.b)):
+            chosen = []
+            for place, op in multiplier.users:
+                stages = self.pipelines[place.number]
+                stage = stages.pipeline.taken(op)
+                text = stages.operand(wider_first(op)[side], stage, operand.signed)
+                chosen.append((stages.valid(stage), text))
+            yield f"wire {'signed ' if operand.signed else ''}{_range(operand.bits)}{name}_{'ab'[side]} = {_mux(chosen)};"
+
+        def text(side: str, operand: Operand) -> str:
+            return f"{name}_{side}" if operand.signed == multiplier.signed else f"$signed({{1'b0, {name}_{side}}})"
+
+        yield f"always @(posedge clk) {name} <= {text('a', multiplier.a)} * {text('b', multiplier.b)};"
+
     def memory_port(self, access: Access) -> str:
         return f"{self.held[access.memory.name]}_out{access.port or ''}"
 
@@ -379,7 +405,7 @@ class _Module:
                         words.append((stages.valid(stage), stages.word(written.lanes, channel.kind.bits, stage)))
             yield f"assign {channel.name}_reserve = {' || '.join(reserves) or 0};"
             yield f"assign {channel.name}_write = {' || '.join(writes) or 0};"
-            yield f"assign {channel.name}_word = {_mux(words) if words else 0};"
+            yield f"assign {channel.name}_given = {_mux(words) if words else 0};"
 
 
 class _Stages:
@@ -519,7 +545,9 @@ class _Stages:
         if op.kind in ("const", "counter", "affine", "word", "load", "register"):
             return
         name, declared = self.names[op], _signed_range(op)
-        if op.kind == "mul":
+        if op in self.module.made_by:
+            yield f"wire {declared}{name} = {self.module.made_by[op]};"
+        elif op.kind == "mul":
             yield f"reg {declared}{name};"
             yield f"always @(posedge clk) {name} <= {self._expression(op, stage - 1)};"
         else:
@@ -559,9 +587,9 @@ class _Stages:
     def _operands(self, args: Sequence[Op], stage: int, signed: bool) -> list[str]:
         """With signs as soon as one has a sign: Verilog takes all for unsigned if one is."""
         signed = signed or any(arg.signed for arg in args)
-        return [self._operand(arg, stage, signed) for arg in args]
+        return [self.operand(arg, stage, signed) for arg in args]
 
-    def _operand(self, op: Op, stage: int, signed: bool) -> str:
+    def operand(self, op: Op, stage: int, signed: bool) -> str:
         if op.is_const:
             return _literal(op.low, signed)
         text = self.plain(op, stage)
@@ -667,7 +695,7 @@ def _instance(process: Process, outside: set[str]) -> Iterator[str]:
         name = channel.name
         ports.append(
             f"        .{name}_room({name}_room), .{name}_reserve({name}_reserve), .{name}_write({name}_write), "
-            f".{name}_word({name}_given)"
+            f".{name}_given({name}_given)"
         )
     yield ",\n".join(ports)
     yield "    );"

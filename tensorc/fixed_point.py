@@ -109,9 +109,10 @@ def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
     if node.op == "interpolate":
         return known[node.inputs[1]].at(known[node.inputs[1]].fraction + node.attrs["step"])
     rule = _RULES.get(node.op)
-    if rule is None or any(value not in known for value in node.inputs):
+    numbers = [value for value in node.inputs if value.dtype == "float64"]  # others are indices
+    if rule is None or any(value not in known for value in numbers):
         return None
-    operands = [known[value] for value in node.inputs]
+    operands = [known[value] for value in numbers]
     if any(grid.divisor != 1 for grid in operands):
         return None
     grid = rule(node, operands)

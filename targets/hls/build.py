@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from targets.hls import project
+from targets.hls.estimate import estimate
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, network_of, program_of
 from targets.hls.names import identifier
 from targets.hls.parts import Part
-from targets.hls.printing import cpp
+from targets.hls.pipeline import designs_of
+from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.program import Process, Program, Repeat, Step
+from targets.hls.resources import Resources
+from targets.hls.timing import Timing, depths, timing_of, with_depths
 from targets.hls.vectors import golden, write_rows
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
@@ -26,25 +30,92 @@ from tensorc.target import Progress
 VECTORS = 100
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a design is promised to take: cycles by its schedule, DSP and BRAM18 by its Verilog."""
+
+    latency: int
+    interval: int
+    dsp: int
+    bram18: int
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Report:
+        """Out of `report.json`."""
+        found = report["CSynthesisReport"]
+        return cls(found["BestLatency"], found["IntervalMin"], found["DSP"], found["BRAM_18K"])
+
+
+def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int]) -> Program:
+    """The program of a choice; channels that `depths` does not name are as deep as they are by themselves."""
+    return with_depths(program_of(network, unrolls, name), depths)
+
+
 def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress) -> Built:
     network = network_of(graph)
     unrolls = {layer.name: layer.choices()[0] for layer in network.layers}
+    progress(0, 0, "schedule")
     program = program_of(network, unrolls, identifier(graph.name))
+    designs = designs_of(program)
+    program = with_depths(program, depths(program, designs))
+    timing = timing_of(program, designs)
+    used = estimate(program, designs, part)
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), VECTORS)
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
-    for kind, arrays, ports in (
-        ("input", vectors.inputs, program.inputs),
-        ("output", vectors.outputs, program.outputs),
-    ):
-        for number in range(len(ports)):
-            files[f"tb_data/{kind}_{number}.dat"] = write_rows(arrays[number])
+    files[f"{program.name}_test.cpp"] = testbench.bench(program).encode()
+    files |= {f"rtl/{name}": text.encode() for name, text in verilog.files(program, designs)}
+    for kind, arrays in (("input", vectors.inputs), ("output", vectors.outputs)):
+        files |= {f"tb_data/{kind}_{number}.dat": write_rows(rows) for number, rows in enumerate(arrays)}
     files["hls_config.cfg"] = _config(program, part).encode()
     files["build_prj.tcl"] = _script(program, part).encode()
     files[project.SCHEDULE] = json.dumps(_schedule(network, unrolls, program), indent=1).encode()
+    files[project.REPORT] = json.dumps(_report(part, timing, used), indent=1).encode()
     files |= dict(project.graph_files(graph))
-    summary = [("part", part.number), ("layers", str(len(network.layers)))]
+    summary = [
+        ("part", part.number),
+        ("layers", str(len(network.layers))),
+        ("latency", f"{timing.latency:,} cycles, {_microseconds(timing.latency)} at {CLOCK:g} ns"),
+        ("interval", f"{timing.interval:,} cycles, {1e9 / CLOCK / timing.interval:,.0f} images a second"),
+        ("used", ", ".join(f"{share:.1%} {name}" for name, share in _shares(used, part).items())),
+    ]
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
+
+
+def _microseconds(cycles: int) -> str:
+    return f"{cycles * CLOCK / 1e3:,.1f} us"
+
+
+def _shares(used: Resources, part: Part) -> dict[str, float]:
+    """Of what the part has."""
+    pairs = {"DSP": (used.dsp, part.dsp), "BRAM18": (used.bram18, part.bram18), "LUT": (used.lut, part.lut),
+             "FF": (used.ff, part.ff)}  # fmt: skip
+    return {name: mine / there for name, (mine, there) in pairs.items()}
+
+
+def _report(part: Part, timing: Timing, used: Resources) -> dict[str, Any]:
+    return {
+        "part": part.name,
+        "CSynthesisReport": {
+            "TargetClockPeriod": CLOCK,
+            "BestLatency": timing.latency,
+            "WorstLatency": timing.latency,
+            "IntervalMin": timing.interval,
+            "IntervalMax": timing.interval,
+            "BRAM_18K": used.bram18,
+            "DSP": used.dsp,
+            "FF": used.ff,
+            "LUT": used.lut,
+            "URAM": used.uram,
+            "AvailableBRAM_18K": part.bram18,
+            "AvailableDSP": part.dsp,
+            "AvailableFF": part.ff,
+            "AvailableLUT": part.lut,
+            "AvailableURAM": part.uram,
+        },
+        "layers": {name: asdict(times) for name, times in timing.processes.items()},
+        "channels": {name: asdict(times) for name, times in timing.channels.items()},
+    }
 
 
 def _feeds(graph: Graph, how: Quantization | None) -> list[dict[str, Any]]:
@@ -89,7 +160,7 @@ exit
 """
 
 
-def _schedule(network: Network, unrolls: dict[str, Unroll], program: Program) -> dict[str, Any]:
+def _schedule(network: Network, unrolls: Mapping[str, Unroll], program: Program) -> dict[str, Any]:
     return {
         "top": program.name,
         "layers": {
@@ -111,7 +182,7 @@ def _process(process: Process) -> dict[str, Any]:
         "reads": [channel.name for channel in process.inputs],
         "writes": [channel.name for channel in process.outputs],
         "memories": {
-            memory.name: {"words": memory.depth, "bits": memory.bits, "constant": memory.data is not None,
+            memory.name: {"words": memory.depth, "bits": memory.bits, "constant": memory.is_constant,
                           "storage": memory.storage}
             for memory in process.memories
         },
@@ -130,4 +201,4 @@ def _steps(steps: tuple[Step, ...]) -> Iterator[dict[str, Any]]:
 
 def unrolls_of(schedule: dict[str, Any]) -> dict[str, Unroll]:
     """What a project's schedule says of how its layers are unrolled."""
-    return {name: Unroll(row["outputs"], row["inputs"]) for name, row in schedule["layers"].items()}
+    return {name: Unroll(row["outputs"], row["inputs"], row["constants"]) for name, row in schedule["layers"].items()}

@@ -87,7 +87,7 @@ class Op:
     Kinds and their `detail`: const; counter (a loop); affine; word (a channel: what it shows at issue);
     load (a memory and a port: args are the address); lane (a number: of the word that is the argument);
     register (a state and a lane: what it held before the iteration); add, sub, mul, min, max, lt, le, eq, and, or,
-    not, select, leading; shift (by how many bits, to the left), shift_by.
+    not, select, leading; shift (by how many bits, to the left), shift_by; narrow (in fewer bits).
     """
 
     kind: str
@@ -220,23 +220,23 @@ class _Builder:
         self.affine.setdefault(op, form)
         return op
 
-    def add(self, a: Op, b: Op, interval: tuple[int, int] | None = None) -> Op:
+    def add(self, a: Op, b: Op) -> Op:
         if a in self.affine and b in self.affine:
             return self.of_affine(self.affine[a].plus(self.affine[b]))
         if a.is_const and a.low == 0:
             return b
         if b.is_const and b.low == 0:
             return a
-        return self._make("add", (a, b), *_within((a.low + b.low, a.high + b.high), interval))
+        return self._make("add", (a, b), a.low + b.low, a.high + b.high)
 
-    def sub(self, a: Op, b: Op, interval: tuple[int, int] | None = None) -> Op:
+    def sub(self, a: Op, b: Op) -> Op:
         if a in self.affine and b in self.affine:
             return self.of_affine(self.affine[a].plus(self.affine[b], -1))
         if b.is_const:
-            return self.add(a, self.const(-b.low), interval)
-        return self._make("sub", (a, b), *_within((a.low - b.high, a.high - b.low), interval))
+            return self.add(a, self.const(-b.low))
+        return self._make("sub", (a, b), a.low - b.high, a.high - b.low)
 
-    def mul(self, a: Op, b: Op, interval: tuple[int, int] | None = None) -> Op:
+    def mul(self, a: Op, b: Op) -> Op:
         if a.is_const:
             a, b = b, a
         if b.is_const:
@@ -244,7 +244,7 @@ class _Builder:
         ends = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
         if a is b:
             ends = [0 if a.low <= 0 <= a.high else min(ends), a.low * a.low, a.high * a.high]
-        return self._make("mul", (a, b), *_within((min(ends), max(ends)), interval))
+        return self._make("mul", (a, b), min(ends), max(ends))
 
     def _times(self, x: Op, factor: int) -> Op:
         """By the digits -1, 0 and 1 of the factor, of which no two neighbours are not 0."""
@@ -323,28 +323,20 @@ class _Builder:
             return self.const(1 - a.low)
         return a.args[0] if a.kind == "not" else self._make("not", (a,), 0, 1)
 
-    def select(self, condition: Op, a: Op, b: Op, interval: tuple[int, int] | None = None) -> Op:
+    def select(self, condition: Op, a: Op, b: Op) -> Op:
         if condition.is_const or a is b:
             return a if a is b or condition.low else b
-        if all(0 <= x.low and x.high <= 1 for x in (a, b)):  # conditions
+        if all(x.low >= 0 and x.high <= 1 for x in (a, b)):  # conditions
             if a.is_const:
                 return self.either(condition, b) if a.low else self.both(self.negation(condition), b)
             if b.is_const:
                 return self.either(self.negation(condition), a) if b.low else self.both(condition, a)
-        return self._make("select", (condition, a, b), *_within((min(a.low, b.low), max(a.high, b.high)), interval))
+        return self._make("select", (condition, a, b), min(a.low, b.low), max(a.high, b.high))
 
     def leading(self, x: Op) -> Op:
         if x.is_const:
             return self.const(max(x.low.bit_length() - 1, 0))
         return self._make("leading", (x,), max(x.low.bit_length() - 1, 0), max(x.high.bit_length() - 1, 0))
-
-
-def _within(interval: tuple[int, int], known: tuple[int, int] | None) -> tuple[int, int]:
-    """What both say; an expression may know more of its interval than follows from its operands."""
-    if known is None:
-        return interval
-    low, high = max(interval[0], known[0]), min(interval[1], known[1])
-    return (low, high) if low <= high else known
 
 
 class _Execution(_Builder):
@@ -404,7 +396,7 @@ class _Execution(_Builder):
                 lanes = self.puts.setdefault(word, {})
                 number, new = self._number(lane, names), self.value(value, names)
                 lanes[number] = self.select(condition, new, lanes[number]) if number in lanes else new
-            case Write(channels, word):
+            case Write(channels, word) if channels:
                 lanes = self.puts[word]
                 values = tuple(lanes.get(number, self.const(0)) for number in range(channels[0].lanes))
                 self._write(Written(channels, condition, values))
@@ -448,14 +440,25 @@ class _Execution(_Builder):
         return op.low
 
     def value(self, x: Expr, names: Mapping[str, Op]) -> Op:
-        interval = x.low, x.high
+        return self._narrowed(self._value(x, names), x.low, x.high)
+
+    def _narrowed(self, op: Op, low: int, high: int) -> Op:
+        """The same, where an expression knows more of its interval than follows from its operands."""
+        low, high = max(low, op.low), min(high, op.high)
+        if (low, high) == (op.low, op.high) or low > high or op in self.affine:
+            return op
+        if op.kind == "register":
+            return self._make("narrow", (op,), low, high, None, op.hint)
+        return self._make(op.kind, op.args, low, high, op.detail, op.hint)
+
+    def _value(self, x: Expr, names: Mapping[str, Op]) -> Op:
         match x:
             case Const():
                 return self.const(x.value)
             case Counter(name=name) | Local(name=name):
                 return names[name] if name in names else self._counter(self.loops[name])
             case Element(word=word, lane=lane):
-                return self._lane(self.words[word], self._number(lane, names), interval)
+                return self._lane(self.words[word], self._number(lane, names))
             case Load():
                 return self._load(x, names)
             case Register(name=name, lane=lane):
@@ -468,7 +471,7 @@ class _Execution(_Builder):
                 return self.shift_by(self.value(x.x, names), self.value(x.count, names))
             case Select():
                 condition = self.value(x.condition, names)
-                return self.select(condition, self.value(x.a, names), self.value(x.b, names), interval)
+                return self.select(condition, self.value(x.a, names), self.value(x.b, names))
             case Sum(counter=counter, body=body):
                 numbers = range(counter.high + 1)
                 return self.total([self.value(body, {**names, counter.name: self.const(n)}) for n in numbers])
@@ -477,14 +480,13 @@ class _Execution(_Builder):
         raise TypeError(f"no hardware for {x}")
 
     def _binary(self, x: Binary, a: Op, b: Op) -> Op:
-        interval = x.low, x.high
         match x.op:
             case "add":
-                return self.add(a, b, interval)
+                return self.add(a, b)
             case "sub":
-                return self.sub(a, b, interval)
+                return self.sub(a, b)
             case "mul":
-                return self.mul(a, b, interval)
+                return self.mul(a, b)
             case "min" | "max":
                 return self.extreme(x.op, a, b)
             case "and":
@@ -504,10 +506,13 @@ class _Execution(_Builder):
             ports.append(address)
         access = Access(memory, ports.index(address))
         word = self._make("load", (address,), 0, (1 << memory.bits) - 1, access, memory.name)
-        return self._lane(word, lane, (x.low, x.high))
+        return self._lane(word, lane)
 
-    def _lane(self, word: Op, lane: int, interval: tuple[int, int]) -> Op:
-        return self._make("lane", (word,), *interval, lane, f"{word.hint}_{lane}")
+    def _lane(self, word: Op, lane: int) -> Op:
+        source = word.detail.memory if isinstance(word.detail, Access) else word.detail
+        assert isinstance(source, (Memory, Channel))
+        kind = source.kind
+        return self._make("lane", (word,), kind.low, kind.high, lane, f"{word.hint}_{lane}")
 
     def _old(self, cell: Cell) -> Op:
         kind = cell.state.kind

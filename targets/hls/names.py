@@ -10,6 +10,11 @@ explicit export extern false float for friend function goto if initial inline in
 int64_t integer long main module mutable namespace new not operator or output private protected public reg register
 return short signed sizeof static struct switch template this throw true try typedef typename uint8_t uint16_t uint32_t
 uint64_t union unsigned using virtual void volatile while wire word xor
+assert bins bit buf byte cell checker config context cover cross deassign design disable dist edge event final force
+fork generate global import inside instance join large let library local logic medium nand next nor null packed
+parameter priority property pull0 pull1 pure rand real release repeat scalared sequence shortint small solve string
+strong super supply0 supply1 table tagged task time tran tri type unique use var vectored wait wand weak wildcard with
+within wor xnor fifo
 smaller greater leading_bit
 """
 #: What a layer cannot be called, in any of the languages.

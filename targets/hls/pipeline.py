@@ -4,9 +4,9 @@ An iteration is issued in a cycle; its operations in stage s happen s cycles lat
 - Delays are counted in levels (`DELAYS`); a stage has `LEVELS`. What does not fit begins in the next stage.
 - A product of two values and a word loaded from a memory are registered: they are there in the stage after their
   operands.
-- A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration comes
-  ii cycles later and must find it. Where that asks for more levels in a stage, they are granted; where products or
-  loads stand between, `ii` must be greater (`least_ii`).
+- A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration
+  comes ii cycles later and must find it. Where that asks for more levels in a stage, they are granted; where products
+  or loads stand between, `ii` must be greater (`least_ii`).
 - What decides whether an iteration can be issued (conditions of reads and writes) is in stage 0, however long it is.
 - All effects of an iteration are to be seen `depth` cycles after its issue: that is when the next nest may begin. So a
   nest takes ii * (trip - 1) + depth cycles if it never has to wait, and a process the sum over its nests.
@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from targets.hls.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
+from targets.hls.names import identifier
 from targets.hls.program import Nest, Process, Program, Repeat, Step
 
 LEVELS = 6
@@ -35,8 +36,8 @@ _MOST_II = 256
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """`stages`: where an operation's result is first to be had, None where always. Each of the datapath's writes, stores
-    and updates happens in the stage that stands at its place of the lists."""
+    """`stages`: where an operation's result is first to be had, None where always. Each of the datapath's writes,
+    stores and updates happens in the stage that stands at its place of the lists."""
 
     path: Datapath
     ii: int
@@ -147,13 +148,13 @@ def _load_late(
         need(updated.condition, stage)
         need(updated.value, stage)
     for op in reversed(path.ops):
-        stage = stages[op]
-        if stage is None:
+        at = stages[op]
+        if at is None:
             continue
         if op.kind == "load" or _is_loaded(op):
-            stages[op] = stage = first.get(op, stage)
+            stages[op] = at = first.get(op, at)
         for arg in op.args:
-            need(arg, stage - (op.kind in _REGISTERED))
+            need(arg, at - (op.kind in _REGISTERED))
     for op in path.ops:
         if _is_loaded(op):
             stages[op] = stages[op.args[0]]
@@ -225,7 +226,7 @@ def designed(process: Process) -> Design:
                 repeats.append(loop)
                 walk(step.steps, {**around, step.counter.name: loop}, (loop, *moved), (len(places), *back))
                 continue
-            name = unique(step.name)
+            name = unique(identifier(step.name))
             loops = {counter.name: Loop(f"{name}_{counter.name}", counter.high + 1) for counter in step.loops}
             path = datapath_of(process, {**around, **loops}, step.body)
             pipeline = pipelined(path, step.ii, f"{process.name}.{step.name}")

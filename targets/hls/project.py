@@ -17,13 +17,14 @@ import io
 import json
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tensorc.errors import UserError
+from tensorc.errors import IRError, UserError
 from tensorc.ir.graph import Graph
 from tensorc.ir.text import INLINE_ELEMENTS, parse_graph, print_graph
 from tensorc.target import PROJECT
@@ -48,11 +49,11 @@ def write(out: Path, manifest: Mapping[str, Any], sections: Mapping[str, Iterabl
     nbytes = 0
     try:
         for path, chunks in sections.items():
-            if not chunks:
-                continue
-            file = fresh / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            nbytes += file.write_bytes(b"".join(chunks))
+            data = b"".join(chunks)
+            if data:
+                file = fresh / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                nbytes += file.write_bytes(data)
         nbytes += (fresh / PROJECT).write_bytes(json.dumps(manifest, indent=1).encode())
         old = out.with_name(f".{out.name}.{secrets.token_hex(4)}.old")
         if out.exists():
@@ -93,7 +94,7 @@ def read_graph(folder: Path) -> Graph:
         with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         graph = parse_graph((folder / GRAPH).read_text(), data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, IRError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}: its reference cannot be read: {error}") from error
     manifest = read_json(folder, PROJECT)
     graph.labels = tuple([row["name"] for row in manifest[key]] for key in ("inputs", "outputs"))  # type: ignore[assignment]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,15 +12,14 @@ import numpy as np
 
 from targets.hls.pipeline import Design
 from targets.hls.printing import verilog
-from targets.hls.program import Program
-from tensorc.errors import UserError
-from tensorc.toolchain import first_error
+from targets.hls.program import Kind, Program
+from tensorc.toolchain import find_tool, first_error
 
 
 @dataclass(frozen=True)
 class Run:
-    """`outputs`: of each output port [images, numbers] as they pass. Cycles are counted from the first word that is
-    taken; `ends[i]` are those until the last word of image i was given, that cycle included."""
+    """`outputs`: of each output port [images, elements], in the model's order. Cycles are counted from the first word
+    that is taken; `ends[i]` are those until the last word of image i was given, that cycle included."""
 
     outputs: tuple[np.ndarray, ...]
     ends: tuple[int, ...]
@@ -43,14 +41,13 @@ def simulate(
     hesitant: bool = False,
     quiet: int = 100_000,
 ) -> Run:
-    """Images follow each other without a break. `inputs`: of each input port [images, numbers] as they pass.
+    """Images follow each other without a break. `inputs`: of each input port the raw integers [images, ...], in
+    the model's order.
 
-    `hesitant` lets words wait at random, at both ends. Raises UserError where Icarus is not installed, RuntimeError with
-    what it says if it fails or nothing comes out of the design for `quiet` cycles.
+    `hesitant` lets words wait at random, at both ends. Raises UserError where Icarus is not installed, RuntimeError
+    with what it says if it fails or nothing comes out of the design for `quiet` cycles.
     """
-    for tool in ("iverilog", "vvp"):
-        if shutil.which(tool) is None:
-            raise UserError(f"running Verilog needs {tool}: install Icarus Verilog (on Debian, the package iverilog)")
+    compiler = find_tool("iverilog", "running Verilog")
     images = len(inputs[0])
     with tempfile.TemporaryDirectory(prefix="tensorc-") as name:
         folder = Path(name)
@@ -58,9 +55,11 @@ def simulate(
             (folder / file).write_text(text, encoding="utf-8")
         for port, numbers in zip(program.inputs, inputs, strict=True):
             channel = port.channel
-            (folder / f"{channel.name}.in").write_text(_words(numbers, channel.lanes, channel.kind.bits))
+            (folder / f"{channel.name}.in").write_text(
+                _words(numbers.reshape(images, -1)[:, port.order], channel.lanes, channel.kind.bits)
+            )
         (folder / "bench.v").write_text("\n".join(_bench(program, images, hesitant, quiet)), encoding="utf-8")
-        _run(["iverilog", "-g2012", "-o", "bench.vvp", "bench.v", f"{program.name}.v"], folder)
+        _run([compiler, "-g2012", "-o", "bench.vvp", "bench.v", f"{program.name}.v"], folder)
         said = _run(["vvp", "-n", "bench.vvp"], folder)
         words: Mapping[str, list[tuple[int, int]]] = {port.channel.name: [] for port in program.outputs}
         first = None
@@ -76,7 +75,9 @@ def simulate(
     outputs, ends = [], np.zeros(images, np.int64)
     for port in program.outputs:
         channel, given = port.channel, words[port.channel.name]
-        outputs.append(_numbers([word for _, word in given], channel.lanes, channel.kind).reshape(images, -1))
+        passed = _numbers([word for _, word in given], channel.lanes, channel.kind).reshape(images, -1)
+        outputs.append(np.empty_like(passed))
+        outputs[-1][:, port.order] = passed
         last = np.array([cycle for cycle, _ in given]).reshape(images, -1)[:, -1]
         ends = np.maximum(ends, last - first + 1)
     return Run(tuple(outputs), tuple(ends.tolist()))
@@ -85,7 +86,7 @@ def simulate(
 def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{command[0]} failed: {first_error(done.stderr + done.stdout)}")
+        raise RuntimeError(f"{Path(command[0]).name} failed: {first_error(done.stderr + done.stdout)}")
     return done.stdout
 
 
@@ -94,10 +95,7 @@ def _words(numbers: np.ndarray, lanes: int, bits: int) -> str:
     return "".join(f"{verilog.word_of(word, bits):0{digits}x}\n" for word in numbers.reshape(-1, lanes).tolist())
 
 
-def _numbers(words: Sequence[int], lanes: int, kind: object) -> np.ndarray:
-    from targets.hls.program import Kind
-
-    assert isinstance(kind, Kind)
+def _numbers(words: Sequence[int], lanes: int, kind: Kind) -> np.ndarray:
     mask, sign = (1 << kind.bits) - 1, 1 << kind.bits - 1
     found = [
         ((number ^ sign) - sign) if kind.signed else number

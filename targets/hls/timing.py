@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Timing:
     channels: Mapping[str, ChannelTiming]
 
 
-class Deadlock(UserError):
+class DeadlockError(UserError):
     """No process can go on. `empty` and `full`: the channels that they wait for."""
 
     def __init__(self, program: str, empty: Sequence[str], full: Sequence[str]):
@@ -77,7 +78,7 @@ def timing_of(
 ) -> Timing:
     """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
 
-    Raises Deadlock where FIFOs are too small, UserError where there is no C compiler.
+    Raises DeadlockError where FIFOs are too small, UserError where there is no C compiler.
     """
     return _Tables(program, designs or designs_of(program)).run(depths or {}, images)
 
@@ -86,8 +87,8 @@ def timing_of(
 
 
 def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 3) -> dict[str, int]:
-    """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the others
-    being what they are."""
+    """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
+    others being what they are."""
     tables = _Tables(program, designs or designs_of(program))
     inner = [channel for channel in program.channels if not tables.is_outside[tables.number[channel.name]]]
     unbounded = {channel.name: channel.count * images for channel in inner}
@@ -97,7 +98,7 @@ def depths(program: Program, designs: Sequence[Design] | None = None, images: in
     def is_enough(depths: Mapping[str, int]) -> bool:
         try:
             found = tables.run(depths, images)
-        except Deadlock:
+        except DeadlockError:
             return False
         return found.latency <= best.latency and found.interval <= best.interval
 
@@ -120,9 +121,7 @@ def depths(program: Program, designs: Sequence[Design] | None = None, images: in
 
 def with_depths(program: Program, depths: Mapping[str, int]) -> Program:
     """The program with other FIFOs; only its list of channels tells how deep they are."""
-    channels = tuple(
-        replace(channel, depth=depths.get(channel.name, channel.depth)) for channel in program.channels
-    )
+    channels = tuple(replace(channel, depth=depths.get(channel.name, channel.depth)) for channel in program.channels)
     return replace(program, channels=channels)
 
 
@@ -192,7 +191,7 @@ class _Tables:
         if found == 1:
             names = [channel.name for channel in program.channels]
             waiting = sorted({int(code) for code in blocked if code >= 0})
-            raise Deadlock(
+            raise DeadlockError(
                 program.name,
                 [names[code // 2] for code in waiting if not code % 2],
                 [names[code // 2] for code in waiting if code % 2],
@@ -217,7 +216,7 @@ class _Tables:
         return ProcessTiming(int(start), int(end), design.cycles(), int(stalled))
 
 
-def _starts(groups: Mapping[tuple[object, ...], int]) -> npt.NDArray[np.int32]:
+def _starts(groups: Iterable[Sequence[object]]) -> npt.NDArray[np.int32]:
     return np.cumsum([0, *(len(group) for group in groups)]).astype(np.int32)
 
 
@@ -240,7 +239,10 @@ def _executions(design: Design, pattern: object) -> Iterator[tuple[int, int, int
     number = 0
     while number < len(design.places):
         place = design.places[number]
-        key = (number, tuple(counters[loop] for loop, is_used in zip(place.around, used[number], strict=True) if is_used))
+        key = (
+            number,
+            tuple(counters[loop] for loop, is_used in zip(place.around, used[number], strict=True) if is_used),
+        )
         if key not in known:
             known[key] = pattern(place, {loop: counters[loop] for loop in place.around})
         yield (*known[key], place.nest.ii, place.pipeline.depth)
@@ -286,10 +288,7 @@ def _runs(place: Place, around: Mapping[Loop, int], number: Mapping[str, int]) -
         code |= (np.broadcast_to(evaluated(condition, counters), code.shape) != 0).astype(np.int64) << bit
     starts = np.concatenate([[0], np.flatnonzero(np.diff(code)) + 1, [len(code)]])
     each = math.prod(loop.extent for loop in inside)
-    runs = tuple(
-        (int(last - first) * each, _of_code(acts, int(code[first])))
-        for first, last in zip(starts[:-1], starts[1:], strict=True)
-    )
+    runs = tuple((int(last - first) * each, _of_code(acts, int(code[first]))) for first, last in pairwise(starts))
     return math.prod(loop.extent for loop in outside), runs
 
 

@@ -26,8 +26,6 @@ def verify_folder(folder: Path, reference: Path | None, samples: Path | None, as
         print_json({"ok": ok, "project": str(folder), "target": manifest["target"], "checks": rows})
     else:
         title = f"{folder}: {'everything holds' if ok else 'NOT EVERYTHING HOLDS'}"
-        rows_of = [
-            (check.name, "ok" if check.ok else "wrong", check.text, duration(check.seconds)) for check in checks
-        ]
+        rows_of = [(check.name, "ok" if check.ok else "wrong", check.text, duration(check.seconds)) for check in checks]
         print_table(title, ("check", "verdict", "", "time"), rows_of)
     return 0 if ok else 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tensorc.cli.console import print_json, print_table
+from tensorc.cli.folder import verify_folder
 from tensorc.cli.options import (
     EXISTING,
     Shape,
@@ -19,7 +20,6 @@ from tensorc.cli.options import (
     target_option,
     threads_option,
 )
-from tensorc.cli.folder import verify_folder
 from tensorc.cli.subject import is_free, opened_subject
 from tensorc.driver import QUANTIZED
 from tensorc.errors import UserError

@@ -245,25 +245,21 @@ class _Builder:
         self._finish(group, Elementwise(self._name(value.name), group, inputs, result))
 
     def _add_move(self, node: Node) -> None:
-        self._moved(node.output, node.inputs[0], [node])
+        self._moved(node.output, node.inputs[0], [node], _constant)
 
     def _add_moves(self, group: Group) -> None:
-        (inner,) = group.body.inputs
-        self._moved(group.node.output, group.outer[inner], group.body.nodes)
+        (inner,) = group.beside(None)
+        self._moved(group.node.output, group.outer[inner], group.body.nodes, group.constant)
 
-    def _moved(self, value: Value, source: Value, nodes: Sequence[Node]) -> None:
+    def _moved(self, value: Value, source: Value, nodes: Sequence[Node],
+               known: Callable[[Value], np.ndarray | None]) -> None:  # fmt: skip
         """`nodes`, applied to the places of numbers, tell which number goes where."""
         tensor = self._input(source)
         places = np.arange(tensor.size, dtype=np.int64).reshape(static_shape(source.shape))
         arrays: dict[Value, np.ndarray] = {}
         for node in nodes:
-            operands = []
-            for operand in node.inputs:
-                if operand in arrays:
-                    operands.append(arrays[operand])
-                else:
-                    operands.append(operand.constant.numpy() if operand.constant is not None else places)
-            arrays[node.output] = evaluate_node(node, operands)[0]
+            operands = [arrays[operand] if operand in arrays else known(operand) for operand in node.inputs]
+            arrays[node.output] = evaluate_node(node, [places if one is None else one for one in operands])[0]
         moved = arrays[nodes[-1].output].reshape(-1)
         shape = static_shape(value.shape)
         if len(moved) == tensor.size and len(np.unique(moved)) == tensor.size:
@@ -277,6 +273,10 @@ class _Builder:
         result = Tensor(value.name, tensor.kind, shape, np.arange(len(moved)), shape[-1] if shape else 1)
         self.layers.append(Rearrange(self._name(value.name), tensor, result, place[moved]))
         self.tensors[value] = result
+
+
+def _constant(value: Value) -> np.ndarray | None:
+    return value.constant.numpy() if value.constant is not None else None
 
 
 def _rounds_an_input(node: Node) -> bool:
@@ -343,8 +343,18 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
         ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
     for layer in network.layers:
         processes += gears.get(layer.name, [])
-        processes.append(layer.process(chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
+        processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
     return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+
+
+def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+    process = layer.process(unroll, inputs, outputs)
+    if not unroll.constants:
+        return process
+    memories = tuple(
+        replace(memory, storage=unroll.constants) if memory.is_constant else memory for memory in process.memories
+    )
+    return replace(process, memories=memories)
 
 
 def _widths(made: int, wanted: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Verilog of our own static schedule: a module for each process, FIFOs between them, streams at the outside.
 
 A process is a walk of counters through its nests (`*_issue` says that an iteration begins), a pipeline for each nest in
-which a value of stage s that is needed in stage u goes through registers (`name_atU`), and bits `*_v1`, `*_v2`, ... that
-say in which stages there is an iteration. The stages are those of `targets.hls.pipeline`. Processes run for ever, image
-after image.
+which a value of stage s that is needed in stage u goes through registers (`name_atU`), and bits `*_v1`, `*_v2`, ...
+that say in which stages there is an iteration. The stages are those of `targets.hls.pipeline`. Processes run for ever,
+image after image.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import numpy as np
 
 from targets.hls.datapath import Access, Affine, Cell, Loop, Op, Stored, reachable
 from targets.hls.expressions import bits_for
-from targets.hls.pipeline import Design, Place, Pipeline, designs_of, updates_of
+from targets.hls.names import RESERVED
+from targets.hls.pipeline import Design, Pipeline, Place, designs_of, updates_of
 from targets.hls.program import Channel, Memory, Process, Program
-
-#: FIFOs of more bits than this are block RAM.
-FIFO_BLOCK_BITS = 4096
+from targets.hls.resources import memory_kind
 
 FIFO = """\
 // Words wait here, `DEPTH` of them at most; the first one shows. `reserve` takes room for a word that is on its way.
@@ -80,8 +79,19 @@ def files(program: Program, designs: Sequence[Design] | None = None) -> Iterator
                 yield f"{design.process.name}_{memory.name}.hex", _contents(memory)
 
 
-def fifo_is_block(channel: Channel, depth: int) -> bool:
-    return channel.bits * depth > FIFO_BLOCK_BITS and depth > 64
+def _held(process: Process) -> list[str]:
+    return [memory.name for memory in process.memories] + [state.name for state in process.registers]
+
+
+def storage(memory: Memory) -> str:
+    """What a memory is made of, as the value of its attribute `ram_style`."""
+    if memory.storage == "distributed" and memory.data is not None:
+        return "registers"  # yosys's name for a ROM in LUTs
+    return memory.storage or memory_kind(memory.bits, memory.depth, memory.data is None)
+
+
+def fifo_storage(channel: Channel) -> str:
+    return memory_kind(channel.bits, channel.depth, True)
 
 
 def word_of(numbers: Sequence[int], bits: int) -> int:
@@ -112,16 +122,6 @@ def _literal(value: int, signed: bool) -> str:
     return f"{'-' if value < 0 else ''}{bits}'{'s' if signed else ''}d{abs(value)}"
 
 
-#: What a name in a program might be.
-_KEYWORDS = frozenset(
-    "always and assert assign begin bit bins buf byte case cell checker class config context cover cross deassign default "
-    "design disable dist do edge else end enum event final for force fork function generate global if import initial "
-    "inside instance int integer join large let library local logic medium module nand new next nor not null or output "
-    "packed parameter priority property pull0 pull1 pure rand real reg release repeat return scalared sequence shortint "
-    "signed small solve static string strong struct super supply0 supply1 table tagged task this time tran tri type union "
-    "unique unsigned use var vectored virtual void wait wand weak while wildcard wire with within wor xnor xor".split()
-)
-
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "and": "&&", "or": "||"}
 
 
@@ -131,9 +131,9 @@ class _Module:
     def __init__(self, design: Design):
         self.design = design
         self.process = design.process
-        self.names: set[str] = {"clk", "rst", "state", "pause", *_KEYWORDS}
+        self.names: set[str] = {"clk", "rst", "state", "pause", *RESERVED}
         #: Of memories and the registers of the program.
-        self.held = {held.name: self.unique(held.name) for held in (*self.process.memories, *self.process.registers)}
+        self.held = {name: self.unique(name) for name in _held(self.process)}
         #: What each form that is affine in counters is called.
         self.forms: dict[Affine, str] = {}
         self.names |= {loop.name for place in design.places for loop in (*place.loops, *place.around)}
@@ -298,11 +298,9 @@ class _Module:
         ports = self._ports(memory)
         if not ports:
             return
-        style = {"": "", "block": "block", "distributed": "distributed", "ultra": "ultra"}[memory.storage]
-        what = "ram_style" if memory.data is None else "rom_style"
-        attribute = f'(* {what} = "{style}" *) ' if style else ""
         held = self.held[memory.name]
-        yield f"{attribute}reg {_range(memory.bits)}{held} [0:{memory.depth - 1}];"
+        yield f'(* ram_style = "{storage(memory)}" *)'
+        yield f"reg {_range(memory.bits)}{held} [0:{memory.depth - 1}];"
         if memory.data is not None:
             yield f'initial $readmemh("{self.process.name}_{memory.name}.hex", {held});'
         for port in ports:
@@ -541,6 +539,8 @@ class _Stages:
             return f"{self.plain(args[0], stage)} {'<<<' if detail > 0 else '>>>'} {abs(detail)}"
         if kind == "shift_by":
             return f"{self.plain(args[0], stage)} >>> {self.plain(args[1], stage)}"
+        if kind == "narrow":
+            return self.plain(args[0], stage)
         if kind == "not":
             return f"!{self.plain(args[0], stage)}"
         if kind in ("and", "or"):
@@ -639,7 +639,7 @@ def _top(program: Program) -> Iterator[str]:
         yield f"    wire {_range(width)}{name}_given, {name}_shown;"
         parameters = {
             "WIDTH": width, "DEPTH": channel.depth, "COUNT": bits_for(0, channel.depth),
-            "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_is_block(channel, channel.depth)),
+            "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_storage(channel) == "block"),
         }  # fmt: skip
         yield f"    fifo #({', '.join(f'.{key}({value})' for key, value in parameters.items())}) {name}_fifo ("
         yield f"        .clk(clk), .rst(rst), .room({name}_room), .reserve({name}_reserve), .write({name}_write),"

@@ -1,0 +1,4 @@
+from targets.hls.resources import Resources
+
+
+def estimate(program, designs, part): return Resources()

@@ -7,6 +7,8 @@ not shared: what would choose their operands costs as much as they do.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 
@@ -14,12 +16,12 @@ from targets.hls.datapath import Op
 from targets.hls.expressions import Binary, Const
 from targets.hls.pipeline import Design, Place, designed
 from targets.hls.program import Process
-from targets.hls.resources import dsp_of_product
+from targets.hls.resources import Family, dsp_of_product
 
 
 @dataclass(frozen=True)
 class Operand:
-    """What enters a multiplier at one side."""
+    """What enters a multiplier at one side, or leaves it."""
 
     bits: int
     signed: bool
@@ -36,16 +38,12 @@ class Multiplier:
 
     a: Operand
     b: Operand
+    result: Operand
     users: tuple[tuple[Place, Op], ...]
 
-    @property
-    def bits(self) -> int:
-        """Of its result."""
-        return self.a.bits + self.b.bits
-
-    @property
-    def signed(self) -> bool:
-        return self.a.signed or self.b.signed
+    def dsp(self, family: Family) -> int:
+        a, b = self.a, self.b
+        return dsp_of_product(a.bits, a.signed, b.bits, b.signed, family, self.result.bits)
 
 
 def wider_first(product: Op) -> tuple[Op, Op]:
@@ -79,11 +77,9 @@ def _multipliers(design: Design) -> Iterator[Multiplier]:
     waiting = [_products(place) for place in design.places]
     while any(waiting):
         users = tuple(products.pop(0) for products in waiting if products)
-        sides = [_operands(op) for _, op in users]
-        a, b = sides[0]
-        for more_a, more_b in sides[1:]:
-            a, b = a | more_a, b | more_b
-        yield Multiplier(a, b, users)
+        columns = zip(*([*_operands(op), Operand(op.bits, op.signed)] for _, op in users), strict=True)
+        a, b, result = (functools.reduce(operator.or_, column) for column in columns)
+        yield Multiplier(a, b, result, users)
 
 
 def _products(place: Place) -> list[tuple[Place, Op]]:
@@ -99,4 +95,4 @@ def _operands(product: Op) -> tuple[Operand, Operand]:
 
 def _is_for_a_block(product: Op) -> bool:
     a, b = _operands(product)
-    return dsp_of_product(a.bits, a.signed, b.bits, b.signed) > 0
+    return dsp_of_product(a.bits, a.signed, b.bits, b.signed, result=product.bits) > 0

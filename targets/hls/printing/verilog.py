@@ -114,7 +114,7 @@ def _range(bits: int) -> str:
     return f"[{bits - 1}:0] " if bits > 1 else ""
 
 
-def _signed_range(op: Op) -> str:
+def _signed_range(op: Op | Operand) -> str:
     return f"signed [{op.bits - 1}:0] " if op.signed else _range(op.bits)
 
 
@@ -180,7 +180,7 @@ class _Module:
         for memory in self.process.memories:
             yield from self._memory_words(memory)
         for name, multiplier in self.multipliers:
-            yield f"reg {'signed ' if multiplier.signed else ''}{_range(multiplier.bits)}{name};"
+            yield f"reg {_signed_range(multiplier.result)}{name};"
         for stages in self.pipelines:
             yield ""
             yield f"// {stages.place.nest.name}: {stages.place.nest.trip} iterations, one each {stages.pipeline.ii} "\
@@ -301,10 +301,11 @@ class _Module:
                 stage = stages.pipeline.taken(op)
                 text = stages.operand(wider_first(op)[side], stage, operand.signed)
                 chosen.append((stages.valid(stage), text))
-            yield f"wire {'signed ' if operand.signed else ''}{_range(operand.bits)}{name}_{'ab'[side]} = {_mux(chosen)};"
+            yield f"wire {_signed_range(operand)}{name}_{'ab'[side]} = {_mux(chosen)};"
+        signed = multiplier.a.signed or multiplier.b.signed
 
         def text(side: str, operand: Operand) -> str:
-            return f"{name}_{side}" if operand.signed == multiplier.signed else f"$signed({{1'b0, {name}_{side}}})"
+            return f"{name}_{side}" if operand.signed == signed else f"$signed({{1'b0, {name}_{side}}})"
 
         yield f"always @(posedge clk) {name} <= {text('a', multiplier.a)} * {text('b', multiplier.b)};"
 

@@ -24,6 +24,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 #: What becomes of an operator that is not compiled: the model is refused, or it runs on ONNX Runtime, on the host.
 Fallback = Literal["error", "onnxruntime"]
 
+#: What a target that makes hardware is to be best in.
+Objective = Literal["latency", "throughput", "resources", "energy"]
+
 
 @dataclass(frozen=True)
 class CompileOptions:
@@ -32,7 +35,8 @@ class CompileOptions:
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
     search goes on for so long before the model is built. `memory_budget` is the most bytes that a process which loads
-    and runs the artifact is to have resident, None for as many as there are.
+    and runs the artifact is to have resident, None for as many as there are. `objective` is for targets that make
+    hardware; None for what they think best.
     """
 
     target: str = "cpu"
@@ -45,6 +49,7 @@ class CompileOptions:
     precision: Precision = "float32"
     quantize: Quantization | None = None
     memory_budget: int | None = None
+    objective: Objective | None = None
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -52,6 +57,8 @@ class CompileOptions:
             raise UserError(f"no numerics {self.numerics!r}; legal: {', '.join(get_args(Numerics))}")
         if self.precision not in get_args(Precision):
             raise UserError(f"no precision {self.precision!r}; legal: {', '.join(get_args(Precision))}")
+        if self.objective is not None and self.objective not in get_args(Objective):
+            raise UserError(f"no objective {self.objective!r}; legal: {', '.join(get_args(Objective))}")
         if self.fallback not in get_args(Fallback):
             raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
 

@@ -278,4 +278,4 @@ def replaced(x: Expr, names: Mapping[str, Expr]) -> Expr:
         return replaced(names[x.name], names)
     parts = {field.name: getattr(x, field.name) for field in fields(x)}
     changes = {key: replaced(part, names) for key, part in parts.items() if isinstance(part, Expr)}
-    return replace(x, **changes) if changes else x
+    return replace(x, **changes) if changes else x  # type: ignore[arg-type]

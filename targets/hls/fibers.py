@@ -120,9 +120,8 @@ def least_depths(program: Program, at_least: int = 2, seconds: float = _SECONDS)
     """For each channel between processes a depth with which there is no deadlock, of which none could be less without
     one (but for `at_least`, which costs nothing).
 
-    Whether there is a deadlock does not depend on when processes run, nor on the data. So what channels held when a word was
-    only made when it was asked for is enough; one after the other, what is greater than `at_least` is halved as long as
-    that goes.
+    Whether there is a deadlock does not depend on when processes run, nor on the data. So what channels held when words
+    were only made when asked for is enough; then, one after the other, they are made as small as still goes.
     """
     with compiled(program, seconds) as simulation:
         inner = _between_processes(program)

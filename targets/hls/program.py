@@ -15,7 +15,8 @@ Hardware can be read off it because of these rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,15 +63,24 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Memory:
-    """`depth` words of `lanes` elements. With `data` [depth, lanes] it is only read. `storage` says what it is made of:
-    "block", "distributed" or "ultra"; "" for what fits best."""
+    """`depth` words of `lanes` elements. With `given` contents [depth, lanes] it is only read; they may be a function,
+    called when somebody asks for `data`. `storage` says what it is made of: "block", "distributed" or "ultra"; "" for
+    what fits best."""
 
     name: str
     kind: Kind
     lanes: int
     depth: int
-    data: np.ndarray | None = None
+    given: np.ndarray | Callable[[], np.ndarray] | None = None
     storage: str = ""
+
+    @property
+    def is_constant(self) -> bool:
+        return self.given is not None
+
+    @functools.cached_property
+    def data(self) -> np.ndarray | None:
+        return self.given() if callable(self.given) else self.given
 
     @property
     def bits(self) -> int:

@@ -6,7 +6,7 @@ tb_data/            golden vectors: raw integers, an image a line, as the model 
 hls_config.cfg      for v++ --mode hls; build_prj.tcl does the same for vitis_hls
 rtl/                Verilog of the same schedule, by which cycles and resources are shown here
 schedule.json       every loop, how far it is unrolled, every channel and memory
-report.json         cycles and resources, in the field names of Vitis's report
+report.json         cycles and resources, in the field names of Vitis's report; report.html for people
 reference/          the fixed-point graph: what all of this must compute
 project.json        what the model is
 """
@@ -17,13 +17,14 @@ import io
 import json
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tensorc.errors import UserError
+from tensorc.errors import IRError, UserError
 from tensorc.ir.graph import Graph
 from tensorc.ir.text import INLINE_ELEMENTS, parse_graph, print_graph
 from tensorc.target import PROJECT
@@ -93,7 +94,7 @@ def read_graph(folder: Path) -> Graph:
         with np.load(folder / WEIGHTS, allow_pickle=False) as arrays:
             data = {name: arrays[name] for name in arrays.files}
         graph = parse_graph((folder / GRAPH).read_text(), data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, IRError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}: its reference cannot be read: {error}") from error
     manifest = read_json(folder, PROJECT)
     graph.labels = tuple([row["name"] for row in manifest[key]] for key in ("inputs", "outputs"))  # type: ignore[assignment]

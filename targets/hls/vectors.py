@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from targets.hls.program import Port, Program
+from tensorc.errors import UserError
 from tensorc.ir.graph import Graph
 from tensorc.ir.interpreter import evaluate
 
@@ -72,4 +73,8 @@ def write_rows(rows: np.ndarray) -> bytes:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    return np.loadtxt(path, dtype=np.int64, ndmin=2)
+    """What `write_rows` wrote. Raises UserError."""
+    try:
+        return np.loadtxt(path, dtype=np.int64, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise UserError(f"golden vectors cannot be read: {path}: {error}") from error

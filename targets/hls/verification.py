@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.hls import csim, fibers, project, rtl
+from targets.hls import csim, fibers, pragmas, project, rtl
 from targets.hls.build import Report, scheduled, unrolls_of
 from targets.hls.layers.network import network_of
 from targets.hls.parts import find_part
@@ -53,6 +53,7 @@ def check(folder: Path, model: Path | None, samples: Path | None, progress: Prog
     opened = _open(folder)
     steps: list[tuple[str, Callable[[], tuple[bool, str, dict[str, Any]]]]] = [
         ("golden vectors", lambda: _golden(opened)),
+        ("pragmas", lambda: _pragmas(opened)),
         ("C simulation", lambda: _c_simulation(opened, samples)),
         ("channels", lambda: _channels(opened)),
         ("Verilog", lambda: _verilog(opened)),
@@ -103,6 +104,12 @@ def _wrong(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> int:
     """Images any number of which differs."""
     differs = [(a.reshape(len(a), -1) != b.reshape(len(b), -1)).any(axis=1) for a, b in zip(got, wanted, strict=True)]
     return int(np.logical_or.reduce(differs).sum())
+
+
+def _pragmas(opened: _Project) -> tuple[bool, str, dict[str, Any]]:
+    """What Vitis HLS would refuse or not do."""
+    findings = list(map(str, pragmas.lint_project(opened.folder)))
+    return not findings, findings[0] if findings else "nothing to complain of", {"findings": findings}
 
 
 def _c_simulation(opened: _Project, samples: Path | None) -> tuple[bool, str, dict[str, Any]]:

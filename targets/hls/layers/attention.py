@@ -22,6 +22,7 @@ from targets.hls.expressions import (
     clamp,
     greater,
     select,
+    whole,
     within,
 )
 from targets.hls.layers.curves import Weights, halved, inverse, shifted
@@ -149,9 +150,11 @@ class _Sweeps:
         pairs = list(zip((self.key_memory, self.value_memory), self.channels[1:3], strict=True))
         if self.key_words == self.value_words:
             word = Counter.of("number", self.key_memory.depth)
-            return (Nest("keys and values", (word,), tuple(s for pair in pairs for s in kept(*pair, word))),)
+            return (Nest("keep", (word,), tuple(s for pair in pairs for s in kept(*pair, word))),)
         words = [Counter.of("number", memory.depth) for memory, _ in pairs]
-        return tuple(Nest(pair[0].name, (word,), kept(*pair, word)) for pair, word in zip(pairs, words, strict=True))
+        return tuple(
+            Nest(f"keep_{pair[0].name}", (word,), kept(*pair, word)) for pair, word in zip(pairs, words, strict=True)
+        )
 
     def _ask(self) -> Nest:
         """The queries that the next sweeps serve, one behind the other."""
@@ -161,7 +164,7 @@ class _Sweeps:
         body: list[Statement] = [Read(self.channels[0], "word_in")]
         for number, memory in enumerate(self.asked):
             body += _when(slot.equals(number), Lanes(self.lane, (Store(memory, word, self.lane, element),)))
-        return Nest("queries", used_loops((slot, word)), _when(self._exists(slot), *body))
+        return Nest("ask", used_loops((slot, word)), _when(self._exists(slot), *body))
 
     def _exists(self, slot: Expr) -> Expr:
         return self.block * self.slots + slot < self.layer.queries
@@ -182,11 +185,11 @@ class _Sweeps:
         score = Let("score", self._score(self.product))
         before = select(key.equals(0), self.best.kind.low, _now(self.best, self.slot))
         last = Lanes(self.slot, (
-            score, Store(self.scores, key, self.slot, score.local),
+            score, Store(self.scores, whole(key), self.slot, score.local),
             Update(self.best, self.slot, greater(before, score.local)),
         ))  # fmt: skip
         body += _when(chunk.equals(chunk.high), last)
-        return Nest("scores", used_loops((key, chunk)), tuple(body))
+        return Nest("compare", used_loops((key, chunk)), tuple(body))
 
     def _score(self, product: State) -> Expr:
         factor, places = attention_scale(self.attrs["scale"])
@@ -210,7 +213,7 @@ class _Sweeps:
             Store(self.totals, self.which, self.slot, _now(self.total, self.slot)),
             Lanes(self.lane, (Store(self.sums, self.which * self.value_words + chunk, place, _now(self.sum, place)),)),
         ))  # fmt: skip
-        return Nest("weighted sums", used_loops((chunk, key)), (value_at, add, *_when(last, keep)))
+        return Nest("weigh", used_loops((chunk, key)), (value_at, add, *_when(last, keep)))
 
     def _give(self, epilogue: Epilogue) -> tuple[Nest, tuple[Memory, ...]]:
         """Sums by the reciprocals of their weights' sums: the only division, once for each result."""
@@ -218,9 +221,9 @@ class _Sweeps:
         slot, head, chunk = (Counter.of("slot", self.slots), Counter.of("head", layer.heads),
                              Counter.of("chunk", self.value_words))  # fmt: skip
         total = _of_slot(slot, [_load(self.totals, head, Const.of(n)) for n in range(self.slots)])
-        whole = Let("whole", within(total, 1 << self.bits, self.total.kind.high))
+        divisor = Let("divisor", within(total, 1 << self.bits, self.total.kind.high))
         reciprocal = softmax_reciprocal(attrs["bits"])
-        found = inverse(reciprocal, whole)
+        found = inverse(reciprocal, divisor)
         at = head * self.value_words + chunk
         sums = [_load(self.sums, at, self.lane + n * self.lanes) for n in range(self.slots)]
         v = self.value_kind
@@ -232,12 +235,12 @@ class _Sweeps:
         written = epilogue.statements(
             self.lanes, result, chunk, query * layer.heads + head, self.channels[3:], self.outputs
         )
-        body = _when(self._exists(slot), whole, *found.lets, *written)
+        body = _when(self._exists(slot), divisor, *found.lets, *written)
         return Nest("divide", used_loops((slot, head, chunk)), body), found.memories
 
 
 def _load(memory: Memory, address: Expr, lane: Expr) -> Expr:
-    return Load(memory.kind.low, memory.kind.high, memory.name, address, lane)
+    return Load(memory.kind.low, memory.kind.high, memory.name, whole(address), lane)
 
 
 def _now(state: State, lane: Expr) -> Expr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from tensorc.ir.graph import Graph, Node, Value
 
 @dataclass(frozen=True)
 class Unroll:
-    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products."""
+    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products. `constants` says what
+    memories of constants are made of, see `Memory.storage`."""
 
     outputs: int = 1
     inputs: int = 1
+    constants: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Group:
     body: Graph
     outer: Mapping[Value, Value]
     grids: Mapping[Value, Grid]
+    _rows: dict[Value, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def head(self, *ops: str) -> Node:
         """The one node of the body that is one of `ops`."""
@@ -46,6 +49,16 @@ class Group:
             value for value in self.body.inputs
             if self.outer[value].constant is None and any(user is not head for user in value.users)
         ]  # fmt: skip
+
+    def rows(self, value: Value, numbers: np.ndarray, result: Tensor) -> np.ndarray:
+        """The raw integers of a constant as they meet the `result`, a row for each of its rows, or one if all are alike.
+        They are kept: a layer is made many times while it is decided how to unroll it."""
+        if value not in self._rows:
+            grid, shape = self.grids[value], static_shape(self.body.outputs[0].shape)
+            whole = np.broadcast_to(grid.raw(numbers), shape).reshape(-1)[result.order]
+            rows = whole.reshape(-1, result.channels)
+            self._rows[value] = rows[:1] if (rows == rows[:1]).all() else rows
+        return self._rows[value]
 
     def constant(self, value: Value) -> np.ndarray | None:
         """Of a value of the body."""
@@ -93,7 +106,7 @@ class Epilogue:
         self.head = head
         self.result = result
         self.others = group.beside(head.producer if head is not None else None)
-        self.tables: dict[Value, Memory] = {}
+        self.tables: dict[tuple[Value, str], Memory] = {}
         self.parameters: dict[Value, Memory] = {}
 
     @property
@@ -142,11 +155,10 @@ class Epilogue:
             raise UnsupportedError(f"%{value.name} is not known to {self.result.name}")
         grid = self.group.grids[value]
         result = self.group.body.outputs[0]
-        whole = np.broadcast_to(grid.raw(numbers), static_shape(result.shape)).reshape(-1)[self.result.order]
-        rows = whole.reshape(-1, self.result.channels)
-        per_row = (rows == rows[:1]).all()
+        rows = self.group.rows(value, numbers, self.result)
+        per_row = len(rows) == 1
         if value not in self.parameters:
-            data = (rows[:1] if per_row else rows).reshape(-1, lanes)
+            data = rows.reshape(-1, lanes)
             self.parameters[value] = Memory(f"parameter{len(self.parameters)}", kind_of(grid), lanes, len(data), data)
         memory = self.parameters[value]
         address = place if per_row else row * (self.result.channels // lanes) + place

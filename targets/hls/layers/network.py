@@ -59,6 +59,8 @@ class _Builder:
         self.grids = dict(grids(graph))
         self.tensors: dict[Value, Tensor] = {}
         self.layers: list[Layer] = []
+        #: By the tensor that was put in another order, and the order.
+        self.rearranged: dict[tuple[int, int, bytes], Tensor] = {}
         labels = graph.labels or ([], [])
         #: Identifiers that are taken: C++'s, and those of the top function and its ports.
         self.names = {identifier(name) for names in labels for name in names} | {identifier(graph.name), *RESERVED}
@@ -131,8 +133,13 @@ class _Builder:
             return tensor
         place = np.empty(tensor.size, np.int64)
         place[tensor.order] = np.arange(tensor.size)
+        source = place[wanted.order]
         result = replace(wanted, name=f"{tensor.name}.ordered", kind=tensor.kind)
-        self.layers.append(Rearrange(self._name(result.name), tensor, result, place[wanted.order]))
+        key = id(tensor.root), result.channels, source.tobytes()
+        if key in self.rearranged:
+            return replace(result, viewed=self.rearranged[key])
+        self.rearranged[key] = result
+        self.layers.append(Rearrange(self._name(result.name), tensor, result, source))
         return result
 
     def _name(self, hint: str) -> str:
@@ -227,9 +234,8 @@ class _Builder:
         value = group.node.output
         outers = [group.outer[inner] for inner in group.body.inputs if group.outer[inner].constant is None]
         first = self._input(outers[0])
-        result = replace(
-            first, name=value.name, kind=stored(self.grids[value]), shape=static_shape(value.shape), viewed=None
-        )
+        kind, shape = stored(self.grids[value]), static_shape(value.shape)
+        result = replace(first, name=value.name, kind=kind, shape=shape, viewed=None)
         for outer in outers:
             if outer.shape != value.shape:
                 raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{value.name}")
@@ -337,8 +343,18 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
         ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
     for layer in network.layers:
         processes += gears.get(layer.name, [])
-        processes.append(layer.process(chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
+        processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
     return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+
+
+def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+    process = layer.process(unroll, inputs, outputs)
+    if not unroll.constants:
+        return process
+    memories = tuple(
+        replace(memory, storage=unroll.constants) if memory.is_constant else memory for memory in process.memories
+    )
+    return replace(process, memories=memories)
 
 
 def _widths(made: int, wanted: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -48,6 +49,15 @@ class Product(Layer):
     def input_lanes(self, unroll: Unroll) -> tuple[int, ...]:
         return (unroll.inputs, *(unroll.outputs for _ in self.inputs[1:]))
 
+    def _words(self, unroll: Unroll) -> np.ndarray:
+        """The weights that are read together, in the order in which they are."""
+        pe, simd = unroll.outputs, unroll.inputs
+        groups, per_group, _, channels = self.weights.shape
+        if self.depthwise:
+            return self.weights.reshape(groups // pe, pe, -1).transpose(0, 2, 1).reshape(-1, pe)
+        words = self.weights.reshape(groups, per_group // pe, pe, -1, channels // simd, simd)
+        return words.transpose(0, 1, 3, 4, 2, 5).reshape(-1, pe * simd)
+
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
         pe, simd = unroll.outputs, unroll.inputs
         window, head = self.window, self.head
@@ -68,7 +78,7 @@ class Product(Layer):
             place: Expr = outer[0]
             word: Expr = outer[0]
             ends: tuple[Counter, ...] = (ky, kx)
-            data = self.weights.reshape(groups // pe, pe, -1).transpose(0, 2, 1).reshape(-1, pe)
+            width = pe
             places = rows.place(row, ky, column, kx, word)
             at = Let("weight", _flat((outer[0], ky, kx)))
             x = rows.element(places, lane)
@@ -81,16 +91,14 @@ class Product(Layer):
             place = which * (per_group // pe) + out
             word = which * (channels // simd) + inner
             ends = (ky, kx, inner)
-            data = (
-                self.weights.reshape(groups, per_group // pe, pe, -1, channels // simd, simd)
-                .transpose(0, 1, 3, 4, 2, 5).reshape(-1, pe * simd)
-            )  # fmt: skip
+            width = pe * simd
             places = rows.place(row, ky, column, kx, word)
             at = Let("weight", _flat((which, out, ky, kx, inner)))
             x = rows.element(places, part)
             weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, lane * simd + part)
             product = Sum(*_interval(weight * x, simd), part, weight * x) if simd > 1 else weight * x
-        weights = Memory("weights", weight_kind, data.shape[1], len(data), data)
+        depth = self.weights.size // width
+        weights = Memory("weights", weight_kind, width, depth, partial(self._words, unroll))
 
         first: Expr = TRUE
         last: Expr = TRUE

@@ -56,15 +56,15 @@ class Softmax(Layer):
             Update(total, zero, within((scaled + term.local) >> bits, 0, total.kind.high)),
         ), ii=_SUM_CYCLES)  # fmt: skip
 
-        whole = Let("whole", Register(weights.one, total.kind.high, total.name, zero))
+        divisor = Let("divisor", Register(weights.one, total.kind.high, total.name, zero))
         reciprocal = softmax_reciprocal(width)
-        found = inverse(reciprocal, whole)
+        found = inverse(reciprocal, divisor)
         distance = best_now - Load(kind.low, kind.high, kept.name, place, zero)
         product = weights.of(within(distance, 0, most)) * found.y
         share = halved(shifted(product, found.power - bits), reciprocal.fraction + bits - width)
         epilogue = Epilogue(self.group, self.head.output, self.output)
         written = epilogue.statements(1, clamp(share, *fixed_limits(width, 0)), place, row, inputs[1:], outputs)
-        give = Nest("divide", (place,), (whole, *found.lets, *written))
+        give = Nest("divide", (place,), (divisor, *found.lets, *written))
         memories = (kept, weights.table, *found.memories, *epilogue.memories)
         return Process(self.name, self.title, (Repeat(row, (take, give)),), tuple(inputs), tuple(outputs), memories,
                        (best, total))  # fmt: skip

@@ -120,7 +120,7 @@ class RowBuffer:
         body: list[Statement] = [Read(self.channel, "word_in"), store]
         if not self.one:
             last = column.equals(column.high) & chunk.equals(chunk.high)
-            body.append(When(last, (Update(self.next, Const.of(0), self._moved(self._read(self.next), 1)),)))
+            body.append(When(last, (Update(self.next, Const.of(0), self._moved(self.next, 1)),)))
         exists = first + fresh < self.window.rows
         return Nest(
             name, used_loops((fresh, column, chunk)), tuple(body) if exists == TRUE else (When(exists, tuple(body)),)
@@ -129,18 +129,18 @@ class RowBuffer:
     def _read(self, state: State) -> Expr:
         return Register(state.kind.low, state.kind.high, state.name, Const.of(0))
 
-    def _moved(self, address: Expr, rows: int) -> Expr:
-        """`rows` rows on, from the end to the beginning."""
-        rows %= self.window.kept
-        if not rows:
+    def _moved(self, state: State, rows: int) -> Expr:
+        """What a register that says where a row lies holds `rows` rows on; behind the last row comes the first."""
+        address, on = self._read(state), rows % self.window.kept * self.row
+        if not on:
             return address
-        return wrapped(address + rows * self.row, self.size)
+        return Select(0, self.size - 1, address < self.size - on, address + on, address - (self.size - on))
 
     def advance(self, last: Expr) -> tuple[Statement, ...]:
         """At the end of a row of results: the window moves down."""
-        if self.one:
+        if self.one or self.window.strides[0] % self.window.kept == 0:
             return ()
-        moved = Update(self.top, Const.of(0), self._moved(self._read(self.top), self.window.strides[0]))
+        moved = Update(self.top, Const.of(0), self._moved(self.top, self.window.strides[0]))
         return (moved,) if last == TRUE else (When(last, (moved,)),)
 
     def place(self, row: Expr, ky: Counter, column: Expr, kx: Counter, chunk: Expr) -> tuple[Let, ...]:
@@ -151,13 +151,14 @@ class RowBuffer:
         x = column * window.strides[1] + kx * window.dilations[1] - window.pads[1]
         inside = (Const.of(0) <= y) & (y < window.rows) & (Const.of(0) <= x) & (x < window.columns)
         address = x * self.words + chunk
-        if not self.one:
-            address = wrapped(self._read(self.top) + ky * (window.dilations[0] * self.row), self.size) + address
-        return Let("inside", inside), Let("address", address)
+        if self.one:
+            return Let("inside", inside), Let("address", address)
+        line = Let("line", self._read(self.top) + ky * (window.dilations[0] * self.row))
+        return Let("inside", inside), line, Let("address", wrapped(line.local, self.size) + address)
 
     def element(self, place: tuple[Let, ...], lane: Expr, outside: int = 0) -> Expr:
         """Element `lane` of the word that `place` says; `outside` of the image."""
-        inside, address = (let.local for let in place)
+        inside, address = place[0].local, place[-1].local
         kind = self.memory.kind
         return select(inside, Load(kind.low, kind.high, self.memory.name, address, whole(lane)), outside)
 

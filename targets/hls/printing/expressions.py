@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from targets.hls.expressions import (
+    TRUE,
     Binary,
     Const,
     Counter,
@@ -40,7 +41,12 @@ from targets.hls.program import (
     Write,
 )
 
-_SIGNS = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "and": "&&"}
+#: How tightly texts bind: whatever binds less tightly than what is around it stands in parentheses.
+_CHOICE, _OR, _AND, _COMPARISON, _SHIFT, _SUM, _PRODUCT, _SIGNED, _WHOLE = range(9)
+_SIGNS = {
+    "add": ("+", _SUM), "sub": ("-", _SUM), "mul": ("*", _PRODUCT),
+    "lt": ("<", _COMPARISON), "le": ("<=", _COMPARISON), "eq": ("==", _COMPARISON),
+}  # fmt: skip
 
 
 class Dialect(abc.ABC):
@@ -88,7 +94,7 @@ class Dialect(abc.ABC):
         """Lines at the start of the body of a pipelined loop."""
         return []
 
-    def iteration(self, printer: Printer, nest: Nest) -> None:
+    def iteration(self, nest: Nest, printer: Printer) -> None:  # noqa: B027  (most have nothing to say)
         """Prints what comes before the statements of an iteration."""
 
 
@@ -119,7 +125,10 @@ class Printer:
 
     def steps(self, steps: Sequence[Step]) -> None:
         for step in steps:
-            if isinstance(step, Repeat):
+            if isinstance(step, Repeat) and step.counter.high == 0:
+                self.steps(step.steps)
+            elif isinstance(step, Repeat):
+                self._apart()
                 with self._loop(step.counter):
                     self.steps(step.steps)
             else:
@@ -129,20 +138,27 @@ class Printer:
         name = counter.name
         return self.block(f"for (int {name} = 0; {name} < {counter.high + 1}; {name}++)")
 
+    def _apart(self) -> None:
+        """An empty line, but for the first of a block."""
+        if self.lines and not self.lines[-1].endswith("{"):
+            self.line("")
+
     def _nest(self, nest: Nest) -> None:
-        def open_loop(number: int) -> None:
-            if number == len(nest.loops):
+        self._apart()
+        pace = f", one every {nest.ii} cycles" if nest.ii > 1 else ""
+        self.line(f"// {nest.name}" + (f": {nest.trip} iterations{pace}" if nest.trip > 1 else ""))
+        loops = [counter for counter in nest.loops if counter.high]
+        with ExitStack() as stack:
+            for counter in loops:
+                stack.enter_context(self._loop(counter))
+            if loops:
                 for pragma in self.dialect.pipeline(nest.ii):
                     self.line(pragma)
-                self.dialect.iteration(self, nest)
-                self._words(nest.body)
-                self.statements(nest.body)
-                return
-            with self._loop(nest.loops[number]):
-                open_loop(number + 1)
-
-        self.line(f"// {nest.name}")
-        open_loop(0)
+            elif any(isinstance(statement, (Let, Read, Lanes)) for statement in nest.body):
+                stack.enter_context(self.block(""))
+            self.dialect.iteration(nest, self)
+            self._words(nest.body)
+            self.statements(nest.body)
 
     def _words(self, body: Sequence[Statement]) -> None:
         """Words that are put together in an iteration are there from its start."""
@@ -197,59 +213,69 @@ class Printer:
 
     def top(self, x: Expr) -> str:
         """Where nothing around it could bind more tightly."""
-        text = self.expression(x)
-        return text[1:-1] if isinstance(x, (Binary, Shift, ShiftBy, Select)) and text.startswith("(") else text
+        return self._text(x)[0]
 
-    def expression(self, x: Expr) -> str:
+    def _within(self, x: Expr, least: int) -> str:
+        """As an operand of what binds so tightly."""
+        text, binds = self._text(x)
+        return f"({text})" if binds < least else text
+
+    def _text(self, x: Expr) -> tuple[str, int]:
+        """And how tightly it binds."""
         match x:
             case Const():
-                return _literal(x.value)
+                return _literal(x.value), _WHOLE if x.value >= 0 else _SIGNED
             case Counter() if x.low == x.high:
-                return _literal(x.low)
+                return _literal(x.low), _WHOLE
             case Counter() | Local():
-                return x.name
+                return x.name, _WHOLE
             case Element():
-                return self.dialect.element(x.word, self.top(x.lane))
+                return self.dialect.element(x.word, self.top(x.lane)), _WHOLE
             case Load():
-                return f"{x.memory}[{self.top(x.address)}]{self._lane(x.memory, x.lane)}"
+                return f"{x.memory}[{self.top(x.address)}]{self._lane(x.memory, x.lane)}", _WHOLE
             case Register():
-                return f"{x.name}{self._lane(x.name, x.lane)}"
+                return f"{x.name}{self._lane(x.name, x.lane)}", _WHOLE
             case Binary(op=op) if op in ("min", "max"):
                 name = "smaller" if op == "min" else "greater"
                 low, high = min(x.a.low, x.b.low), max(x.a.high, x.b.high)
-                return self.dialect.extreme(name, low, high, self.top(x.a), self.top(x.b))
+                return self.dialect.extreme(name, low, high, self.top(x.a), self.top(x.b)), _WHOLE
+            case Binary(op="and"):
+                return " && ".join(self._within(term, _COMPARISON) for term in _terms(x)), _AND
             case Binary():
                 return self._binary(x)
             case Shift(count=count):
                 if count < 0:
-                    return f"({self.expression(x.x)} >> {-count})"
-                return f"({self.dialect.shifted_left(x, self.top(x.x), count)})"
+                    return f"{self._within(x.x, _SIGNED)} >> {-count}", _SHIFT
+                return self.dialect.shifted_left(x, self.top(x.x), count), _SHIFT
             case ShiftBy():
-                return f"({self.expression(x.x)} >> {self.expression(x.count)})"
+                return f"{self._within(x.x, _SIGNED)} >> {self._within(x.count, _SIGNED)}", _SHIFT
+            case Select() if x.a == TRUE and (x.low, x.high) == (0, 1):
+                return f"{self._within(x.condition, _COMPARISON)} || {self._within(x.b, _COMPARISON)}", _OR
             case Select():
                 a, b = (self.dialect.convert(x.low, x.high, self.top(one)) for one in (x.a, x.b))
-                return f"({self.expression(x.condition)} ? {a} : {b})"
+                return f"{self._within(x.condition, _AND)} ? {a} : {b}", _CHOICE
             case Sum():
-                return self._sum(x)
+                return self._sum(x), _WHOLE
             case LeadingBit():
-                return f"leading_bit({self.top(x.x)})"
+                return f"leading_bit({self.top(x.x)})", _WHOLE
         raise TypeError(f"no text for {x}")
 
-    def _binary(self, x: Binary) -> str:
-        if x.op == "and":
-            return f"({' && '.join(map(self.expression, _terms(x)))})"
+    def _binary(self, x: Binary) -> tuple[str, int]:
         if x.op == "add" and isinstance(x.b, Const) and x.b.value < 0:
             x = Binary(x.low, x.high, "sub", x.a, Const.of(-x.b.value))
-        a, b = self.expression(x.a), self.expression(x.b)
-        if x.op in ("add", "sub", "mul") and not self.dialect.grows:
-            a, b = (self._widened(x, one, text) for one, text in ((x.a, a), (x.b, b)))
-        return f"({a} {_SIGNS[x.op]} {b})"
+        sign, binds = _SIGNS[x.op]
+        # In the order of the tree: another one could leave a type's range in between.
+        a, b = (self._operand(x, one, least) for one, least in ((x.a, binds), (x.b, binds + 1)))
+        return f"{a} {sign} {b}", binds
 
-    def _widened(self, x: Expr, operand: Expr, text: str) -> str:
-        """An operand, of the result's type where that is wider than its own."""
+    def _operand(self, x: Binary, operand: Expr, least: int) -> str:
+        """Of the result's type where that is wider than its own, and operators do not widen by themselves."""
+        if self.dialect.grows or x.op not in ("add", "sub", "mul"):
+            return self._within(operand, least)
         arithmetic = isinstance(operand, (Binary, Const, Counter, Local, Register, Shift, Sum))
-        same = self._type(operand) == self._type(x)
-        return text if arithmetic and same else self.dialect.convert(x.low, x.high, text)
+        if arithmetic and self._type(operand) == self._type(x):
+            return self._within(operand, least)
+        return self.dialect.convert(x.low, x.high, self.top(operand))
 
     def _sum(self, x: Sum) -> str:
         """Sums get a variable and a loop in front of the statement that reads them."""

@@ -17,7 +17,7 @@ from targets.hls.program import Let, Nest, Program, Read, Statement, When, Write
 class Fibers(Cpp):
     """HLS C++ whose iterations ask first."""
 
-    def iteration(self, printer: Printer, nest: Nest) -> None:
+    def iteration(self, nest: Nest, printer: Printer) -> None:
         """All words before any room, which nobody else can use while it is kept."""
         for kind in (Read, Write):
             self._ask(printer, nest.body, kind, {})

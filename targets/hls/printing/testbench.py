@@ -1,9 +1,9 @@
 """The test bench of a project: what a user starts in C simulation and in co-simulation.
 
-It reads tb_data/input_0.dat, input_1.dat and so on, an image a line: raw integers (a number q stands for q / 2^fraction)
-in the model's row-major order. What comes out is compared with tb_data/output_*.dat, which look alike, and written to
+It reads tb_data/input_0.dat, input_1.dat and so on, an image a line: raw integers (q stands for q / 2^fraction) in the
+model's row-major order. What comes out is compared with tb_data/output_*.dat, which look alike, and written to
 tb_data/csim_results.log: a line for each output of each image. The test bench returns 0 if all is equal, 1 where
-something differs, 2 where data are missing or wrong.
+something differs, 2 where inputs are missing or wrong, 3 where there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ def _main(printer: Printer, program: Program) -> None:
                 line(
                     f'if (!next(file_{name}, {name})) return wrong("tb_data/{name}.dat has fewer images than input_0");'
                 )
-            line(
-                f'if ({name}.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");'
-            )
+            line(_checked(name, name, port))
         for port, _ in (*inputs, *outputs):
             line(f'{stream_type(port.channel)} {port.channel.name}("{port.channel.name}");')
         for port, name in inputs:
@@ -161,15 +159,20 @@ def _main(printer: Printer, program: Program) -> None:
             line(f"receive({port.channel.name}, {name}, place_{name});")
             line(f"write(log, {name});")
             with printer.block(f"if (next(file_{name}, wanted))"):
-                line(
-                    f'if (wanted.size() != {_size(port)}) return wrong("tb_data/{name}.dat: an image has {_size(port)} numbers");'
-                )
+                line(_checked("wanted", name, port))
                 line(f'differ += compare("{name}", images, {name}, wanted);')
             line("else missing = true;")
     line('if (!images) return wrong("tb_data/input_0.dat is missing, or has no image");')
-    line('if (missing) return wrong("tb_data/output_*.dat: fewer images than results, see tb_data/csim_results.log");')
+    line(
+        'if (missing) wrong("tb_data/output_*.dat: fewer images than results, which are in tb_data/csim_results.log");'
+    )
     line('std::cout << images << " images, " << differ << " mismatches" << std::endl;')
-    line("return differ ? 1 : 0;")
+    line("return differ ? 1 : missing ? 3 : 0;")
+
+
+def _checked(variable: str, file: str, port: Port) -> str:
+    told = f'"tb_data/{file}.dat: an image has {_size(port)} numbers"'
+    return f"if ({variable}.size() != {_size(port)}) return wrong({told});"
 
 
 def _size(port: Port) -> int:

@@ -1,0 +1,464 @@
+"""How far each layer is unrolled: the best program for an objective that a part holds.
+
+Every choice of every layer is costed (`targets.hls.cost`); one of each layer's is picked. What a part has is a hard cap.
+- throughput: the least interval. For an interval T each layer takes the choice of the least share of the part among
+  those that are done in T cycles; only where that exceeds a cap, an integer program decides. T is found by bisection.
+- latency: an integer program over the times at which layers begin to read, begin to write and end, bounded by an effort;
+  never worse than the choice for throughput.
+- resources: the least share of the part, whatever the time.
+- energy: the least picojoules of an image, by the proxy of `targets.hls.cost`, over intervals.
+What the costs leave out (FIFOs that must be deep, the exact logic of a datapath) is known when a program is made: if it
+does not fit then, the search is done again with so much less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from math import gcd, inf
+
+import numpy as np
+
+from targets.hls import resources
+from targets.hls.cost import Cost, channel_cost, cost_of, idle_energy
+from targets.hls.layers.layer import Layer, Unroll
+from targets.hls.layers.network import Network, process_of
+from targets.hls.layers.tensor import Tensor
+from targets.hls.parts import PARTS, Part
+from targets.hls.program import Channel
+from targets.hls.resources import Family, Resources
+from tensorc.errors import UserError
+from tensorc.options import Objective
+
+NAMES = tuple(field.name for field in fields(Resources))
+_TITLES = {"lut": "LUTs", "ff": "flip-flops", "bram18": "BRAM18", "uram": "URAMs", "dsp": "DSPs"}
+#: Points of a front.
+_POINTS = 24
+#: Nodes that the integer program for the latency may look at.
+_NODES = 200
+_GAP = 0.01
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to unroll a layer, and what it costs, channels around it included."""
+
+    unroll: Unroll
+    cost: Cost
+    used: Resources
+    inputs: tuple[int, ...]
+    output: int
+
+    @cached_property
+    def vector(self) -> tuple[int, ...]:
+        return tuple(getattr(self.used, name) for name in NAMES)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A design by its costs: cycles between images and of the first one, the shares of the part, picojoules."""
+
+    unrolls: Mapping[str, Unroll]
+    interval: int
+    latency: int
+    used: Resources
+    energy: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """Of a front: nothing found is as good in everything and better in something."""
+
+    interval: int
+    latency: int
+    used: Resources
+
+
+# Options ------------------------------------------------------------------------------------------------
+
+
+def options_of(layer: Layer, family: Family, cap: Resources) -> list[Option]:
+    """Those that could be best for something; one that takes more than the cap alone is none, and what is unrolled
+    further than such a one is not looked at."""
+    found: list[Option] = []
+    beyond: list[Unroll] = []
+    for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.outputs * unroll.inputs, unroll.outputs)):
+        if any(unroll.outputs >= too.outputs and unroll.inputs >= too.inputs for too in beyond):
+            continue
+        option = _option(layer, unroll, family)
+        if _exceeds(replace(option.used, bram18=0), cap):
+            beyond.append(unroll)
+        found.append(option)
+        if option.cost.tables.bram18:
+            moved = option.cost.distributed
+            used = option.used + option.cost.tables * -1 + moved.tables
+            found.append(replace(option, unroll=replace(unroll, constants="distributed"), cost=moved, used=used))
+    return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
+
+
+def _option(layer: Layer, unroll: Unroll, family: Family) -> Option:
+    lanes, made = layer.input_lanes(unroll), layer.output_lanes(unroll)
+    inputs = [_channel(f"in{n}", tensor, width) for n, (tensor, width) in enumerate(zip(layer.inputs, lanes, strict=True))]
+    output = _channel("out", layer.output, made)
+    cost = cost_of(process_of(layer, unroll, inputs, [output]), family)
+    used = cost.used
+    for channel in inputs:
+        used += channel_cost(channel, channel.depth, family)
+    # What a gearbox takes whose wider side this is.
+    for channel in (*inputs, output):
+        used += Resources(lut=channel.bits, ff=channel.bits) if channel.lanes > 1 else Resources()
+    return Option(unroll, cost, used, lanes, made)
+
+
+def _channel(name: str, tensor: Tensor, lanes: int) -> Channel:
+    return Channel(name, tensor.kind, lanes, tensor.words(lanes))
+
+
+def _exceeds(used: Resources, cap: Resources) -> bool:
+    return any(getattr(used, name) > getattr(cap, name) for name in NAMES)
+
+
+def _best(options: list[Option]) -> list[Option]:
+    """Without those that another one is no worse than in everything."""
+    kept: list[Option] = []
+    for option in sorted(options, key=lambda option: (option.cost.cycles, sum(option.vector))):
+        if not any(all(a <= b for a, b in zip(other.vector, option.vector, strict=True)) for other in kept):
+            kept.append(option)
+    return kept
+
+
+# Search -------------------------------------------------------------------------------------------------
+
+
+class Search:
+    """Over the options of a network's layers, for a part."""
+
+    def __init__(self, network: Network, part: Part):
+        self.network = network
+        self.part = part
+        self.layers = network.layers
+        self.options = [options_of(layer, part.family, part.budget) for layer in self.layers]
+        number = {id(layer.output): n for n, layer in enumerate(self.layers)}
+        #: For each layer's inputs the layers that make them; None for what comes from outside.
+        self.makers = [[number.get(id(tensor.root)) for tensor in layer.inputs] for layer in self.layers]
+        self.ends = [n for _, tensor in network.outputs if (n := number.get(id(tensor.root))) is not None]
+
+    def best(self, objective: Objective, less: Resources | None = None) -> Found:
+        """`less` is kept free of the part's budget. Raises UserError where nothing fits."""
+        cap = self._cap(less)
+        smallest = self._pick(inf, cap)
+        if smallest is None:
+            raise UserError(obstacle(self, less))
+        if objective == "resources":
+            return self.found(smallest)
+        fastest = self._fastest(cap, smallest)
+        if objective == "throughput":
+            return self.found(fastest)
+        if objective == "energy":
+            return min((self.found(pick) for pick in self._energetic(cap, fastest)), key=lambda found: found.energy)
+        quick = self._quickest(cap)
+        candidates = [self.found(pick) for pick in (fastest, quick) if pick is not None]
+        return min(candidates, key=lambda found: (found.latency, found.interval))
+
+    def front(self, less: Resources | None = None) -> list[Point]:
+        """Intervals against what they take, the fastest first."""
+        cap = self._cap(less)
+        smallest = self._pick(inf, cap)
+        if smallest is None:
+            return []
+        points: list[Point] = []
+        for pick in self._along(cap, self._fastest(cap, smallest), smallest):
+            found = self.found(pick)
+            if not points or found.interval > points[-1].interval:
+                points.append(Point(found.interval, found.latency, found.used))
+        share = [self.share(point.used) for point in points]
+        return [point for n, point in enumerate(points) if all(other > share[n] for other in share[:n])]
+
+    def _cap(self, less: Resources | None) -> Resources:
+        budget = self.part.budget
+        if less is None:
+            return budget
+        return Resources(**{name: max(getattr(budget, name) - getattr(less, name), 0) for name in NAMES})
+
+    def share(self, used: Resources) -> float:
+        """The sum of the shares of a part's resources."""
+        budget = self.part.budget
+        return sum(getattr(used, name) / max(getattr(budget, name), 1) for name in NAMES)
+
+    # Picks ----------------------------------------------------------------------------------------------
+
+    def found(self, pick: Sequence[Option]) -> Found:
+        used = sum((option.used for option in pick), Resources())
+        interval = max([*(option.cost.cycles for option in pick), *self._gears(pick)])
+        energy = sum(option.cost.energy for option in pick) + interval * idle_energy(used)
+        unrolls = {layer.name: option.unroll for layer, option in zip(self.layers, pick, strict=True)}
+        return Found(unrolls, interval, self.latency(pick), used, energy)
+
+    def _gears(self, pick: Sequence[Option]) -> Iterator[int]:
+        """Cycles of gearboxes between layers."""
+        for layer, makers, option in zip(self.layers, self.makers, pick, strict=True):
+            for tensor, maker, lanes in zip(layer.inputs, makers, option.inputs, strict=True):
+                if maker is not None:
+                    yield _gear(tensor, pick[maker].output, lanes)
+
+    def latency(self, pick: Sequence[Option]) -> int:
+        """Estimated: a layer begins to write when it has read what it needs, and ends when it has worked through all
+        of its own and what is left behind its last input."""
+        firsts: list[float] = []
+        ends: list[float] = []
+        for makers, option in zip(self.makers, pick, strict=True):
+            cost = option.cost
+            start = max((firsts[maker] for maker in makers if maker is not None), default=0.0)
+            first, end = start + cost.first, start + cost.cycles
+            for maker, tail, share in zip(makers, cost.tails, cost.shares, strict=True):
+                if maker is not None:
+                    first = max(first, firsts[maker] + share * (ends[maker] - firsts[maker]))
+                    end = max(end, ends[maker] + tail)
+            firsts.append(first)
+            ends.append(end)
+        return int(max((ends[n] for n in self.ends), default=0))
+
+    def _pick(self, interval: float, cap: Resources) -> list[Option] | None:
+        """Of the least share that is done in `interval` cycles; None if there is none below the cap."""
+        rows = [[option for option in options if option.cost.cycles <= interval] for options in self.options]
+        if not all(rows):
+            return None
+        pick = [min(row, key=lambda option: (self.share(option.used), option.cost.cycles)) for row in rows]
+        used = sum((option.used for option in pick), Resources())
+        if not _exceeds(used, cap) and all(gear <= interval for gear in self._gears(pick)):
+            return pick
+        return _Program(self, rows, cap, interval).cheapest()
+
+    def _fastest(self, cap: Resources, smallest: list[Option]) -> list[Option]:
+        cycles = sorted({option.cost.cycles for options in self.options for option in options})
+        least = max(min(option.cost.cycles for option in options) for options in self.options)
+        cycles = [count for count in cycles if count >= least]
+        low, high, best = 0, len(cycles) - 1, smallest
+        while low < high:
+            middle = (low + high) // 2
+            pick = self._pick(cycles[middle], cap)
+            if pick is None:
+                low = middle + 1
+            else:
+                high, best = middle, pick
+        return best
+
+    def _along(self, cap: Resources, fastest: list[Option], smallest: list[Option]) -> Iterator[list[Option]]:
+        least, most = self.found(fastest).interval, self.found(smallest).interval
+        yield fastest
+        for number in range(1, _POINTS):
+            pick = self._pick(least * (most / least) ** (number / _POINTS), cap) if most > least else None
+            if pick is not None:
+                yield pick
+        yield smallest
+
+    def _energetic(self, cap: Resources, fastest: list[Option]) -> Iterator[list[Option]]:
+        """Of the least energy for an interval, for several intervals: the faster, the less is lost at rest."""
+        yield fastest
+        interval = float(self.found(fastest).interval)
+        for _ in range(_POINTS):
+            rows = [[option for option in options if option.cost.cycles <= interval] for options in self.options]
+
+            def energy(option: Option, interval: float = interval) -> float:
+                return option.cost.energy + interval * idle_energy(option.used)
+
+            pick = [min(row, key=energy) for row in rows]
+            if not _exceeds(sum((option.used for option in pick), Resources()), cap):
+                yield pick
+            interval *= 1.25
+
+    def _quickest(self, cap: Resources) -> list[Option] | None:
+        return _Program(self, self.options, cap, inf).quickest()
+
+
+def _gear(tensor: Tensor, made: int, wanted: int) -> int:
+    """Cycles of the gearboxes between words of `made` and of `wanted` numbers: a narrow word a cycle."""
+    return 0 if made == wanted else tensor.words(gcd(made, wanted))
+
+
+class _Program:
+    """An integer program: one of each row of options, below a cap."""
+
+    def __init__(self, search: Search, rows: Sequence[Sequence[Option]], cap: Resources, interval: float):
+        self.search = search
+        self.rows = rows
+        self.cap = cap
+        self.interval = interval
+        self.first = np.cumsum([0, *(len(row) for row in rows)])
+        self.count = int(self.first[-1])
+        self.options = [option for row in rows for option in row]
+
+    def cheapest(self) -> list[Option] | None:
+        matrix, low, high = self._constraints(self.count)
+        cost = np.array([self.search.share(option.used) for option in self.options])
+        return self._solved(cost, matrix, low, high, {})
+
+    def quickest(self) -> list[Option] | None:
+        """Variables behind the choices: when each layer writes first, and ends; then the end of all."""
+        layers = len(self.rows)
+        size = self.count + 2 * layers + 1
+        matrix, low, high = self._constraints(size)
+        scale = 1.0 / max(option.cost.cycles for option in self.options)
+        rows: list[np.ndarray] = []
+
+        def column(name: str, n: int) -> int:
+            return self.count + (n if name == "first" else layers + n)
+
+        def after(what: int, *before: tuple[int, float], n: int | None = None, each: Sequence[float] = ()) -> None:
+            """what >= the sum of others, and of what the choice of layer n costs."""
+            row = np.zeros(size)
+            row[what] += 1
+            for other, factor in before:
+                row[other] -= factor
+            if n is not None:
+                row[self.first[n] : self.first[n + 1]] -= np.array(each) * scale
+            rows.append(row)
+
+        for n, (makers, options) in enumerate(zip(self.search.makers, self.rows, strict=True)):
+            costs = [option.cost for option in options]
+            first, end = column("first", n), column("end", n)
+            inner = [maker for maker in makers if maker is not None]
+            for start in [(column("first", maker), 1.0) for maker in inner] or [(first, 0.0)]:
+                after(first, start, n=n, each=[cost.first for cost in costs])
+                after(end, start, n=n, each=[cost.cycles for cost in costs])
+            for number, maker in enumerate(makers):
+                if maker is not None:
+                    share = min(cost.shares[number] for cost in costs)
+                    after(first, (column("first", maker), 1 - share), (column("end", maker), share))
+                    after(end, (column("end", maker), 1.0), n=n, each=[cost.tails[number] for cost in costs])
+        for n in self.search.ends:
+            after(size - 1, (column("end", n), 1.0))
+        cost = np.zeros(size)
+        cost[-1] = 1.0
+        matrix = np.vstack([matrix, *rows])
+        low, high = np.concatenate([low, np.zeros(len(rows))]), np.concatenate([high, np.full(len(rows), inf)])
+        return self._solved(cost, matrix, low, high, {"node_limit": _NODES, "mip_rel_gap": _GAP})
+
+    def _constraints(self, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One choice a layer; what all take is below the cap; no gearbox is too slow."""
+        rows, low, high = [], [], []
+        for first, last in zip(self.first[:-1], self.first[1:], strict=True):
+            row = np.zeros(size)
+            row[first:last] = 1
+            rows.append(row)
+            low.append(1.0)
+            high.append(1.0)
+        for place, name in enumerate(NAMES):
+            cap = getattr(self.cap, name)
+            row = np.zeros(size)
+            row[: self.count] = [option.vector[place] / max(cap, 1) for option in self.options]
+            rows.append(row)
+            low.append(0.0)
+            high.append(1.0 if cap else 0.0)
+        for row in self._slow_gears(size):
+            rows.append(row)
+            low.append(0.0)
+            high.append(1.0)
+        return np.array(rows), np.array(low), np.array(high)
+
+    def _slow_gears(self, size: int) -> Iterator[np.ndarray]:
+        search = self.search
+        for n, (layer, makers) in enumerate(zip(search.layers, search.makers, strict=True)):
+            for number, (tensor, maker) in enumerate(zip(layer.inputs, makers, strict=True)):
+                if maker is None:
+                    continue
+                for made in sorted({option.output for option in self.rows[maker]}):
+                    for wanted in sorted({option.inputs[number] for option in self.rows[n]}):
+                        if _gear(tensor, made, wanted) > self.interval:
+                            row = np.zeros(size)
+                            row[self.first[maker] : self.first[maker + 1]] = [
+                                option.output == made for option in self.rows[maker]
+                            ]
+                            row[self.first[n] : self.first[n + 1]] = [
+                                option.inputs[number] == wanted for option in self.rows[n]
+                            ]
+                            yield row
+
+    def _solved(self, cost: np.ndarray, matrix: np.ndarray, low: np.ndarray, high: np.ndarray,
+                effort: Mapping[str, float]) -> list[Option] | None:  # fmt: skip
+        from scipy.optimize import Bounds, LinearConstraint, milp
+        from scipy.sparse import csr_array
+
+        size = len(cost)
+        whole = np.zeros(size)
+        whole[: self.count] = 1
+        upper = np.full(size, inf)
+        upper[: self.count] = 1
+        result = milp(
+            cost, integrality=whole, bounds=Bounds(np.zeros(size), upper),
+            constraints=LinearConstraint(csr_array(matrix), low, high), options={"disp": False, **effort},
+        )  # fmt: skip
+        if result.x is None:
+            return None
+        chosen = [int(np.argmax(result.x[a:b])) for a, b in zip(self.first[:-1], self.first[1:], strict=True)]
+        return [row[number] for row, number in zip(self.rows, chosen, strict=True)]
+
+
+# Where nothing fits -------------------------------------------------------------------------------------
+
+
+def obstacle(search: Search, less: Resources | None = None) -> str:
+    """Why a network has no place on a part, and what would hold it."""
+    part, cap = search.part, search._cap(less)
+    needs = _least(search.options)
+    short = [name for name in NAMES if getattr(needs, name) > getattr(cap, name)]
+    reason = f"{part.name} cannot hold this network"
+    name = max(short or NAMES, key=lambda name: getattr(needs, name) / max(getattr(cap, name), 1))
+    least = [min(getattr(option.used, name) for option in options) for options in search.options]
+    most = int(np.argmax(least))
+    at_least = f"it needs at least {getattr(needs, name):,} {_TITLES[name]} of {getattr(cap, name):,}"
+    reason += f": {at_least}, {least[most]:,} of them for {search.layers[most].title}"
+    larger = next((other for other in PARTS if other is not part and fits(search, other)), None)
+    if larger is not None:
+        return f"{reason}; the smallest part that would hold it is {larger.name}"
+    bits = _fewer_bits(search, cap)
+    if bits is not None:
+        return f"{reason}; no part that is known would hold it, weights of {bits} bits would fit"
+    return f"{reason}; no part that is known would hold it"
+
+
+def _least(options: Sequence[Sequence[Option]]) -> Resources:
+    """Of each resource what is needed if nothing else counts."""
+    return Resources(
+        **{name: sum(min(getattr(option.used, name) for option in row) for row in options) for name in NAMES}
+    )
+
+
+def fits(search: Search, part: Part) -> bool:
+    """Whether another part would hold the network, as small as it can be made."""
+    smallest = []
+    for layer, options in zip(search.layers, search.options, strict=True):
+        few = {min(options, key=lambda option: (getattr(option.used, name), search.share(option.used))).unroll
+               for name in NAMES}  # fmt: skip
+        few |= {layer.choices()[0], replace(layer.choices()[0], constants="distributed")}
+        smallest.append([_option(layer, unroll, part.family) for unroll in sorted(few, key=str)])
+    return _Program(search, smallest, part.budget, inf).cheapest() is not None
+
+
+def _fewer_bits(search: Search, cap: Resources) -> int | None:
+    """The most bits of weights for which the memories of constants would find room in block RAM."""
+    memories, other = [], 0
+    for layer, options in zip(search.layers, search.options, strict=True):
+        option = min(options, key=lambda option: option.used.bram18)
+        unroll = replace(option.unroll, constants="")
+        lanes = layer.input_lanes(unroll)
+        inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
+        process = process_of(layer, unroll, inputs, [_channel("out", layer.output, layer.output_lanes(unroll))])
+        for memory in process.memories:
+            if memory.is_constant:
+                memories.append(memory)
+            else:
+                other += resources.memory(memory.bits, memory.depth, True, search.part.family).bram18
+    widest = max((memory.kind.bits for memory in memories), default=1)
+    for bits in range(widest - 1, 1, -1):
+        blocks = sum(
+            resources.memory(
+                min(memory.kind.bits, bits) * memory.lanes, memory.depth, False, search.part.family
+            ).bram18
+            for memory in memories
+        )
+        if blocks + other <= cap.bram18:
+            return bits
+    return None
+

@@ -1,0 +1,200 @@
+"""Softmax, normalisation and attention in C simulation and in Verilog, bit for bit; how often attention reads keys."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.hls import csim, rtl, timing
+from targets.hls.layers.attention import key_rows_read
+from targets.hls.layers.layer import Unroll
+from targets.hls.printing import cpp
+from tensorc.errors import UnsupportedError
+from tensorc.frontend.importer import open_model
+from tensorc.ir import Graph, TensorType
+
+DIGITS = Path(__file__).parents[3] / "examples" / "digits"
+
+
+class Builder:
+    """A graph of independent operators, each with inputs of its own."""
+
+    def __init__(self, name: str = "rows", images: int = 5):
+        self.rng = np.random.default_rng(0)
+        self.graph = Graph(name)
+        self.images = images
+        self.samples: list[np.ndarray] = []
+
+    def input(self, *shape: int, scale: float = 2.0):
+        self.samples.append(self.rng.standard_normal((self.images, *shape)) * scale)
+        return self.graph.add_input(f"x{len(self.samples)}", TensorType("float64", shape))
+
+    def constant(self, *shape: int):
+        return self.graph.constant(self.rng.standard_normal(shape), name="c")
+
+    def add(self, name: str, op: str, *inputs, **attrs) -> None:
+        self.graph.outputs = [*self.graph.outputs, self.graph.add(op, list(inputs), attrs, name=name)]
+
+    def attention(self, name: str, batch, queries, keys, heads, shared, depth, width) -> None:
+        q, k, v = ((queries, heads, depth), (keys, shared, depth), (keys, shared, width))
+        self.add(name, "attention", *(self.input(batch, *shape) for shape in (q, k, v)), scale=depth**-0.5)
+
+
+def rows() -> Builder:
+    build = Builder()
+    build.add("soft", "softmax", build.input(3, 10, scale=3), axis=1)
+    build.add("single", "softmax", build.input(4, 1), axis=1)
+    build.add("layer", "layer_norm", build.input(2, 3, 8), build.constant(8), build.constant(8), axis=2, epsilon=1e-5)
+    build.add("root", "rms_norm", build.input(2, 3, 8), build.constant(3, 8), axis=1, epsilon=1e-3)
+    build.attention("plain", 1, 5, 5, 2, 2, 4, 4)
+    build.attention("batched", 2, 3, 7, 4, 2, 6, 4)
+    build.attention("shared", 1, 7, 6, 2, 1, 4, 4)
+    build.attention("single_key", 1, 2, 1, 1, 1, 2, 2)
+    return build
+
+
+UNROLLS = {
+    "little": {},
+    "more": {
+        "layer": Unroll(4, 4), "root": Unroll(2, 2), "plain": Unroll(2, 2), "batched": Unroll(2, 2),
+        "shared": Unroll(4, 4), "single_key": Unroll(2, 1),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def operators(fixed):
+    build = rows()
+    return fixed(build.graph, build.samples)
+
+
+def unrolled(network, wanted):
+    """By layers' names, which may have numbers behind them."""
+    return {layer.name: unroll for layer in network.layers for name, unroll in wanted.items()
+            if layer.name.startswith(name)}  # fmt: skip
+
+
+@pytest.mark.compiler
+def test_lines_between_entries_are_exact_in_c_and_in_verilog(fixed, project):
+    """Of numbers of 14 bits: straight, and as relu and a bend."""
+    build = Builder("curves", images=300)
+    for op, attrs in (("tanh", {}), ("gelu", {"approximate": "none"}), ("sqrt", {})):
+        build.add(op, op, build.input(1, 2, scale=3), **attrs)
+    build.samples[2] = np.abs(build.samples[2])
+    made = fixed(build.graph, build.samples, 14)
+    assert sum(node.op == "interpolate" for group in made.graph.nodes for node in group.body.nodes) == 3
+    check_c_and_verilog(made, made.program("curves"), project, 300)
+
+
+def check_c_and_verilog(made, program, project, images):
+    inputs, wanted = made.vectors(program, images)
+    for port, found, right in zip(program.outputs, csim.run(project(program), inputs), wanted, strict=True):
+        np.testing.assert_array_equal(found, right, err_msg=port.name)
+    passing = [array.reshape(images, -1)[:, port.order] for array, port in zip(inputs, program.inputs, strict=True)]
+    for port, found, right in zip(program.outputs, rtl.simulate(program, passing).outputs, wanted, strict=True):
+        np.testing.assert_array_equal(found, right[:, port.order], err_msg=port.name)
+
+
+@pytest.mark.compiler
+@pytest.mark.parametrize("unrolls", UNROLLS.values(), ids=UNROLLS)
+def test_rows_are_exact_in_c_and_in_verilog(operators, project, unrolls):
+    program = operators.program("rows", unrolled(operators.network, unrolls))
+    check_c_and_verilog(operators, program, project, 5)
+
+
+HEADS = 2
+
+
+@functools.cache
+def attention_program(fixed, positions: int, slots: int):
+    build = Builder(f"attention{positions}_{slots}", images=1)
+    build.attention(f"heads{positions}_{slots}", 1, positions, positions, HEADS, HEADS, 4, 4)
+    made = fixed(build.graph, build.samples)
+    (layer,) = made.network.layers
+    return made.program(build.graph.name, {layer.name: Unroll(slots, 4)})
+
+
+COUNTED = [(64, 1), (64, 6), (1024, 64)]
+
+
+@pytest.mark.compiler
+def test_rows_of_keys_are_read_as_the_formula_says(fixed, tmp_path):
+    """The words that are loaded of keys are counted while the C++ runs; a row is one word here."""
+    sources = ["#include <cstdio>", "static long loaded = 0;"]
+    calls = []
+    for positions, slots in COUNTED:
+        program = attention_program(fixed, positions, slots)
+        folder = tmp_path / program.name
+        (folder / "weights").mkdir(parents=True)
+        for name, text in cpp.files(program):
+            # All slots share the word that is loaded for the first.
+            load = "queries0[query_at][lane] * keys[key_at][lane]"
+            assert text.count(load) == name.endswith(".cpp")
+            counting = "queries0[query_at][lane] * (loaded += lane == 0, keys[key_at][lane])"
+            (folder / name).write_text(text.replace(load, counting))
+        sources.append(f'#include "{program.name}/{program.name}.cpp"')
+        *given, taken = [port.channel for port in (*program.inputs, *program.outputs)]
+        body = [f"{cpp.stream_type(c)} {c.name};" for c in (*given, taken)]
+        body += [f"for (int i = 0; i < {c.count}; i++) {c.name}.write({cpp.word_type(c)}());" for c in given]
+        body += ["loaded = 0;", f"{program.name}({', '.join(c.name for c in (*given, taken))});"]
+        body += [f"while (!{taken.name}.empty()) {taken.name}.read();", 'printf("%ld\\n", loaded);']
+        calls += ["{", *body, "}"]
+    (tmp_path / "main.cpp").write_text("\n".join([*sources, "int main() {", *calls, "}"]))
+    flags = [*csim.FLAGS, f"-I{csim.headers()}"]
+    csim.compile_cpp([tmp_path / "main.cpp"], tmp_path / "main", flags, 300)
+    said = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True).stdout
+    assert [int(line) for line in said.split()] == [HEADS * key_rows_read(n, n, p) for n, p in COUNTED]
+
+
+def test_sweeps():
+    assert [key_rows_read(64, 64, p) // 64 for p in (1, 6, 8, 64)] == [64, 11, 8, 1]
+    assert key_rows_read(3, 100, 2) == 200
+
+
+def test_no_buffer_of_attention_grows_with_the_square_of_positions(fixed):
+    def bits(positions):
+        (process,) = attention_program(fixed, positions, 8).processes
+        return {memory.name: memory.bits * memory.depth for memory in process.memories if memory.data is None}
+
+    small, large = bits(128), bits(256)
+    assert small.keys() == large.keys()
+    for name in small:
+        assert large[name] <= 2.2 * small[name], name  # twice as many, some of a few bits more
+    assert bits(256)["queries0"] == bits(128)["queries0"]
+
+
+@pytest.fixture(scope="module")
+def transformer(fixed):
+    graph = open_model(str(DIGITS / "digits_transformer.onnx"), {}, False).static().graph
+    images = np.load(DIGITS / "heldout.npz")["images"][:100].reshape(-1, 1, 1, 8, 8) / 16.0
+    return fixed(graph, [images.astype(np.float64)])
+
+
+def middling(network, most=8):
+    return {
+        layer.name: [u for u in layer.choices() if u.inputs <= most and u.outputs <= most][-1]
+        for layer in network.layers
+    }
+
+
+@pytest.mark.compiler
+def test_the_digits_transformer_is_exact_in_verilog_in_the_cycles_that_were_foretold(transformer):
+    program = transformer.program("digits", middling(transformer.network))
+    program = timing.with_depths(program, timing.depths(program))
+    inputs, (wanted,) = transformer.vectors(program, 3)
+    (port,) = program.inputs
+    run = rtl.simulate(program, [inputs[0].reshape(3, -1)[:, port.order]], quiet=10**6)
+    np.testing.assert_array_equal(run.outputs[0], wanted[:, program.outputs[0].order])
+    found = timing.timing_of(program)
+    assert (found.latency, found.interval) == (run.latency, run.interval)
+
+
+def test_products_of_what_is_computed_are_attention_or_nothing(fixed):
+    build = Builder()
+    build.add("product", "matmul", build.input(1, 3, 4), build.input(1, 4, 3))
+    with pytest.raises(UnsupportedError, match="by what is computed"):
+        fixed(build.graph, build.samples)

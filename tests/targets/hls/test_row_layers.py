@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from targets.hls import csim, rtl, timing
-from targets.hls.layers.attention import key_rows_read
+from targets.hls.layers.attention import Mask, key_rows_read
 from targets.hls.layers.layer import Unroll
 from targets.hls.printing import cpp
 from tensorc.errors import UnsupportedError
@@ -39,9 +39,11 @@ class Builder:
     def add(self, name: str, op: str, *inputs, **attrs) -> None:
         self.graph.outputs = [*self.graph.outputs, self.graph.add(op, list(inputs), attrs, name=name)]
 
-    def attention(self, name: str, batch, queries, keys, heads, shared, depth, width) -> None:
-        q, k, v = ((queries, heads, depth), (keys, shared, depth), (keys, shared, width))
-        self.add(name, "attention", *(self.input(batch, *shape) for shape in (q, k, v)), scale=depth**-0.5)
+    def attention(self, name: str, batch, queries, keys, heads, shared, depth, width, *mask: np.ndarray) -> None:
+        shapes = ((queries, heads, depth), (keys, shared, depth), (keys, shared, width))
+        operands = [self.input(batch, *shape) for shape in shapes]
+        operands += [self.graph.constant(numbers, name="mask") for numbers in mask]
+        self.add(name, "attention", *operands, scale=depth**-0.5)
 
 
 def rows() -> Builder:
@@ -54,6 +56,8 @@ def rows() -> Builder:
     build.attention("batched", 2, 3, 7, 4, 2, 6, 4)
     build.attention("shared", 1, 7, 6, 2, 1, 4, 4)
     build.attention("single_key", 1, 2, 1, 1, 1, 2, 2)
+    build.attention("causal", 1, 5, 5, 1, 1, 4, 4, np.where(np.tri(5, dtype=bool), 0, -np.inf))
+    build.attention("padded", 2, 3, 5, 1, 1, 4, 4, np.array([0, 0.5, 0, -1e9, -1e9]))
     return build
 
 
@@ -62,6 +66,7 @@ UNROLLS = {
     "more": {
         "layer": Unroll(4, 4), "root": Unroll(2, 2), "plain": Unroll(2, 2), "batched": Unroll(2, 2),
         "shared": Unroll(4, 4), "single_key": Unroll(2, 1),
+        "causal": Unroll(2, 4), "padded": Unroll(1, 2),
     },
 }  # fmt: skip
 
@@ -148,6 +153,30 @@ def test_rows_of_keys_are_read_as_the_formula_says(fixed, tmp_path):
     csim.compile_cpp([tmp_path / "main.cpp"], tmp_path / "main", flags, 300)
     said = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True).stdout
     assert [int(line) for line in said.split()] == [HEADS * key_rows_read(n, n, p) for n, p in COUNTED]
+
+
+@pytest.mark.parametrize(("mask", "wanted"), [
+    (np.zeros((3, 4)), Mask(np.zeros(4))),
+    (np.array([[0, 1, -9]] * 2), Mask(np.array([0, 1, -9]))),
+    (np.where(np.tri(3, 5, 2, dtype=bool), 0, -9), Mask(np.zeros(5), 2, 9)),
+    (np.where(np.tri(4, 4, -1, dtype=bool), 0, -9), Mask(np.zeros(4), -1, 9)),
+    (np.where(np.tri(3, dtype=bool), 1, -9), None),
+    (np.where(np.tri(3, dtype=bool).T, 0, -9), None),
+    (np.eye(3), None),
+])  # fmt: skip
+def test_masks(mask, wanted):
+    found = Mask.of(mask.astype(np.int64))
+    assert (found is None) == (wanted is None)
+    if wanted is not None:
+        np.testing.assert_array_equal(found.keys, wanted.keys)
+        assert (found.ahead, found.less) == (wanted.ahead, wanted.less)
+
+
+def test_masks_that_take_memory_for_each_pair_of_positions_have_no_hardware(fixed):
+    build = Builder()
+    build.attention("heads", 1, 3, 3, 1, 1, 4, 4, np.eye(3))
+    with pytest.raises(UnsupportedError, match="square of positions"):
+        fixed(build.graph, build.samples)
 
 
 def test_sweeps():

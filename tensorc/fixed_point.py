@@ -307,9 +307,9 @@ def _fixed_norm(node: Node, operands: Sequence[Grid]) -> Grid:
 
 
 def _fixed_attention(node: Node, operands: Sequence[Grid]) -> Grid:
-    q, k, v = operands
+    q, k, v, *_ = operands
     attrs = node.attrs
-    _same_fractions(node, operands, attrs["fractions"])
+    _same_fractions(node, operands, (*attrs["fractions"], attrs["scores"])[: len(operands)])
     depth, keys = static_shape(node.inputs[0].shape)[3], static_shape(node.inputs[1].shape)[1]
     p, reciprocal = weight_bits(keys, attrs["bits"] + 1), softmax_reciprocal(attrs["bits"])
     _fits(node, max(q.bits + k.bits + depth.bit_length() + 16, p + 1 + keys.bit_length() + v.bits,

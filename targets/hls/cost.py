@@ -31,7 +31,6 @@ from targets.hls.expressions import (
     bits_for,
 )
 from targets.hls.pipeline import DELAYS, LEVELS
-from targets.hls.printing.verilog import fifo_is_block
 from targets.hls.program import (
     Channel,
     Lanes,
@@ -107,7 +106,7 @@ def channel_cost(channel: Channel, depth: int, family: Family = "xc7") -> Resour
     bits = channel.bits
     place, count = bits_for(0, depth - 1), bits_for(0, depth)
     control = Resources(lut=4 * place + 3 * count, ff=2 * (place + count))
-    if fifo_is_block(channel, depth):
+    if resources.memory_kind(bits, depth, True) == "block":
         return control + Resources(lut=bits, ff=bits, bram18=resources.bram18(bits, depth))
     return control + Resources(lut=resources.lutram(bits, max(depth, 2), family))
 

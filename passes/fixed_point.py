@@ -2,7 +2,9 @@
 
 Numbers are rounded (`fix`) where they would be kept: what an anchor, a table or several readers take, and what the
 graph gives. A chain of exact arithmetic on one tensor (bias, relu, a factor for each channel) is rounded once, at its
-end, as an accumulator is. Functions of one number become tables of all the values that it can have.
+end, as an accumulator is. Functions of one number become tables of all the values that it can have, or of so many that
+straight lines between them are near enough. Softmax, normalisations and attention become integer algorithms
+(`tensorc.ir.ops.fixed_rows`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from passes.fixed_curves import Curve, Function, fit, sample, saturated
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.fixed_point import Grid, grid_of, grids
 from tensorc.ir.dims import static_shape
@@ -170,22 +173,61 @@ class _Rewriter:
         return self.instead(node, "mul", [x, factor], {})
 
     def as_table(self, node: Node) -> Node:
-        """A function of one number, whose operand was rounded to few bits."""
-        x = self.index(node.inputs[0])
+        """A function of one number. Where that has few bits the table has all results, rounded; else it has lines
+        between some of them, off by half a step before they are rounded, if so many entries are enough, or the operand
+        is rounded to few bits, if that is nearer."""
+        x, wanted = node.inputs[0], self.fitted(node.output.name, self.how.bits)
         grid = self.known[x]
+
+        def function(numbers: np.ndarray) -> np.ndarray:
+            return np.asarray(OPS[node.op].evaluate([numbers], node.attrs)[0], np.float64)
+
+        if not _has_few_values(grid):
+            curve = fit(function, grid, wanted, 1 << TABLE_BITS)
+            if curve.error <= self.error_of_index(grid, saturated(function, wanted)):
+                return self.as_curve(node, curve)
+            x = self.index(x)
+            grid = self.known[x]
         numbers = np.arange(grid.low, grid.high + 1) * 2.0**-grid.fraction
-        exact = OPS[node.op].evaluate([numbers], node.attrs)[0]
-        wanted = self.fitted(node.output.name, self.how.bits)
-        table = self.graph.constant(
-            fix_numpy(exact, wanted.bits, wanted.fraction, wanted.signed), name=f"{node.op}.table"
-        )
-        self.known[table] = Grid.of(table.constant.numpy()) or wanted  # type: ignore[union-attr]
+        table = self.table(node, fix_numpy(function(numbers), wanted.bits, wanted.fraction, wanted.signed))
         return self.instead(node, "lookup", [x, table], {"fraction": grid.fraction, "first": grid.low})
+
+    def table(self, node: Node, entries: np.ndarray) -> Value:
+        value = self.graph.constant(entries, name=f"{node.op}.table")
+        grid = Grid.of(entries)
+        assert grid is not None
+        self.known[value] = grid
+        return value
+
+    def error_of_index(self, grid: Grid, function: Function) -> float:
+        """Of a table for an operand of this grid that is rounded to few bits first."""
+        values, coarse = sample(grid) * 2.0**-grid.fraction, self.coarser(grid)
+        index = fix_numpy(values, coarse.bits, coarse.fraction, coarse.signed)
+        return float(np.abs(function(index) - function(values)).max())
+
+    def as_curve(self, node: Node, curve: Curve) -> Node:
+        (x,) = node.inputs
+        name = node.output.name
+        table = self.table(node, curve.table)
+        if not curve.bent:
+            return self.instead(node, "interpolate", [x, table], curve.attrs)
+
+        def made(op: str, inputs: list[Value], **attrs: object) -> Value:
+            step = self.graph.make(op, inputs, attrs, name=f"{name}.{op}")
+            self.graph.nodes.append(step)
+            grid = grid_of(step, self.known)
+            assert grid is not None
+            self.known[step.output] = grid
+            return step.output
+
+        near = made("clip", [made("abs", [x])], min=0.0, max=curve.last * 2.0**-curve.fraction)
+        rest = made("interpolate", [near, table], **curve.attrs)
+        return self.instead(node, "add", [made("relu", [x]), rest], {})
 
     def index(self, x: Value) -> Value:
         """The value as numbers that a table may have an entry for each of."""
         grid = self.known[x]
-        if grid.bits <= TABLE_BITS:
+        if _has_few_values(grid):
             return x
         source = x.producer.inputs[0] if x.producer is not None and x.producer.op == "fix" else x
         coarse = self.graph.make("fix", [source], _attrs(self.coarser(grid)), name=f"{source.name}.index")
@@ -254,6 +296,10 @@ _ROWS = {
     "attention": _Rewriter.as_attention, "layer_norm": _Rewriter.as_norm, "rms_norm": _Rewriter.as_norm,
     "softmax": _Rewriter.as_softmax,
 }  # fmt: skip
+
+
+def _has_few_values(grid: Grid) -> bool:
+    return grid.high - grid.low < 1 << TABLE_BITS
 
 
 def _is_function(node: Node) -> bool:

@@ -106,6 +106,8 @@ def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
         return _fixed(node, known.get(node.inputs[0]))
     if node.op == "lookup":
         return known.get(node.inputs[1])
+    if node.op == "interpolate":
+        return known[node.inputs[1]].at(known[node.inputs[1]].fraction + node.attrs["step"])
     rule = _RULES.get(node.op)
     numbers = [value for value in node.inputs if value.dtype == "float64"]  # others are indices
     if rule is None or any(value not in known for value in numbers):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from targets.hls import pareto, project
+from targets.hls import page, pareto, project
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, network_of, program_of
 from targets.hls.names import identifier
@@ -69,13 +69,14 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     files[project.SCHEDULE] = json.dumps(_schedule(network, unrolls, program), indent=1).encode()
     files[project.REPORT] = json.dumps(_report(part, timing, used), indent=1).encode()
     files |= _front(part, found)
+    files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, CLOCK).encode()
     files |= dict(project.graph_files(graph))
     summary = [
         ("part", part.number),
         ("layers", str(len(network.layers))),
         ("latency", f"{timing.latency:,} cycles, {_microseconds(timing.latency)} at {CLOCK:g} ns"),
         ("interval", f"{timing.interval:,} cycles, {1e9 / CLOCK / timing.interval:,.0f} images a second"),
-        ("used", ", ".join(f"{share:.1%} {name}" for name, share in _shares(used, part).items())),
+        ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
 
@@ -91,13 +92,6 @@ def _front(part: Part, found: Optimum) -> dict[str, bytes]:
 
 def _microseconds(cycles: int) -> str:
     return f"{cycles * CLOCK / 1e3:,.1f} us"
-
-
-def _shares(used: Resources, part: Part) -> dict[str, float]:
-    """Of what the part has."""
-    pairs = {"DSP": (used.dsp, part.dsp), "BRAM18": (used.bram18, part.bram18), "LUT": (used.lut, part.lut),
-             "FF": (used.ff, part.ff)}  # fmt: skip
-    return {name: mine / there for name, (mine, there) in pairs.items()}
 
 
 def _report(part: Part, timing: Timing, used: Resources) -> dict[str, Any]:

@@ -58,6 +58,31 @@ class Pipeline:
         assert stage is not None
         return stage - (op.kind in _REGISTERED)
 
+    def last_stages(self) -> dict[Op, int]:
+        """The last stage in which each operation's result is needed."""
+        last: dict[Op, int] = {}
+        needs = [(arg, self.taken(op)) for op in self.path.ops if self.stages[op] is not None for arg in op.args]
+        needs += _effects(self.path, self.write_stages, self.store_stages, self.update_stages)
+        for op, stage in needs:
+            last[op] = max(last.get(op, 0), stage)
+        return last
+
+
+def _effects(
+    path: Datapath, writes: Sequence[int], stores: Sequence[int], updates: Sequence[int]
+) -> list[tuple[Op, int]]:
+    """What is needed for effects, and in which stages."""
+    needs = [
+        (op, stage)
+        for written, stage in zip(path.writes, writes, strict=True)
+        for op in (written.condition, *written.lanes)
+    ]
+    for stored, stage in zip(path.stores, stores, strict=True):
+        needs += [(op, stage) for op in (stored.condition, stored.address, *stored.lanes.values())]
+    for updated, stage in zip(path.updates, updates, strict=True):
+        needs += [(updated.condition, stage), (updated.value, stage)]
+    return needs
+
 
 def pipelined(path: Datapath, ii: int, name: str = "nest") -> Pipeline:
     """Raises ValueError if iterations follow each other faster than a recurrence of the datapath allows."""
@@ -138,15 +163,8 @@ def _load_late(
     def need(op: Op, stage: int) -> None:
         first[op] = min(first.get(op, stage), stage)
 
-    for written, stage in zip(path.writes, writes, strict=True):
-        for op in (written.condition, *written.lanes):
-            need(op, stage)
-    for stored, stage in zip(path.stores, stores, strict=True):
-        for op in (stored.condition, stored.address, *stored.lanes.values()):
-            need(op, stage)
-    for updated, stage in zip(path.updates, replaced, strict=True):
-        need(updated.condition, stage)
-        need(updated.value, stage)
+    for op, stage in _effects(path, writes, stores, replaced):
+        need(op, stage)
     for op in reversed(path.ops):
         at = stages[op]
         if at is None:

@@ -53,8 +53,10 @@ _DSP_SLICE = 18
 _DSP_LEAST_OPERAND, _DSP_LEAST_RESULT = 2, 9
 
 
-def dsp_of_product(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool, family: Family = "xc7") -> int:
-    """DSP blocks of `p <= a * b`, p having a_bits + b_bits.
+def dsp_of_product(
+    a_bits: int, a_signed: bool, b_bits: int, b_signed: bool, family: Family = "xc7", result: int | None = None
+) -> int:
+    """DSP blocks of `p <= a * b`, p having `result` bits, by default a_bits + b_bits.
 
     yosys's mul2dsp.v with the widths that synth_xilinx gives it: blocks multiply signed numbers only, so an unsigned
     operand takes a bit more; the wider operand goes to the wide port and is cut into slices of 17 bits and a rest if it
@@ -63,7 +65,7 @@ def dsp_of_product(a_bits: int, a_signed: bool, b_bits: int, b_signed: bool, fam
     with a power of two is wiring or a negation and costs none; any other constant counts as an operand of the fewest
     bits that hold it, in two's complement unless both operands are unsigned.
     """
-    result = a_bits + b_bits
+    result = a_bits + b_bits if result is None else result
     if not a_signed and not b_signed and (min(a_bits, b_bits) < _DSP_LEAST_OPERAND or result < _DSP_LEAST_RESULT):
         return 0
     widths = a_bits + (not a_signed), b_bits + (not b_signed)
@@ -180,6 +182,14 @@ def bram18(width: int, depth: int, writable: bool = True) -> int:
     The usual formula (w <= 9: ceil(d / 2048) and so on) is an upper bound of this from 512 words on.
     """
     return _tile(_BLOCK_TILES, width, depth, writable)[0]
+
+
+@lru_cache(maxsize=4096)
+def bram18_rom(width: int, depth: int, ports: int) -> int:
+    """Block RAMs of a ROM that is read at several addresses at once: two a copy, where one port would do with fewer."""
+    if ports == 1:
+        return bram18(width, depth, writable=False)
+    return _tile(_BLOCK_TILES[:3], width, depth, False)[0] * _ceil(ports, 2)
 
 
 @lru_cache(maxsize=4096)

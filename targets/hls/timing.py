@@ -49,13 +49,22 @@ class ChannelTiming:
 
 @dataclass(frozen=True)
 class Timing:
-    """`latency`: cycles from the first word taken to the last word given of an image, both included. `interval`: cycles
-    between images that follow without a break. `processes` are those of the first image."""
+    """`ends[i]`: cycles from the first word taken to the last word of image i given, both included, where images follow
+    without a break. `processes` are those of the first image."""
 
-    latency: int
-    interval: int
+    ends: tuple[int, ...]
     processes: Mapping[str, ProcessTiming]
     channels: Mapping[str, ChannelTiming]
+
+    @property
+    def latency(self) -> int:
+        """Of an image."""
+        return self.ends[0]
+
+    @property
+    def interval(self) -> int:
+        """Cycles between the last two images; the latency if there was only one."""
+        return self.ends[-1] - self.ends[-2] if len(self.ends) > 1 else self.ends[0]
 
 
 class DeadlockError(UserError):
@@ -74,7 +83,7 @@ def timing_of(
     program: Program,
     designs: Sequence[Design] | None = None,
     depths: Mapping[str, int] | None = None,
-    images: int = 3,
+    images: int = 4,
 ) -> Timing:
     """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
 
@@ -86,7 +95,7 @@ def timing_of(
 # FIFOs --------------------------------------------------------------------------------------------------
 
 
-def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 3) -> dict[str, int]:
+def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 4) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
     others being what they are."""
     tables = _Tables(program, designs or designs_of(program))
@@ -199,8 +208,7 @@ class _Tables:
         zero = int(firsts[self.is_outside == 1].min(initial=1 << 62)) if self.is_outside.any() else 0
         ends = ended[:, len(self.designs) :].max(axis=1) - zero + 1
         return Timing(
-            int(ends[0]),
-            int(ends[-1] - ends[-2]) if images > 1 else int(ends[0]),
+            tuple(ends.tolist()),
             {
                 design.process.name: self._process(design, started[0, p] - zero, ended[0, p] - zero, stalled[0, p])
                 for p, design in enumerate(self.designs)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from targets.hls.expressions import Const, Expr, Load, clamp, greater, select, smaller
-from targets.hls.layers.tensor import kind_of
-from targets.hls.program import Memory
+from targets.hls.expressions import Const, Expr, Load, clamp, greater, select, smaller, within
+from targets.hls.program import Kind, Memory
 from tensorc.errors import UnsupportedError
 from tensorc.fixed_point import Grid
 from tensorc.ir.graph import Node, Value
@@ -42,7 +41,7 @@ class Elements:
         grids: Mapping[Value, Grid],
         operand: Operand,
         constant: Callable[[Value], np.ndarray | None],
-        tables: dict[Value, Memory],
+        tables: dict[tuple[Value, str], Memory],
     ):
         self.grids = grids
         self.constant = constant
@@ -73,13 +72,24 @@ class Elements:
         return [Number(number.at(fraction), fraction) for number in numbers]
 
     def table(self, value: Value) -> Memory:
-        if value not in self.tables:
-            grid = self.grids[value]
-            numbers = self.constant(value)
-            assert numbers is not None
-            data = grid.raw(numbers).reshape(-1, 1)
-            self.tables[value] = Memory(f"table{len(self.tables)}", kind_of(grid), 1, len(data), data)
-        return self.tables[value]
+        return self._held(value, "", self._raw(value))
+
+    def pieces(self, value: Value) -> tuple[Memory, Memory]:
+        """Where pieces of a line begin, and how much they rise."""
+        raw = self._raw(value)
+        return self._held(value, "", raw[:-1]), self._held(value, "_rise", np.diff(raw))
+
+    def _raw(self, value: Value) -> np.ndarray:
+        numbers = self.constant(value)
+        assert numbers is not None
+        return self.grids[value].raw(numbers)
+
+    def _held(self, value: Value, what: str, raw: np.ndarray) -> Memory:
+        if (value, what) not in self.tables:
+            number = len({held for held, _ in self.tables} - {value})
+            kind = Kind(int(raw.min()), int(raw.max()), self.grids[value].fraction)
+            self.tables[value, what] = Memory(f"table{number}{what}", kind, 1, len(raw), raw.reshape(-1, 1))
+        return self.tables[value, what]
 
 
 def _add(elements: Elements, node: Node) -> Number:
@@ -175,7 +185,18 @@ def _lookup(elements: Elements, node: Node) -> Number:
     return Number(Load(kind.low, kind.high, memory.name, address, Const.of(0)), kind.fraction)
 
 
+def _interpolate(elements: Elements, node: Node) -> Number:
+    x = elements.number(node.inputs[0])
+    (starts, rises), step, grid = elements.pieces(node.inputs[1]), node.attrs["step"], elements.grids[node.output]
+    at = within(x.at(node.attrs["fraction"]) - node.attrs["first"], 0, (starts.depth << step) - 1)
+    piece = at >> step
+    along = within(at - (piece << step), 0, (1 << step) - 1)
+    start, rise = (Load(m.kind.low, m.kind.high, m.name, piece, Const.of(0)) for m in (starts, rises))
+    return Number(within((start << step) + along * rise, grid.low, grid.high), grid.fraction)
+
+
 RULES: dict[str, Callable[[Elements, Node], Number]] = {
-    "abs": _abs, "add": _add, "clip": _clip, "fix": _fix, "lookup": _lookup, "max": _max, "min": _min, "mul": _mul,
+    "abs": _abs, "add": _add, "clip": _clip, "fix": _fix, "interpolate": _interpolate, "lookup": _lookup,
+    "max": _max, "min": _min, "mul": _mul,
     "neg": _neg, "relu": _relu, "sub": _sub,
 }  # fmt: skip

@@ -106,7 +106,7 @@ class Epilogue:
         self.head = head
         self.result = result
         self.others = group.beside(head.producer if head is not None else None)
-        self.tables: dict[Value, Memory] = {}
+        self.tables: dict[tuple[Value, str], Memory] = {}
         self.parameters: dict[Value, Memory] = {}
 
     @property

@@ -389,30 +389,8 @@ class _Stages:
         self.module = module
         self.place = place
         self.pipeline: Pipeline = place.pipeline
-        self.last = self._last()
+        self.last = self.pipeline.last_stages()
         self.names = {op: self._name(op) for op in self.pipeline.path.ops}
-
-    def _last(self) -> dict[Op, int]:
-        """The last stage in which each operation's result is needed."""
-        pipeline, path, last = self.pipeline, self.pipeline.path, dict[Op, int]()
-
-        def need(op: Op, stage: int) -> None:
-            last[op] = max(last.get(op, 0), stage)
-
-        for op in path.ops:
-            if pipeline.stages[op] is not None:
-                for arg in op.args:
-                    need(arg, pipeline.taken(op))
-        for written, stage in zip(path.writes, pipeline.write_stages, strict=True):
-            for op in (written.condition, *written.lanes):
-                need(op, stage)
-        for stored, stage in zip(path.stores, pipeline.store_stages, strict=True):
-            for op in (stored.condition, stored.address, *stored.lanes.values()):
-                need(op, stage)
-        for updated, stage in zip(path.updates, pipeline.update_stages, strict=True):
-            need(updated.condition, stage)
-            need(updated.value, stage)
-        return last
 
     def _name(self, op: Op) -> str:
         detail = op.detail

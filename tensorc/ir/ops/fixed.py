@@ -49,6 +49,14 @@ def _lookup_numpy(x: np.ndarray, table: np.ndarray, fraction: int, first: int) -
     return np.asarray(table[(x * 2.0**fraction).astype(np.int64) - first])
 
 
+def interpolate_numpy(x: np.ndarray, table: np.ndarray, fraction: int, first: int, step: int) -> np.ndarray:
+    """On the straight line between the entries on both sides of x; exact, with `step` bits more than entries have."""
+    raw = (x * 2.0**fraction).astype(np.int64) - first
+    piece = raw >> step
+    along = (raw - (piece << step)) * 2.0**-step
+    return np.asarray(table[piece] + (table[piece + 1] - table[piece]) * along)
+
+
 register(
     "fix", Kind.ELEMENTWISE, 1, _fix, fix_numpy,
     "the nearest fixed-point number of `width` bits, `fraction` of them behind the point; half is rounded up",
@@ -63,4 +71,10 @@ register(
     "lookup", Kind.ELEMENTWISE, 2, _lookup, _lookup_numpy,
     "inputs x and a table, whose first entry is for x of first / 2^fraction, the next for one more of that step",
     fraction=REQUIRED, first=REQUIRED,
+)  # fmt: skip
+register(
+    "interpolate", Kind.ELEMENTWISE, 2, _lookup, interpolate_numpy,
+    "inputs x and a table, whose first entry is for x of first / 2^fraction, the next for 2^step more of that; between "
+    "them lie straight lines",
+    fraction=REQUIRED, first=REQUIRED, step=REQUIRED,
 )  # fmt: skip

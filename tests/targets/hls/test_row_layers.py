@@ -79,15 +79,31 @@ def unrolled(network, wanted):
 
 
 @pytest.mark.compiler
+def test_lines_between_entries_are_exact_in_c_and_in_verilog(fixed, project):
+    """Of numbers of 14 bits: straight, and as relu and a bend."""
+    build = Builder("curves", images=300)
+    for op, attrs in (("tanh", {}), ("gelu", {"approximate": "none"}), ("sqrt", {})):
+        build.add(op, op, build.input(1, 2, scale=3), **attrs)
+    build.samples[2] = np.abs(build.samples[2])
+    made = fixed(build.graph, build.samples, 14)
+    assert sum(node.op == "interpolate" for group in made.graph.nodes for node in group.body.nodes) == 3
+    check_c_and_verilog(made, made.program("curves"), project, 300)
+
+
+def check_c_and_verilog(made, program, project, images):
+    inputs, wanted = made.vectors(program, images)
+    for port, found, right in zip(program.outputs, csim.run(project(program), inputs), wanted, strict=True):
+        np.testing.assert_array_equal(found, right, err_msg=port.name)
+    passing = [array.reshape(images, -1)[:, port.order] for array, port in zip(inputs, program.inputs, strict=True)]
+    for port, found, right in zip(program.outputs, rtl.simulate(program, passing).outputs, wanted, strict=True):
+        np.testing.assert_array_equal(found, right[:, port.order], err_msg=port.name)
+
+
+@pytest.mark.compiler
 @pytest.mark.parametrize("unrolls", UNROLLS.values(), ids=UNROLLS)
 def test_rows_are_exact_in_c_and_in_verilog(operators, project, unrolls):
     program = operators.program("rows", unrolled(operators.network, unrolls))
-    inputs, wanted = operators.vectors(program, 5)
-    for port, found, right in zip(program.outputs, csim.run(project(program), inputs), wanted, strict=True):
-        np.testing.assert_array_equal(found, right, err_msg=port.name)
-    passing = [array.reshape(5, -1)[:, port.order] for array, port in zip(inputs, program.inputs, strict=True)]
-    for port, found, right in zip(program.outputs, rtl.simulate(program, passing).outputs, wanted, strict=True):
-        np.testing.assert_array_equal(found, right[:, port.order], err_msg=port.name)
+    check_c_and_verilog(operators, program, project, 5)
 
 
 HEADS = 2

@@ -224,11 +224,12 @@ class Search:
         for makers, option in zip(self.makers, pick, strict=True):
             cost = option.cost
             start = max((firsts[maker] for maker in makers if maker is not None), default=0.0)
-            first, end = start + cost.first, start + cost.cycles
+            first, end = start + cost.first, 0.0
             for maker, tail, share in zip(makers, cost.tails, cost.shares, strict=True):
                 if maker is not None:
                     first = max(first, firsts[maker] + share * (ends[maker] - firsts[maker]))
                     end = max(end, ends[maker] + tail)
+            end = max(end, first + cost.cycles - cost.first)
             firsts.append(first)
             ends.append(end)
         return int(max((ends[n] for n in self.ends), default=0))
@@ -350,7 +351,7 @@ class _Program:
             inner = [maker for maker in makers if maker is not None]
             for start in [(column("first", maker), 1.0) for maker in inner] or [(first, 0.0)]:
                 after(first, start, n=n, each=[cost.first for cost in costs])
-                after(end, start, n=n, each=[cost.cycles for cost in costs])
+            after(end, (first, 1.0), n=n, each=[cost.cycles - cost.first for cost in costs])
             for number, maker in enumerate(makers):
                 if maker is not None:
                     share = min(cost.shares[number] for cost in costs)

@@ -81,7 +81,7 @@ class Grid:
         least, most = fixed_limits(bits, signed)
         # What is one step too high is rounded to the highest, an error no greater than two roundings.
         needed = max(high / (most + 1), low / least if least else 0.0)
-        fraction = 0 if needed <= 0 else -math.ceil(math.log2(needed) - 1e-9)
+        fraction = 0 if needed <= 0 else min(-math.ceil(math.log2(needed) - 1e-9), _MOST_FRACTION)
         return cls(fraction, least, most)
 
     @classmethod

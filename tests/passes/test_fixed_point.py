@@ -224,3 +224,14 @@ def test_ranges_of_zero_and_constants_have_grids():
     assert Grid.of(np.array([np.pi, 1e-30])) is None
     assert Grid.fit(0.0, 0.0, 8).fraction == 0
     assert Grid.fit(0.0, 1.0, 8) == Grid(8, 0, 255)
+
+
+def test_two_bits_are_ternary_and_few_bits_cut_off_what_is_far_out():
+    weights = np.random.default_rng(1).normal(0, 0.3, 400)
+    ternary = Grid.closest(weights, 2)
+    assert (ternary.low, ternary.high) == (-1, 1)
+    assert set(np.unique(ternary.raw(ternary.rounded(weights)))) == {-1, 0, 1}
+    whole = Grid.fit(float(weights.min()), float(weights.max()), 3, signed=True)
+    chosen = Grid.closest(weights, 3)
+    assert chosen.fraction > whole.fraction
+    assert np.square(chosen.rounded(weights) - weights).sum() < np.square(whole.rounded(weights) - weights).sum()

@@ -224,7 +224,9 @@ class _Builder:
 
     def _rows(self, group: Group, head: Node) -> None:
         """Operators on rows of numbers, whose operands come as they lie in the model."""
-        operands = [self._outer(group, value) for value in head.inputs]
+        operands = [self._outer(group, value) for value in head.inputs[:3]]  # a fourth is a mask, which is known
+        if any(value.constant is not None for value in operands):
+            raise UnsupportedError(f"%{head.output.name}: {head.op} of constants has no hardware")
         result = self._result(group, as_it_is(group.node.output.type.rank))
         tensors = [self._input(value, as_it_is(value.type.rank)) for value in operands]
         inputs = (*tensors, *self._others(group, head, result))

@@ -129,7 +129,15 @@ class _Value:
     lanes: Mapping[str, int]
     is_affine: bool = False
     terms: float = 0
+    is_product: bool = False
+    #: Bits of the address, of what is loaded: words are loaded when they are needed first.
+    address: int = 0
     last: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Where hardware is made."""
+        return self.at is None and (self.is_affine or self.terms > 0)
 
     @property
     def count(self) -> int:
@@ -331,7 +339,11 @@ class _Body:
         self._statements(nest.body, _Scope({}))
         for value in self.made:
             if value.at is not None and value.last > value.at[0]:
-                self._take(resources.delay(value.bits, value.last - value.at[0]), value.count)
+                cycles = value.last - value.at[0]
+                if value.address:
+                    self._take(resources.delay(value.address, cycles))
+                else:
+                    self._take(resources.delay(value.bits, cycles), value.count)
 
     @property
     def depth(self) -> int:
@@ -445,7 +457,9 @@ class _Body:
                 return self._op("shift_by", args, x, resources.multiplexer(bits, 4) * args[1].bits)
             case Select(condition=condition, a=a, b=b):
                 args = [self.value(condition, scope), self.value(a, scope), self.value(b, scope)]
-                return self._op("select", args, x, resources.multiplexer(bits, 2))
+                # A word or nothing goes into the LUTs of what reads it.
+                is_known = any(arg.is_known for arg in args)
+                return self._op("select", args, x, Resources() if is_known else resources.multiplexer(bits, 2))
             case Sum(counter=counter, body=body):
                 return self._sum(x, counter, body, scope)
             case LeadingBit(x=inner):
@@ -489,7 +503,9 @@ class _Body:
             self.energy += ENERGY_MEMORY_BIT * memory.bits * address.count
         at = self._placed("load", [address])
         address.last = max(address.last, at[0] - 1)
-        return self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value = self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value.address = address.bits * address.count
+        return value
 
     def _binary(self, x: Binary, scope: _Scope) -> _Value:
         a, b = self.value(x.a, scope), self.value(x.b, scope)
@@ -500,12 +516,18 @@ class _Body:
             return self._new(x.bits, x.signed, (0, 0), {**a.lanes, **b.lanes}, is_affine=True)
         if x.op == "mul":
             return self._product(x, a, b)
-        each = {
-            "add": resources.adder, "sub": resources.adder, "lt": resources.comparator, "le": resources.comparator,
-            "eq": resources.comparator, "and": lambda _: Resources(lut=1),
-            "min": _extreme, "max": _extreme,
-        }[x.op](max(a.bits, b.bits))  # fmt: skip
-        return self._op(x.op, [a, b], x, each)
+        return self._op(x.op, [a, b], x, self._logic(x, a, b))
+
+    def _logic(self, x: Binary, a: _Value, b: _Value) -> Resources:
+        width = max([arg.bits for arg in (a, b) if not arg.is_known], default=0)
+        match x.op:
+            case "add" | "sub":
+                is_inside = self.walk.family == "xc7" and (a.is_product or b.is_product)
+                return Resources() if is_inside else resources.adder(x.bits)
+            case "and":
+                return Resources(lut=1)
+        compared = Resources(lut=-(-width // 5)) if a.is_known or b.is_known else resources.comparator(width)
+        return compared + resources.multiplexer(x.bits, 2) if x.op in ("min", "max") else compared
 
     def _product(self, x: Binary, a: _Value, b: _Value) -> _Value:
         for one, other in ((a, b), (b, a)):
@@ -520,7 +542,9 @@ class _Body:
                     value.at = self._placed("add", [value])
                 return value
         each = resources.product(a.bits, a.signed, b.bits, b.signed, self.walk.family)
-        return self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value = self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value.is_product = each.dsp > 0
+        return value
 
     def _sum(self, x: Sum, counter: Counter, body: Expr, scope: _Scope) -> _Value:
         inner = scope.within()
@@ -534,16 +558,13 @@ class _Body:
             bits += 1
             adders = left // 2
             left -= adders
-            at = self._placed("add", [_Value(bits, True, at, lanes)])
-            self._take(Resources(lut=bits), adders * count)
+            before, at = at, self._placed("add", [_Value(bits, True, at, lanes)])
+            if not (value.is_product and left == terms - adders and self.walk.family == "xc7"):
+                self._take(Resources(lut=bits), adders * count)
             self.energy += ENERGY_ADD_BIT * bits * adders * count
-            if at[1] == DELAYS["add"] and at[0]:
+            if before is not None and at[0] > before[0]:
                 self._take(Resources(ff=bits - 1), 2 * adders * count)
         return self._new(x.bits, x.signed, at, lanes)
-
-
-def _extreme(bits: int) -> Resources:
-    return resources.comparator(bits) + resources.multiplexer(bits, 2)
 
 
 def _inlined(x: Expr, exprs: Mapping[str, Expr]) -> Expr:

@@ -55,8 +55,8 @@ class Curve:
 
 
 def fit(function: Function, x: Grid, result: Grid, most: int) -> Curve:
-    """The curve with the fewest entries that is off by half a step of `result` at most, or the nearest of `most` entries
-    if none is; `result` is what the function is rounded to in the end."""
+    """The curve with the fewest entries that is off by half a step of `result` at most, or the nearest of `most`
+    entries; `result` is what the function is rounded to in the end."""
     values = sample(x)
     exact = saturated(function, result)
     direct = _best(function, values, exact(values * 2.0**-x.fraction), x.low, x, result, most)

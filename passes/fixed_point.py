@@ -135,8 +135,12 @@ class _Rewriter:
         if weights.constant is None:
             return
         numbers = weights.constant.numpy()
-        grid = Grid.fit(float(numbers.min(initial=0)), float(numbers.max(initial=0)), self.how.weight_bits, signed=True)
-        node.set_input(1, self.constant(numbers, grid, weights.name))
+        rounded = Grid.closest(numbers, self.how.weight_bits).rounded(numbers)
+        value = self.graph.constant(rounded, name=weights.name)
+        grid = Grid.of(rounded)
+        assert grid is not None
+        self.known[value] = grid
+        node.set_input(1, value)
 
     def round_operands(self, node: Node) -> None:
         """Constants of elementwise arithmetic: what is added is as fine as what it is added to."""
@@ -269,17 +273,35 @@ class _Rewriter:
 
     def as_attention(self, node: Node) -> Node:
         """Scores are as fine as a table of their exponentials may be long."""
-        if len(node.inputs) > 3:
-            raise UnsupportedError(f"%{node.output.name}: attention with a mask has no fixed-point form")
-        keys = static_shape(node.inputs[1].shape)[1]
+        q, k, v, *masks = node.inputs
+        if any(x not in self.known for x in (q, k, v)):
+            raise UnsupportedError(f"%{node.output.name}: attention to constants has no fixed-point form")
+        grids = [self.known[x] for x in (q, k, v)]
         wanted = self.fitted(node.output.name, self.how.bits)
-        finest = (1 << TABLE_BITS) / ((weight_bits(keys, self.how.bits + 1) + 1) * math.log(2))
+        p = weight_bits(static_shape(k.shape)[1], self.how.bits + 1)
+        scores = math.floor(math.log2((1 << TABLE_BITS) / ((p + 1) * math.log(2))))
         attrs = {
-            "scale": node.attrs["scale"], "fractions": tuple(self.known[x].fraction for x in node.inputs),
-            "scores": math.floor(math.log2(finest)), "bits": self.how.bits, "width": wanted.bits,
-            "result": wanted.fraction, "signed": int(wanted.signed),
+            "scale": node.attrs["scale"], "fractions": tuple(grid.fraction for grid in grids), "scores": scores,
+            "bits": self.how.bits, "width": wanted.bits, "result": wanted.fraction, "signed": int(wanted.signed),
         }  # fmt: skip
-        return self.instead(node, "fixed_attention", list(node.inputs), attrs)
+        if masks:
+            most = static_shape(q.shape)[3] * abs(node.attrs["scale"])
+            for grid in grids[:2]:
+                most *= max(-grid.low, grid.high) * 2.0**-grid.fraction
+            masks = [self.mask(node, masks[0], 2 * most + (p + 1) * math.log(2) + 1, scores)]
+        return self.instead(node, "fixed_attention", [q, k, v, *masks], attrs)
+
+    def mask(self, node: Node, mask: Value, enough: float, fraction: int) -> Value:
+        """As scores are. What takes away so much that nothing is left of a weight takes away just `enough`."""
+        if mask.constant is None:
+            raise UnsupportedError(f"%{node.output.name}: attention with a computed mask has no fixed-point form")
+        enough = math.ceil(enough)
+        rounded = np.rint(np.clip(mask.constant.numpy(), -enough, enough) * 2.0**fraction) * 2.0**-fraction
+        value = self.graph.constant(rounded, name=mask.name)
+        grid = Grid.of(rounded)
+        assert grid is not None
+        self.known[value] = grid
+        return value
 
     def instead(self, node: Node, op: str, inputs: list[Value], attrs: Mapping[str, object]) -> Node:
         """A node whose result is read where that of `node` was, and bears its name."""

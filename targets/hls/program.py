@@ -48,13 +48,15 @@ class Kind:
 
 @dataclass(frozen=True)
 class Channel:
-    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run."""
+    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run. Its words lie on the chip
+    unless `place` is "beyond": then in memory outside."""
 
     name: str
     kind: Kind
     lanes: int
     count: int
     depth: int = 2
+    place: str = ""
 
     @property
     def bits(self) -> int:

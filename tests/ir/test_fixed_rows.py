@@ -111,8 +111,8 @@ def test_a_norm_over_several_axes():
 ATTENTION = {"scale": 0.3, "fractions": (5, 5, 6), "scores": 6, "bits": 8, "width": 10, "result": 8}
 
 
-def attention(q, k, v, **attrs):
-    return OPS["fixed_attention"].numpy(q, k, v, **{"signed": 1, **ATTENTION, **attrs})
+def attention(*operands, **attrs):
+    return OPS["fixed_attention"].numpy(*operands, **{"signed": 1, **ATTENTION, **attrs})
 
 
 @quick
@@ -126,6 +126,18 @@ def test_attention_is_as_near_as_its_scores(seed, keys, heads, scale):
     most = np.abs(np.einsum("bqhd,bkhd->bhqk", q, np.repeat(k, asked // shared, 2))).max() * scale
     off = 2.0**-7 + most * 2.0**-16  # of a score
     assert np.abs(got - exact).max() <= (np.exp(2 * off) - 1 + 2.0**-8) * np.abs(v).max() + 2.0**-9
+
+
+def test_attention_does_not_look_where_the_mask_says():
+    q, k, v = (numbers(n, (1, 4, 2, 8), 8, 5 + (n == 2)) for n in range(3))
+    mask = np.where(np.tri(4, dtype=bool), 0.0, -200.0)
+    got = attention(q, k, v, mask)
+    for query in range(3):
+        hidden = np.arange(4)[:, None, None] > query
+        others = np.where(hidden, -k, k), np.where(hidden, 1.5, v)
+        np.testing.assert_array_equal(attention(q, *others, mask)[:, query], got[:, query])
+    exact = OPS["attention"].numpy(q, k, v, mask, scale=ATTENTION["scale"])
+    np.testing.assert_allclose(got, exact, atol=0.06)
 
 
 @given(seeds)

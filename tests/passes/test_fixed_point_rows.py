@@ -95,7 +95,30 @@ def test_attention():
     ]
 
 
-def test_attention_over_some_other_axis_of_softmax_has_no_form():
+def test_masks_are_as_scores_are_and_hide_with_small_numbers():
+    text = ATTENTION.replace("attention(%q, %k, %v)", "attention(%q, %k, %v, %m)")
+    text = text.replace("  %y =", '  %m = constant @"m" : f64[3,5]\n  %y =')
+    mask = np.array([[0, 0.3, -np.inf, -1e30, 0]] * 3)
+    graph = fixed(text, 8, {"m": mask}, q=(-4, 4), k=(-2, 2), v=(-1, 1), y=(-0.5, 0.5))
+    (node,) = (node for node in graph.nodes if node.op == "fixed_attention")
+    scores = 4 * 0.5 * 4 * 2
+    (row,) = np.unique(node.inputs[3].constant.numpy(), axis=0)
+    assert row[[0, 1, 4]].tolist() == [0, round(0.3 * 64) / 64, 0]
+    assert (row[2:4] < -2 * scores - 8).all()
+    assert (row[2:4] > -100).all()
+    q, k, v = (np.random.default_rng(n).standard_normal((1, x, 2, 4)) for n, x in enumerate((3, 5, 5)))
+    (got,) = evaluate(graph, {"q": q, "k": k, "v": v})
+    far = evaluate(graph, {"q": q, "k": k, "v": np.where(np.arange(5)[:, None, None] // 2 == 1, 1.0, v)})[0]
+    np.testing.assert_array_equal(got, far)
+
+
+def test_a_computed_mask_has_no_form():
+    text = ATTENTION.replace("f64[1,5,2,4]) {", "f64[1,5,2,4], %m: f64[3,5]) {").replace("%v)", "%v, %m)")
+    with pytest.raises(UnsupportedError, match="computed mask"):
+        fixed(text, 8, q=(-4, 4), k=(-2, 2), v=(-1, 1), y=(-0.5, 0.5), m=(-1, 0))
+
+
+def test_softmax_over_another_axis_has_no_form():
     text = """graph @g(%x: f64[2,5]) {
       %y = softmax(%x) {axis=0} : f64[2,5]
       return %y

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from targets.hls.expressions import (
     Const,
@@ -46,11 +49,34 @@ from targets.hls.program import (
     Update,
     When,
 )
+from tensorc.errors import UnsupportedError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 from tensorc.ir.ops.curves import weight_bits
 from tensorc.ir.ops.fixed import fixed_limits
 from tensorc.ir.ops.fixed_rows import attention_scale, softmax_reciprocal
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What is added to scores: a number for each key, and `less` than that where a query may not look at a key: number
+    i looks at keys up to i + `ahead`, where that is not None."""
+
+    keys: np.ndarray
+    ahead: int | None = None
+    less: int = 0
+
+    @classmethod
+    def of(cls, raw: np.ndarray) -> Mask | None:
+        """Of numbers [queries, keys]; None for a mask that is none of these."""
+        if (raw == raw[:1]).all():
+            return cls(np.asarray(raw[0]))
+        further = np.arange(raw.shape[1]) - np.arange(raw.shape[0])[:, None]
+        hidden = raw == raw.min()
+        ahead = int(further[~hidden].max(initial=-raw.size))
+        is_causal = (hidden == (further > ahead)).all() and (raw[~hidden] == 0).all()
+        return cls(np.zeros(raw.shape[1], np.int64), ahead, -int(raw.min())) if is_causal else None
+
 
 #: No more queries are served at once.
 _MOST_SLOTS = 64
@@ -72,7 +98,24 @@ class Attention(Layer):
         self.output = output
         self.batch, self.queries, self.heads, self.depth = static_shape(head.inputs[0].shape)
         _, self.keys, self.shared, self.width = static_shape(head.inputs[2].shape)
+        self.mask = self._mask()
         self.title = f"{output.name}: attention of {self.heads} heads, {self.queries} queries to {self.keys} keys"
+
+    def _mask(self) -> Mask | None:
+        if len(self.head.inputs) == 3:
+            return None
+        value = self.head.inputs[3]
+        numbers = self.group.constant(value)
+        if numbers is None:
+            raise UnsupportedError(f"{self.output.name}: attention with a mask that is computed has no hardware")
+        raw = np.rint(numbers * 2.0 ** self.head.attrs["scores"]).astype(np.int64)
+        shape = (self.batch, self.heads, self.queries, self.keys)
+        rows = np.broadcast_to(raw, shape).reshape(-1, self.queries, self.keys)
+        mask = Mask.of(rows[0]) if (rows == rows[:1]).all() else None
+        if mask is None:
+            raise UnsupportedError(f"{self.output.name}: attention has hardware for masks of keys and for causal ones; "
+                                   f"others take memory that grows with the square of positions")  # fmt: skip
+        return mask
 
     def choices(self) -> list[Unroll]:
         slots = {n for n in divisors(self.queries) if n <= _MOST_SLOTS}
@@ -113,7 +156,14 @@ class _Sweeps:
 
         product = _load(self.asked[0], Const.of(0), Const.of(0)) * _load(self.key_memory, Const.of(0), Const.of(0))
         self.product = State("product", Kind(product.low * layer.depth, product.high * layer.depth), self.slots)
-        score = self._score(self.product)
+        self.mask = layer.mask
+        self.mask_memory = None
+        if self.mask is not None and self.mask.keys.any():
+            keys = self.mask.keys
+            kind = Kind(int(keys.min()), int(keys.max()))
+            self.mask_memory = Memory("mask", kind, 1, layer.keys, keys.reshape(-1, 1))
+        self.key = Counter.of("key", layer.keys)
+        score = self._score()
         self.best = State("best", Kind(score.low, score.high), self.slots)
         self.scores = Memory("scores", self.best.kind, self.slots, layer.keys)
         self.bits = weight_bits(layer.keys, self.attrs["bits"] + 1)
@@ -133,7 +183,8 @@ class _Sweeps:
         step: tuple[Step, ...] = (*self._keep(), Repeat(self.block, (self._ask(), *for_head, give)))
         if self.batch.high:
             step = (Repeat(self.batch, step),)
-        memories = (*self.asked, self.key_memory, self.value_memory, self.scores, self.totals, self.sums,
+        masks = (self.mask_memory,) if self.mask_memory is not None else ()
+        memories = (*self.asked, *masks, self.key_memory, self.value_memory, self.scores, self.totals, self.sums,
                     self.weights.table, *tables, *epilogue.memories)  # fmt: skip
         registers = (self.product, self.best, self.total, self.sum)
         layer = self.layer
@@ -145,7 +196,7 @@ class _Sweeps:
         def kept(memory: Memory, channel: Channel, word: Counter) -> tuple[Statement, ...]:
             name = f"{memory.name}_in"
             element = Element(channel.kind.low, channel.kind.high, name, self.lane)
-            return Read(channel, name), Lanes(self.lane, (Store(memory, word, self.lane, element),))
+            return Read(channel, name), Lanes(self.lane, (Store(memory, whole(word), self.lane, element),))
 
         pairs = list(zip((self.key_memory, self.value_memory), self.channels[1:3], strict=True))
         if self.key_words == self.value_words:
@@ -163,7 +214,7 @@ class _Sweeps:
         element = Element(kind.low, kind.high, "word_in", self.lane)
         body: list[Statement] = [Read(self.channels[0], "word_in")]
         for number, memory in enumerate(self.asked):
-            body += _when(slot.equals(number), Lanes(self.lane, (Store(memory, word, self.lane, element),)))
+            body += _when(slot.equals(number), Lanes(self.lane, (Store(memory, whole(word), self.lane, element),)))
         return Nest("ask", used_loops((slot, word)), _when(self._exists(slot), *body))
 
     def _exists(self, slot: Expr) -> Expr:
@@ -171,7 +222,7 @@ class _Sweeps:
 
     def _compare(self) -> Nest:
         """A sweep over the keys: scores, and the greatest of each query."""
-        key, chunk = Counter.of("key", self.layer.keys), Counter.of("chunk", self.key_words)
+        key, chunk = self.key, Counter.of("chunk", self.key_words)
         key_at = Let("key_at", (key * self.layer.shared + self.shared) * self.key_words + chunk)
         query_at = Let("query_at", self.which * self.key_words + chunk)
         body: list[Statement] = [key_at, query_at]
@@ -182,7 +233,7 @@ class _Sweeps:
             if self.lanes > 1:
                 product = Sum(product.low * self.lanes, product.high * self.lanes, self.lane, product)
             body.append(_added(self.product, slot, chunk.equals(0), product))
-        score = Let("score", self._score(self.product))
+        score = Let("score", self._score())
         before = select(key.equals(0), self.best.kind.low, _now(self.best, self.slot))
         last = Lanes(self.slot, (
             score, Store(self.scores, whole(key), self.slot, score.local),
@@ -191,14 +242,21 @@ class _Sweeps:
         body += _when(chunk.equals(chunk.high), last)
         return Nest("compare", used_loops((key, chunk)), tuple(body))
 
-    def _score(self, product: State) -> Expr:
+    def _score(self) -> Expr:
+        """Of a slot's query with the key of the sweep."""
         factor, places = attention_scale(self.attrs["scale"])
         q, k, _ = self.attrs["fractions"]
-        return halved(_now(product, self.slot) * factor, q + k + places - self.attrs["scores"])
+        score = halved(_now(self.product, self.slot) * factor, q + k + places - self.attrs["scores"])
+        if self.mask_memory is not None:
+            score = score + _load(self.mask_memory, self.key, Const.of(0))
+        if self.mask is not None and self.mask.ahead is not None:
+            query = self.block * self.slots + self.slot
+            score = score - select(self.key <= query + self.mask.ahead, 0, self.mask.less)
+        return score
 
     def _weigh(self) -> Nest:
         """For each word of values a sweep over the scores: the sum of weights, and that of weighted values."""
-        chunk, key = Counter.of("chunk", self.value_words), Counter.of("key", self.layer.keys)
+        chunk, key = Counter.of("chunk", self.value_words), self.key
         value_at = Let("value_at", (key * self.layer.shared + self.shared) * self.value_words + chunk)
         distance = _now(self.best, self.slot) - _load(self.scores, key, self.slot)
         weight = Let("weight", self.weights.of(within(distance, 0, self.best.kind.high - self.best.kind.low)))

@@ -32,6 +32,8 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.interpreter import evaluate_node
 
+#: How channels, gearboxes and forks are called.
+_OF_CHANNEL = re.compile(r"_(in\d*|out|to|fork)(_\d+)*$")
 #: Operators that only say where numbers are.
 _MOVES = frozenset({"reshape", "transpose", "slice", "expand", "gather"})
 
@@ -144,6 +146,8 @@ class _Builder:
 
     def _name(self, hint: str) -> str:
         name = re.sub(r"_fixed(_\d+)*$", "", identifier(hint))
+        if _OF_CHANNEL.search(name):
+            name = f"{name}_layer"
         unique, number = name, 1
         while unique in self.names:
             number += 1
@@ -224,7 +228,9 @@ class _Builder:
 
     def _rows(self, group: Group, head: Node) -> None:
         """Operators on rows of numbers, whose operands come as they lie in the model."""
-        operands = [self._outer(group, value) for value in head.inputs]
+        operands = [self._outer(group, value) for value in head.inputs[:3]]  # a fourth is a mask, which is known
+        if any(value.constant is not None for value in operands):
+            raise UnsupportedError(f"%{head.output.name}: {head.op} of constants has no hardware")
         result = self._result(group, as_it_is(group.node.output.type.rank))
         tensors = [self._input(value, as_it_is(value.type.rank)) for value in operands]
         inputs = (*tensors, *self._others(group, head, result))

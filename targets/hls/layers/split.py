@@ -6,7 +6,8 @@ by pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,18 +22,21 @@ from targets.hls.program import Channel, Lanes, Nest, Process, Put, Read, Statem
 
 
 class Spread(Layer):
-    """The input as it is, in one place however many read it: where a whole tensor waits, it does so once."""
+    """The input as it is, in one place however many read it: where a whole tensor waits, it does so once. No more than
+    `rate` bytes a cycle pass, if it is given."""
 
-    def __init__(self, name: str, tensor: Tensor):
+    def __init__(self, name: str, tensor: Tensor, rate: int = 0, what: str = "for several readers"):
         self.name = name
+        self.rate = rate
         self.inputs = (tensor,)
         self.output = replace(tensor, viewed=None)
-        self.title = f"{tensor.name}: for several readers"
+        self.title = f"{tensor.name}: {what}"
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
         word = Counter.of("number", inputs[0].count)
         body = (Read(inputs[0], "word_in"), _passed(inputs[0], "word_in"), Write(tuple(outputs), "out"))
-        return Process(self.name, self.title, (Nest("pass", (word,), body),), tuple(inputs), tuple(outputs))
+        ii = -(-inputs[0].bits // (8 * self.rate)) if self.rate else 1
+        return Process(self.name, self.title, (Nest("pass", (word,), body, ii),), tuple(inputs), tuple(outputs))
 
 
 class Take(Layer):
@@ -114,6 +118,32 @@ def split(network: Network, counts: Mapping[str, int]) -> Network:
         if count not in ways(layer):
             raise ValueError(f"{layer.name} cannot be split into {count} parts")
         layers += [layer] if count == 1 else parts_of(layer, count)
+    return replace(network, layers=tuple(layers))
+
+
+def part_names(layer: Layer, count: int) -> list[str]:
+    """Of what takes its place, the processes that compute first."""
+    parts = list(parts_of(layer, count))
+    return [part.name for part in sorted(parts, key=lambda part: not isinstance(part, Product))]
+
+
+def stored_beyond(network: Network, inputs: Collection[tuple[str, int]], rate: int) -> Network:
+    """The network with inputs of layers, by the layer's name and the input's number, that wait outside the chip: `NAME_save`
+    writes them there and `NAME_load` reads them, each at most `rate` bytes a cycle."""
+    layers: list[Layer] = []
+    for layer in network.layers:
+        changed = list(layer.inputs)
+        for number, tensor in enumerate(layer.inputs):
+            if (layer.name, number) in inputs:
+                name = f"{layer.name}_in{number or ''}"
+                save = Spread(f"{name}_save", tensor, rate, "to memory outside")
+                load = Spread(f"{name}_load", save.output, rate, "from memory outside")
+                layers += [save, load]
+                changed[number] = load.output
+        if tuple(changed) != layer.inputs:
+            layer = copy.copy(layer)
+            layer.inputs = tuple(changed)
+        layers.append(layer)
     return replace(network, layers=tuple(layers))
 
 

@@ -80,7 +80,7 @@ def _main(program: Program) -> Iterator[str]:
         for process in program.processes:
             with printer.block(f'fibers.add("{process.name}", [&]'), printer.block("for (int n = 0; n < images; n++)"):
                 for stage in process.stages or (process,):
-                    line(call(stage))
+                    line(f"::{call(stage)}")
             printer.lines[-1] += ");"
         line("const bool done = fibers.run();")
         for channel in program.channels:

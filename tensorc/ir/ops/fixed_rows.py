@@ -98,12 +98,14 @@ def norm_limit(count: int, result: int) -> int:
 
 
 def attention_numpy(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, fractions: tuple[int, int, int], scores: int, bits: int,
-    width: int, result: int, signed: int,
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None, *, scale: float,
+    fractions: tuple[int, int, int], scores: int, bits: int, width: int, result: int, signed: int,
 ) -> np.ndarray:  # fmt: skip
-    """softmax(q k^T scale) v, numbers of `width` bits with `result` behind the point; q, k and v have `fractions`.
+    """softmax(q k^T scale + mask) v, numbers of `width` bits with `result` behind the point; q, k and v have
+    `fractions`.
 
-    The exact products q k^T times `scale` (of 16 bits) are rounded to scores with `scores` bits behind the point, x.
+    The exact products q k^T times `scale` (of 16 bits) are rounded to scores with `scores` bits behind the point;
+    these and the mask, which has as many, make x.
     The greatest of a query's scores, b, is found as they are made. Then e = exp(x - b), from a table, with p =
     weight_bits(keys, bits + 1) bits behind the point; s = sum(e) and a = sum(e v) are exact, whatever the order of the
     keys. The result is round(a (1 / s)): a, normalised as s is, is cut to p bits behind those that it has of v.
@@ -116,6 +118,8 @@ def attention_numpy(
     ks, vs = np.repeat(ks, repeat, axis=1), np.repeat(vs, repeat, axis=1)
     factor, places = attention_scale(scale)
     x = halved(qs @ ks.swapaxes(-1, -2) * factor, fractions[0] + fractions[1] + places - scores)
+    if mask is not None:
+        x = x + _raw(mask, scores)
     p = weight_bits(k.shape[1], bits + 1)
     e = _weights(x, x.max(-1, keepdims=True), exponentials(scores, p))
     reciprocal = softmax_reciprocal(bits)
@@ -173,8 +177,8 @@ register(
     axis=REQUIRED, epsilon=REQUIRED, centred=1, fraction=REQUIRED, result=REQUIRED,
 )  # fmt: skip
 register(
-    "fixed_attention", Kind.ANCHOR, 3, _attention, attention_numpy,
-    "softmax(q k^T scale) v as `attention`; the operands have `fractions` bits behind the point, scores `scores`, the "
-    "result is one of `width` bits with `result` behind the point, and right to about `bits` bits",
+    "fixed_attention", Kind.ANCHOR, (3, 4), _attention, attention_numpy,
+    "softmax(q k^T scale + mask) v as `attention`; q, k and v have `fractions` bits behind the point, scores and mask "
+    "`scores`, the result is one of `width` bits with `result` behind the point, and right to about `bits` bits",
     scale=REQUIRED, fractions=REQUIRED, scores=REQUIRED, bits=REQUIRED, width=REQUIRED, result=REQUIRED, signed=1,
 )  # fmt: skip

@@ -46,8 +46,8 @@ def with_cores(program: Program, cores: Mapping[str, Sequence[str]]) -> Program:
     made = {core: merged(core, [known[name] for name in names]) for core, names in cores.items()}
     processes: list[Process] = []
     for process in program.processes:
-        core = core_of.get(process.name)
-        if core is None:
+        core = core_of.get(process.name, "")
+        if not core:
             processes.append(process)
         elif cores[core][0] == process.name:
             processes.append(made[core])

@@ -37,7 +37,7 @@ def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resourc
         total += resources_of(design, part.family)
     outside = {port.channel.name for port in program.inputs}
     for channel in program.channels:
-        if channel.name not in outside:
+        if channel.name not in outside and not channel.place:
             total += fifo_resources(channel, part.family)
     return total
 

@@ -56,7 +56,8 @@ def best_cut(count: int, ways: Callable[[int, int], Sequence[Segment]], cap: int
     """Segments that cover layers 0..count-1 in the least cycles with at most `cap` block RAMs; None where none fit.
     `ways(first, last)` has what a segment can be."""
     #: By block RAMs that are used: the least cycles, and the segments.
-    best: list[dict[int, tuple[float, list[Segment]]]] = [{0: (0, [])}] + [{} for _ in range(count)]
+    best: list[dict[int, tuple[float, list[Segment]]]] = [{} for _ in range(count + 1)]
+    best[0][0] = 0.0, []
     for last in range(1, count + 1):
         found = best[last]
         for first in range(last):
@@ -123,6 +124,7 @@ class _Option:
     unroll: Unroll
     cost: Cost
     cycles: int
+    multipliers: int
 
 
 class Choice:
@@ -142,7 +144,7 @@ class Choice:
     # What layers cost -----------------------------------------------------------------------------------
 
     def _multiplies(self, layer: Layer) -> bool:
-        return isinstance(layer, Product) or any(option.cost.used.dsp for option in self._options(layer, 1)[:1])
+        return isinstance(layer, Product) or any(option.multipliers for option in self._options(layer, 1)[:1])
 
     def _options(self, layer: Layer, count: int) -> list[_Option]:
         """The ways to unroll one of `count` parts of a layer."""
@@ -165,11 +167,11 @@ class Choice:
         # One word a cycle comes out of what joins the parts, and goes into what cuts the input.
         joined = count * output.count if count > 1 else 0
         cut = count * max((channel.count for channel in inputs), default=0) if _is_cut(layer, count) else 0
-        return _Option(unroll, cost, max(cost.cycles, joined, cut))
+        return _Option(unroll, cost, max(cost.cycles, joined, cut), _multipliers(layer, unroll, cost))
 
     def _fastest(self, layer: Layer, count: int, multipliers: int) -> _Option | None:
         """Of a core with so many."""
-        held = [option for option in self._options(layer, count) if option.cost.used.dsp <= multipliers]
+        held = [option for option in self._options(layer, count) if option.multipliers <= multipliers]
         return min(held, key=lambda option: (option.cycles, option.cost.used.bram18, option.cost.used.lut), default=None)
 
     # Segments -------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ class Choice:
         """(layer that multiplies, the reader, the number of its input) of all tensors between such layers and what reads
         them; -1 where a tensor comes from outside. What does not multiply belongs to the layer that it reads."""
         made_by: dict[int, int] = {}
-        found = []
+        found: list[tuple[int, str, int]] = []
         for layer in self.network.layers:
             sources = [made_by.get(id(tensor.root), -1) for tensor in layer.inputs]
             mine = self.number.get(layer.name, max(sources, default=-1))
@@ -241,7 +243,9 @@ class Choice:
             on_chip = sum(mine for (_, mine, _), is_beyond in zip(stored, beyond, strict=True) if not is_beyond)
             passed = sum(size for (_, _, size), is_beyond in zip(stored, beyond, strict=True) if is_beyond)
             names = tuple(reader for (reader, _, _), is_beyond in zip(stored, beyond, strict=True) if is_beyond)
-            cycles = chosen[slowest].cycles + fill + passed / self.bandwidth
+            # Each word is written while the segment before works, and read while this one does.
+            busy, each = chosen[slowest].cycles, passed / 2 / self.bandwidth
+            cycles = max(busy, each) + max(each - busy, 0) + fill
             yield Segment(first, last, cycles, blocks + on_chip, stages, names)
 
     # Plans ----------------------------------------------------------------------------------------------
@@ -273,11 +277,11 @@ class Choice:
         for limit in sorted({option.cycles for options in table for option in options}):
             chosen = [
                 min((option for option in options if option.cycles <= limit),
-                    key=lambda option: (option.cost.used.dsp, option.cycles), default=None)
+                    key=lambda option: (option.multipliers, option.cycles), default=None)
                 for options in table
             ]  # fmt: skip
             known = [option for option in chosen if option is not None]
-            if len(known) == len(chosen) and sum(option.cost.used.dsp for option in known) <= self.dsp:
+            if len(known) == len(chosen) and sum(option.multipliers for option in known) <= self.dsp:
                 for segment in self._segment(0, len(known), known, [1] * len(known)):
                     if segment.bram18 <= cap:
                         yield [segment]
@@ -326,14 +330,14 @@ class Choice:
             elif stage is not None and isinstance(layer, Product) or whole is None and stage is not None:
                 unroll = stage.unroll
             elif isinstance(layer, (Spread, Take)):
-                taken = lanes[id(layer.output)]
+                taken = lanes[id(layer.output.root)]
                 unroll = Unroll(taken, taken)
             else:
                 fast = [one for one in layer.choices() if self._option(layer, one, 1).cycles <= pace]
                 unroll = (fast or layer.choices()[-1:])[0]
             found[layer.name] = unroll
             for tensor, count in zip(layer.inputs, layer.input_lanes(unroll), strict=True):
-                lanes[id(tensor)] = count
+                lanes[id(tensor.root)] = count
         return found
 
     def _cycles(self, stage: Stage) -> int:
@@ -362,6 +366,13 @@ class Choice:
             if most <= 0:
                 return
             cap -= most
+
+
+def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:
+    """What a core needs for a layer: weights that are all known at once would be shifts and additions, in LUTs."""
+    if isinstance(layer, Product):
+        return unroll.outputs * (1 if layer.depthwise else unroll.inputs)
+    return cost.used.dsp
 
 
 def _is_cut(layer: Layer, count: int) -> bool:

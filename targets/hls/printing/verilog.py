@@ -299,8 +299,7 @@ class _Module:
             for place, op in multiplier.users:
                 stages = self.pipelines[place.number]
                 stage = stages.pipeline.taken(op)
-                text = stages.operand(wider_first(op)[side], stage, operand.signed)
-                chosen.append((stages.valid(stage), text))
+                chosen.append((stages.valid(stage), stages.operand(wider_first(op)[side], stage, operand.signed)))
             yield f"wire {_signed_range(operand)}{name}_{'ab'[side]} = {_mux(chosen)};"
         signed = multiplier.a.signed or multiplier.b.signed
 
@@ -636,28 +635,39 @@ def _top(program: Program) -> Iterator[str]:
         f"    output wire {name}_tvalid, input wire {name}_tready, output wire {_range(bits[name])}{name}_tdata"
         for name in outputs
     ]
+    ports += [
+        f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
+        f"output wire {_range(c.bits)}{c.name}_given, input wire {c.name}_valid, output wire {c.name}_read, "
+        f"input wire {_range(c.bits)}{c.name}_shown"
+        for c in program.channels
+        if c.place
+    ]
     yield ",\n".join(ports)
     yield ");"
     for channel in program.channels:
-        name, width = channel.name, channel.bits
-        if name in inputs:
-            continue
-        yield f"    wire {name}_room, {name}_reserve, {name}_write, {name}_valid, {name}_read;"
-        yield f"    wire {_range(width)}{name}_given, {name}_shown;"
-        parameters = {
-            "WIDTH": width, "DEPTH": channel.depth, "COUNT": bits_for(0, channel.depth),
-            "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_storage(channel) == "block"),
-        }  # fmt: skip
-        yield f"    fifo #({', '.join(f'.{key}({value})' for key, value in parameters.items())}) {name}_fifo ("
-        yield f"        .clk(clk), .rst(rst), .room({name}_room), .reserve({name}_reserve), .write({name}_write),"
-        yield f"        .in({name}_given), .valid({name}_valid), .read({name}_read), .out({name}_shown)"
-        yield "    );"
+        if channel.name not in inputs and not channel.place:
+            yield from fifo(channel)
     for name in outputs:
         yield f"    assign {name}_tvalid = {name}_valid, {name}_read = {name}_valid && {name}_tready;"
         yield f"    assign {name}_tdata = {name}_shown;"
     for process in program.processes:
         yield from _instance(process, set(inputs))
     yield "endmodule"
+
+
+def fifo(channel: Channel) -> Iterator[str]:
+    """The wires of a channel, and the FIFO that they lead to."""
+    name, width = channel.name, channel.bits
+    yield f"    wire {name}_room, {name}_reserve, {name}_write, {name}_valid, {name}_read;"
+    yield f"    wire {_range(width)}{name}_given, {name}_shown;"
+    parameters = {
+        "WIDTH": width, "DEPTH": channel.depth, "COUNT": bits_for(0, channel.depth),
+        "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_storage(channel) == "block"),
+    }  # fmt: skip
+    yield f"    fifo #({', '.join(f'.{key}({value})' for key, value in parameters.items())}) {name}_fifo ("
+    yield f"        .clk(clk), .rst(rst), .room({name}_room), .reserve({name}_reserve), .write({name}_write),"
+    yield f"        .in({name}_given), .valid({name}_valid), .read({name}_read), .out({name}_shown)"
+    yield "    );"
 
 
 def _instance(process: Process, outside: set[str]) -> Iterator[str]:

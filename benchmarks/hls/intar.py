@@ -35,7 +35,7 @@ MODES: tuple[Mode, ...] = ("sequential", "dataflow", "mix")
 
 
 def inverted_residuals(size: int = 32) -> Graph:
-    """Three blocks: 8 channels to 16, 16 to 24 with half the pixels, and 24 to 24 with a bypass."""
+    """Two blocks: 8 channels to 16 with half as many rows and columns, and 16 to 16 with a bypass."""
     graph, rng = Graph("inverted"), np.random.default_rng(0)
 
     def conv(x: Value, name: str, shape: tuple[int, ...], stride: int = 1, active: bool = True) -> Value:
@@ -46,7 +46,7 @@ def inverted_residuals(size: int = 32) -> Graph:
         return graph.add("relu", [found], name=name) if active else found
 
     x = graph.add_input("x", TensorType("float64", (1, 8, size, size)))
-    for number, (inside, outside, stride) in enumerate([(8, 16, 2), (16, 24, 2), (24, 24, 1)]):
+    for number, (inside, outside, stride) in enumerate([(8, 16, 2), (16, 16, 1)]):
         wide = conv(x, f"expand{number}", (6 * inside, inside, 1, 1))
         deep = conv(wide, f"depth{number}", (6 * inside, 1, 3, 3), stride)
         y = conv(deep, f"project{number}", (outside, 6 * inside, 1, 1), active=False)
@@ -94,8 +94,8 @@ def shape_of(built: Built) -> str:
 
 @click.command()
 @click.option("--dsp", default=32, show_default=True, help="DSP blocks at most.")
-@click.option("--bram18", default=28, show_default=True, help="Block RAMs of 18 Kbit at most.")
-@click.option("--bandwidth", default=2, show_default=True, help="Bytes a cycle of a tensor beyond the chip, each way.")
+@click.option("--bram18", default=40, show_default=True, help="Block RAMs of 18 Kbit at most.")
+@click.option("--bandwidth", default=8, show_default=True, help="Bytes a cycle of a tensor beyond the chip, each way.")
 @click.option("--tries", default=3, show_default=True, help="Plans of a mode that are built.")
 def main(dsp: int, bram18: int, bandwidth: int, tries: int) -> None:
     console = Console(width=150)

@@ -1,22 +1,22 @@
 """Several processes as one core, which walks them one after the other: a static list of stages.
 
-What stages compute with is used by all (`targets.hls.sharing`). Between two stages of a core a channel must hold all
-words that pass it; between cores it is a FIFO like others.
+What stages compute with is used by all (`targets.hls.sharing`), and so are the memories that they write, whose contents
+no other stage needs. Between two stages of a core a channel must hold all words that pass it; between cores it is a FIFO
+like others.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 
-from targets.hls.expressions import Expr, Load, Register
+from targets.hls.expressions import Const, Counter, Expr, Load, Register
 from targets.hls.program import (
     Channel,
     Lanes,
     Let,
     Memory,
-    Nest,
     Process,
     Program,
     Put,
@@ -28,6 +28,7 @@ from targets.hls.program import (
     Update,
     When,
 )
+from targets.hls.resources import bram18, memory_kind
 
 
 def with_cores(program: Program, cores: Mapping[str, Sequence[str]]) -> Program:
@@ -67,11 +68,13 @@ def merged(name: str, stages: Sequence[Process]) -> Process:
     steps: list[Step] = []
     memories: list[Memory] = []
     registers: list[State] = []
+    pools = _pools(stages)
     for stage in stages:
-        held = _Names(stage)
+        held = _Names(stage, pools)
         steps += [held.step(step) for step in stage.steps]
-        memories += held.memories.values()
+        memories += [memory for memory in held.memories.values() if memory.is_constant]
         registers += held.registers.values()
+    memories += dict.fromkeys(pools.values())
     return Process(
         name,
         "; ".join(stage.title for stage in stages),
@@ -84,16 +87,40 @@ def merged(name: str, stages: Sequence[Process]) -> Process:
     )
 
 
-@dataclass
+def _pools(stages: Sequence[Process]) -> dict[Memory, Memory]:
+    """The memory of the core that each one stands for which a stage writes: those of several stages are one where that
+    takes less."""
+    pools: list[tuple[Memory, list[tuple[Process, Memory]]]] = []
+    held = [(stage, memory) for stage in stages for memory in stage.memories if not memory.is_constant]
+    for stage, memory in sorted(held, key=lambda pair: -pair[1].bits * pair[1].depth):
+        for number, (pool, users) in enumerate(pools):
+            if any(user is stage for user, _ in users) or (pool.kind, pool.storage) != (memory.kind, memory.storage):
+                continue
+            both = replace(pool, lanes=max(pool.lanes, memory.lanes), depth=max(pool.depth, memory.depth))
+            if _cost(both) <= _cost(pool) + _cost(memory):
+                pools[number] = both, [*users, (stage, memory)]
+                break
+        else:
+            pools.append((replace(memory, name=f"{stage.name}_{memory.name}"), [(stage, memory)]))
+    return {memory: pool for pool, users in pools for _, memory in users}
+
+
+def _cost(memory: Memory) -> tuple[int, int]:
+    """Block RAMs, then bits."""
+    is_block = memory_kind(memory.bits, memory.depth, True) == "block"
+    return bram18(memory.bits, memory.depth) if is_block else 0, memory.bits * memory.depth
+
+
 class _Names:
     """The steps of a stage with its memories and registers under names that no other stage has."""
 
-    stage: Process
-
-    def __post_init__(self) -> None:
-        prefix = self.stage.name
-        self.memories = {one.name: replace(one, name=f"{prefix}_{one.name}") for one in self.stage.memories}
-        self.registers = {one.name: replace(one, name=f"{prefix}_{one.name}") for one in self.stage.registers}
+    def __init__(self, stage: Process, pools: Mapping[Memory, Memory]):
+        self.stage = stage
+        self.memories = {
+            one.name: pools[one] if one in pools else replace(one, name=f"{stage.name}_{one.name}")
+            for one in stage.memories
+        }
+        self.registers = {one.name: replace(one, name=f"{stage.name}_{one.name}") for one in stage.registers}
 
     def step(self, step: Step) -> Step:
         if isinstance(step, Repeat):
@@ -101,7 +128,16 @@ class _Names:
         return replace(step, name=f"{self.stage.name} {step.name}", body=self.body(step.body))
 
     def body(self, body: Sequence[Statement]) -> tuple[Statement, ...]:
-        return tuple(self.statement(statement) for statement in body)
+        return tuple(made for statement in body for made in self._statements(statement))
+
+    def _statements(self, statement: Statement) -> Iterator[Statement]:
+        """Words of a memory that is wider for others' sake are written whole all the same."""
+        yield self.statement(statement)
+        if isinstance(statement, Store):
+            pool, lanes = self.memories[statement.memory.name], statement.memory.lanes
+            if pool.lanes > lanes:
+                rest = Counter.of("rest", pool.lanes - lanes, is_lane=True)
+                yield Lanes(rest, (Store(pool, self.value(statement.address), rest + lanes, Const.of(0)),))
 
     def statement(self, statement: Statement) -> Statement:
         match statement:
@@ -119,9 +155,7 @@ class _Names:
         return replace(statement, **{key: self.value(value) for key, value in parts.items()})  # type: ignore[arg-type]
 
     def value(self, x: Expr) -> Expr:
-        changes: dict[str, object] = {
-            key: self.value(value) for key, value in _parts(x) if isinstance(value, Expr)
-        }
+        changes: dict[str, object] = {key: self.value(value) for key, value in _parts(x) if isinstance(value, Expr)}
         if isinstance(x, Load):
             changes["memory"] = self.memories[x.memory].name
         elif isinstance(x, Register):

@@ -12,11 +12,12 @@ the best plans are built, and the exact cycles of `targets.hls.timing` decide.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 from targets.hls.cores import with_cores
@@ -35,6 +36,8 @@ from targets.hls.timing import Timing, depths, timing_of, with_depths
 Mode = Literal["sequential", "dataflow", "mix"]
 #: No design has more cores.
 _MOST_CORES = 16
+#: By how much a program may be slower with FIFOs that are smaller.
+_SLACK = 0.03
 
 
 # Cuts -------------------------------------------------------------------------------------------------------
@@ -42,7 +45,8 @@ _MOST_CORES = 16
 
 @dataclass(frozen=True)
 class Segment:
-    """A way to run layers first..last-1: how long it takes, what it adds to the block RAM, what passes beyond the chip."""
+    """A way to run layers first..last-1: how long it takes, what block RAM it needs for ever, and as `work` while it is
+    run, what passes beyond the chip."""
 
     first: int
     last: int
@@ -50,6 +54,7 @@ class Segment:
     bram18: int
     stages: tuple[Stage, ...] = ()
     beyond: tuple[tuple[str, int], ...] = ()
+    work: int = 0
 
 
 def best_cut(count: int, ways: Callable[[int, int], Sequence[Segment]], cap: int) -> list[Segment] | None:
@@ -89,7 +94,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """`segments` in order. `beyond` are the inputs that wait outside the chip: a layer's name and the input's number."""
+    """`segments` in order. `beyond`: inputs that wait outside the chip, by a layer's name and the input's number."""
 
     mode: Mode
     segments: tuple[tuple[Stage, ...], ...]
@@ -109,8 +114,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Built:
-    """A plan as a program, with its exact cycles and what it takes. `bytes_beyond` are those that are written to and read
-    from memory outside the chip for an image."""
+    """A plan as a program, with its exact cycles and what it takes. `bytes_beyond`: written to and read from memory
+    outside the chip for an image."""
 
     plan: Plan
     program: Program
@@ -151,9 +156,7 @@ class Choice:
         key = layer.name, count
         if key not in self.options:
             part = layer if count == 1 else next(p for p in parts_of(layer, count) if isinstance(p, Product))
-            self.options[key] = [
-                self._option(part, unroll, count) for unroll in part.choices()
-            ]
+            self.options[key] = [self._option(part, unroll, count) for unroll in part.choices()]
         return self.options[key]
 
     def _option(self, layer: Layer, unroll: Unroll, count: int) -> _Option:
@@ -172,7 +175,9 @@ class Choice:
     def _fastest(self, layer: Layer, count: int, multipliers: int) -> _Option | None:
         """Of a core with so many."""
         held = [option for option in self._options(layer, count) if option.multipliers <= multipliers]
-        return min(held, key=lambda option: (option.cycles, option.cost.used.bram18, option.cost.used.lut), default=None)
+        return min(
+            held, key=lambda option: (option.cycles, option.cost.used.bram18, option.cost.used.lut), default=None
+        )
 
     # Segments -------------------------------------------------------------------------------------------
 
@@ -194,7 +199,9 @@ class Choice:
     def _home(self) -> dict[str, int]:
         return {}
 
-    def _stored(self, first: int, last: int, chosen: Mapping[str, _Option]) -> Iterator[tuple[tuple[str, int], int, int]]:
+    def _stored(
+        self, first: int, last: int, chosen: Mapping[str, _Option]
+    ) -> Iterator[tuple[tuple[str, int], int, int]]:
         """The readers in a segment of what earlier ones made: block RAMs and bytes of it."""
         known = {layer.name: layer for layer in self.network.layers}
         for source, reader, number in self.edges:
@@ -218,7 +225,7 @@ class Choice:
              if (option := self._fastest(layer, count, multipliers)) is not None}
             for layer in layers
         ]  # fmt: skip
-        found = []
+        found: list[Segment] = []
         for limit in sorted({option.cycles for options in table for option in options.values()}):
             counts = [
                 next((count for count in sorted(options) if options[count].cycles <= limit), 0) for options in table
@@ -237,7 +244,8 @@ class Choice:
         stages = tuple(
             Stage(layer.name, count, option.unroll) for layer, count, option in zip(layers, counts, chosen, strict=True)
         )
-        blocks = sum(count * option.cost.used.bram18 for count, option in zip(counts, chosen, strict=True))
+        blocks = sum(count * option.cost.tables.bram18 for count, option in zip(counts, chosen, strict=True))
+        work = sum(count * option.cost.used.bram18 for count, option in zip(counts, chosen, strict=True)) - blocks
         stored = list(self._stored(first, last, {stage.layer: one for stage, one in zip(stages, chosen, strict=True)}))
         for beyond in itertools.product((False, True), repeat=len(stored)):
             on_chip = sum(mine for (_, mine, _), is_beyond in zip(stored, beyond, strict=True) if not is_beyond)
@@ -245,8 +253,9 @@ class Choice:
             names = tuple(reader for (reader, _, _), is_beyond in zip(stored, beyond, strict=True) if is_beyond)
             # Each word is written while the segment before works, and read while this one does.
             busy, each = chosen[slowest].cycles, passed / 2 / self.bandwidth
-            cycles = max(busy, each) + max(each - busy, 0) + fill
-            yield Segment(first, last, cycles, blocks + on_chip, stages, names)
+            # Of plans that take equally long the one with the fewest bytes counts.
+            cycles = max(busy, each) + max(each - busy, 0) + fill + 1e-6 * passed
+            yield Segment(first, last, cycles, blocks + on_chip, stages, names, work)
 
     # Plans ----------------------------------------------------------------------------------------------
 
@@ -255,14 +264,22 @@ class Choice:
         found: list[tuple[float, Plan]] = []
         every = len(self.layers)
         for cores in range(1, min(self.dsp, _MOST_CORES) + 1):
-            cut = best_cut(every, self._ways(mode, cores), cap)
-            if cut is not None:
-                found.append((sum(segment.cycles for segment in cut), _plan(mode, cut)))
+            options = self._ways(mode, cores)
+            best = None
+            # Stages use the memories of a core one after the other: what the greatest needs is set aside.
+            pairs = itertools.combinations(range(every + 1), 2)
+            for work in sorted({segment.work for pair in pairs for segment in options(*pair)}):
+                cut = best_cut(every, partial(_within, options, work), cap - work)
+                if cut is not None and (best is None or _cycles(cut) < _cycles(best)):
+                    best = cut
+            if best is not None:
+                found.append((_cycles(best), _plan(mode, best)))
         if mode != "sequential":
-            found += [(sum(s.cycles for s in cut), _plan(mode, cut)) for cut in self._unequal(cap)]
+            found += [(_cycles(cut), _plan(mode, cut)) for cut in self._unequal(cap)]
         return sorted(found, key=lambda pair: pair[0])
 
     def _ways(self, mode: Mode, cores: int) -> Callable[[int, int], Sequence[Segment]]:
+        @functools.cache
         def found(first: int, last: int) -> Sequence[Segment]:
             whole = (first, last) == (0, len(self.layers))
             if (mode == "sequential" and last - first > 1) or (mode == "dataflow" and not whole):
@@ -283,7 +300,7 @@ class Choice:
             known = [option for option in chosen if option is not None]
             if len(known) == len(chosen) and sum(option.multipliers for option in known) <= self.dsp:
                 for segment in self._segment(0, len(known), known, [1] * len(known)):
-                    if segment.bram18 <= cap:
+                    if segment.bram18 + segment.work <= cap:
                         yield [segment]
                         return
 
@@ -310,13 +327,11 @@ class Choice:
         designs = designs_of(program)
         spread = {layer.name for layer in network.layers if isinstance(layer, (Spread, Take))}
         narrow = {c.name for process in program.processes if process.name in spread for c in process.outputs}
-        program = with_depths(program, depths(program, designs, 1, narrow - outside))
+        program = with_depths(program, depths(program, designs, 1, narrow - outside, _SLACK))
         passed = sum(2 * -(-c.bits * c.count // 8) for c in program.channels if c.place == "beyond")
         return Built(plan, program, timing_of(program, designs), estimate(program, designs, self.part), passed)
 
-    def _unrolls(
-        self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]
-    ) -> dict[str, Unroll]:
+    def _unrolls(self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]) -> dict[str, Unroll]:
         """Of parts as planned; what stands between them passes their words, and other layers keep pace."""
         found: dict[str, Unroll] = {}
         pace = min((self._cycles(stage) for stage in stages.values()), default=1)
@@ -327,7 +342,7 @@ class Choice:
             if isinstance(layer, Join):
                 assert stage is not None
                 unroll = Unroll(stage.unroll.outputs, stage.unroll.outputs)
-            elif stage is not None and isinstance(layer, Product) or whole is None and stage is not None:
+            elif (stage is not None and isinstance(layer, Product)) or (whole is None and stage is not None):
                 unroll = stage.unroll
             elif isinstance(layer, (Spread, Take)):
                 taken = lanes[id(layer.output.root)]
@@ -349,23 +364,24 @@ class Choice:
         others at least. None where none fits."""
         modes: tuple[Mode, ...] = ("sequential", "dataflow", "mix") if mode == "mix" else (mode,)
         found = [built for one in modes for built in self._fitting(one, name, tries)]
-        return min(found, key=lambda built: built.timing.latency, default=None)
+        return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
 
     def _fitting(self, mode: Mode, name: str, tries: int) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
         for _ in range(4):
-            most = 0
+            least = None
             for _, plan in self.plans(mode, cap)[:tries]:
                 built = self.built(plan, name)
                 if built.used.dsp <= self.dsp and built.used.bram18 <= self.cap:
                     yield built
-                    most = -1
-                elif most >= 0:
-                    most = max(most, built.used.bram18 - self.cap)
-            if most <= 0:
+                    least = 0
+                else:
+                    over = max(built.used.bram18 - self.cap, 1)
+                    least = over if least is None else min(least, over)
+            if not least:
                 return
-            cap -= most
+            cap -= least
 
 
 def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:
@@ -383,10 +399,18 @@ def _plan(mode: Mode, cut: Sequence[Segment]) -> Plan:
     return Plan(mode, tuple(s.stages for s in cut), frozenset(name for s in cut for name in s.beyond))
 
 
+def _cycles(cut: Sequence[Segment]) -> float:
+    return sum(segment.cycles for segment in cut)
+
+
+def _within(options: Callable[[int, int], Sequence[Segment]], work: int, first: int, last: int) -> Sequence[Segment]:
+    return [segment for segment in options(first, last) if segment.work <= work]
+
+
 def _best(segments: Sequence[Segment]) -> list[Segment]:
     """Without those that another one is no worse than."""
     kept: list[Segment] = []
-    for segment in sorted(segments, key=lambda segment: (segment.cycles, segment.bram18)):
-        if not kept or segment.bram18 < kept[-1].bram18:
+    for segment in sorted(segments, key=lambda segment: (segment.cycles, segment.bram18, segment.work)):
+        if not any(other.bram18 <= segment.bram18 and other.work <= segment.work for other in kept):
             kept.append(segment)
     return kept

@@ -100,11 +100,15 @@ _FINE_WORDS = 100_000_000
 
 
 def depths(
-    program: Program, designs: Sequence[Design] | None = None, images: int = 4, narrow: Collection[str] = ()
+    program: Program,
+    designs: Sequence[Design] | None = None,
+    images: int = 4,
+    narrow: Collection[str] = (),
+    slack: float = 0.0,
 ) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
     others being what they are; in large programs, the next power of two instead. What can wait elsewhere does not in
-    those that are `narrow`. Channels beyond the chip are left as they are."""
+    those that are `narrow`. `slack` is how much longer it may take, as a share. Channels beyond the chip are left as they are."""
     tables = _Tables(program, designs or designs_of(program))
     inner = [c for c in program.channels if not (tables.is_outside[tables.number[c.name]] or c.place)]
     unbounded = {channel.name: channel.count * images for channel in inner}
@@ -113,13 +117,16 @@ def depths(
 
     def is_enough(depths: Mapping[str, int]) -> bool:
         try:
-            return tables.run(depths, images).ends == best.ends
+            ends = tables.run(depths, images).ends
         except DeadlockError:
             return False
+        return all(end <= (1 + slack) * least for end, least in zip(ends, best.ends, strict=True))
 
-    if narrow and is_enough(limited := unbounded | dict.fromkeys(narrow, 2)):
-        found = tables.run(limited, images)
-        most = {channel.name: max(found.channels[channel.name].most, 1) for channel in inner}
+    for words in (2, 16, 64, 256, 1024) if narrow else ():
+        if is_enough(limited := unbounded | dict.fromkeys(narrow, words)):
+            found = tables.run(limited, images)
+            most = {channel.name: max(found.channels[channel.name].most, 1) for channel in inner}
+            break
     cap = 2
     while not is_enough({name: min(count, cap) for name, count in most.items()}):
         cap *= 2

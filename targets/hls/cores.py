@@ -1,8 +1,8 @@
 """Several processes as one core, which walks them one after the other: a static list of stages.
 
 What stages compute with is used by all (`targets.hls.sharing`), and so are the memories that they write, whose contents
-no other stage needs. Between two stages of a core a channel must hold all words that pass it; between cores it is a FIFO
-like others.
+no other stage needs. Between two stages of a core a channel must hold all words that pass it; between cores it is like
+other FIFOs.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _pools(stages: Sequence[Process]) -> dict[Memory, Memory]:
     held = [(stage, memory) for stage in stages for memory in stage.memories if not memory.is_constant]
     for stage, memory in sorted(held, key=lambda pair: -pair[1].bits * pair[1].depth):
         for number, (pool, users) in enumerate(pools):
-            if any(user is stage for user, _ in users) or (pool.kind, pool.storage) != (memory.kind, memory.storage):
+            if any(user is stage for user, _ in users) or _numbers(pool) != _numbers(memory):
                 continue
             both = replace(pool, lanes=max(pool.lanes, memory.lanes), depth=max(pool.depth, memory.depth))
             if _cost(both) <= _cost(pool) + _cost(memory):
@@ -103,6 +103,11 @@ def _pools(stages: Sequence[Process]) -> dict[Memory, Memory]:
         else:
             pools.append((replace(memory, name=f"{stage.name}_{memory.name}"), [(stage, memory)]))
     return {memory: pool for pool, users in pools for _, memory in users}
+
+
+def _numbers(memory: Memory) -> tuple[int, int, str]:
+    """Alike in memories that can be one; where the point stands in numbers is known to those who compute."""
+    return memory.kind.low, memory.kind.high, memory.storage
 
 
 def _cost(memory: Memory) -> tuple[int, int]:

@@ -183,8 +183,8 @@ class Choice:
 
     @cached_property
     def edges(self) -> list[tuple[int, str, int]]:
-        """(layer that multiplies, the reader, the number of its input) of all tensors between such layers and what reads
-        them; -1 where a tensor comes from outside. What does not multiply belongs to the layer that it reads."""
+        """(layer that multiplies, the reader, the number of its input) of all tensors between such layers and what
+        reads them; -1 where a tensor comes from outside. What does not multiply belongs to the layer that it reads."""
         made_by: dict[int, int] = {}
         found: list[tuple[int, str, int]] = []
         for layer in self.network.layers:

@@ -1,7 +1,7 @@
 """A product that several processes compute, each some channels of the output, so that several cores work on one layer.
 
-The input goes to all of them (of a depthwise convolution to each its channels), and what they give is joined again, pixel
-by pixel.
+The input goes to all of them (of a depthwise convolution to each its channels), and what they give is joined again,
+pixel by pixel.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Spread(Layer):
         self.title = f"{tensor.name}: {what}"
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+        assert unroll.outputs == inputs[0].lanes
         word = Counter.of("number", inputs[0].count)
         body = (Read(inputs[0], "word_in"), _passed(inputs[0], "word_in"), Write(tuple(outputs), "out"))
         ii = -(-inputs[0].bits // (8 * self.rate)) if self.rate else 1
@@ -128,8 +129,8 @@ def part_names(layer: Layer, count: int) -> list[str]:
 
 
 def stored_beyond(network: Network, inputs: Collection[tuple[str, int]], rate: int) -> Network:
-    """The network with inputs of layers, by the layer's name and the input's number, that wait outside the chip: `NAME_save`
-    writes them there and `NAME_load` reads them, each at most `rate` bytes a cycle."""
+    """The network with inputs of layers, by the layer's name and the input's number, that wait outside the chip:
+    `NAME_save` writes them there and `NAME_load` reads them, each at most `rate` bytes a cycle."""
     layers: list[Layer] = []
     for layer in network.layers:
         changed = list(layer.inputs)

@@ -135,8 +135,12 @@ class _Rewriter:
         if weights.constant is None:
             return
         numbers = weights.constant.numpy()
-        grid = Grid.fit(float(numbers.min(initial=0)), float(numbers.max(initial=0)), self.how.weight_bits, signed=True)
-        node.set_input(1, self.constant(numbers, grid, weights.name))
+        rounded = Grid.closest(numbers, self.how.weight_bits).rounded(numbers)
+        value = self.graph.constant(rounded, name=weights.name)
+        grid = Grid.of(rounded)
+        assert grid is not None
+        self.known[value] = grid
+        node.set_input(1, value)
 
     def round_operands(self, node: Node) -> None:
         """Constants of elementwise arithmetic: what is added is as fine as what it is added to."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tensorc.frontend.reader import Source
-    from tensorc.options import CompileOptions, Fallback, Numerics, Precision
+    from tensorc.options import CompileOptions, Fallback, Numerics, Objective, Precision
     from tensorc.quantization.accuracy import Metric
     from tensorc.quantization.data import Reader
     from tensorc.quantization.scheme import Quantization
@@ -55,6 +55,7 @@ def compile(
     max_accuracy_drop: str | float | None = None,
     metric: Metric | None = None,
     memory_budget: str | int | None = None,
+    objective: Objective | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
@@ -70,7 +71,8 @@ def compile(
     in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until it costs no more.
     Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
     mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
-    most that a process is to have resident which only loads the artifact and runs it. Raises
+    most that a process is to have resident which only loads the artifact and runs it. `objective` says what hardware is
+    to be best in, of targets that make some. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     import os
@@ -85,6 +87,7 @@ def compile(
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback, precision=precision)
+    options = replace(options, objective=objective)
     if memory_budget is not None:
         options = replace(options, memory_budget=parse_bytes(str(memory_budget)))
     if tune is not None:

@@ -21,6 +21,8 @@ from tensorc.ir.ops.fixed_rows import norm_limit, norm_root, softmax_reciprocal
 
 #: A constant with more bits behind the point is taken for a real number.
 _MOST_FRACTION = 60
+#: Bits at the upper end that are tried to be left out for weights.
+_CUT_OFF = 3
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,23 @@ class Grid:
         least, most = fixed_limits(bits, signed)
         # What is one step too high is rounded to the highest, an error no greater than two roundings.
         needed = max(high / (most + 1), low / least if least else 0.0)
-        fraction = 0 if needed <= 0 else -math.ceil(math.log2(needed) - 1e-9)
+        fraction = 0 if needed <= 0 else min(-math.ceil(math.log2(needed) - 1e-9), _MOST_FRACTION)
         return cls(fraction, least, most)
+
+    @classmethod
+    def closest(cls, numbers: np.ndarray, bits: int) -> Grid:
+        """Of the grids of signed integers of so many bits the one that `numbers` are nearest to, in squares: numbers
+        far out may cost less when they are cut off than the others gain. With two bits -1, 0 and 1: what is multiplied
+        by these is added, or not."""
+        low, high = (-1, 1) if bits == 2 else fixed_limits(bits, 1)
+        finest = cls.fit(float(numbers.min(initial=0)), float(numbers.max(initial=0)), bits, signed=True).fraction
+        candidates = [cls(fraction, low, high) for fraction in range(finest, finest + _CUT_OFF + 1)]
+        return min(candidates, key=lambda grid: float(np.square(grid.rounded(numbers) - numbers).sum()))
+
+    def rounded(self, numbers: np.ndarray) -> np.ndarray:
+        """The nearest on the grid, half of a step rounded up."""
+        raw = np.clip(np.floor(np.asarray(numbers, np.float64) * 2.0**self.fraction + 0.5), self.low, self.high)
+        return np.asarray(raw * 2.0**-self.fraction)
 
 
 def grids(graph: Graph, given: Mapping[Value, Grid] | None = None) -> dict[Value, Grid]:

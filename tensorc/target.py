@@ -110,6 +110,8 @@ class Target(abc.ABC):
     is_fixed_point: ClassVar[bool] = False
     #: Whether its programs can be held to `CompileOptions.memory_budget`.
     has_budgets: ClassVar[bool] = False
+    #: Whether it makes hardware, which is to be best in `CompileOptions.objective`.
+    has_objectives: ClassVar[bool] = False
     #: What `CompileOptions.precision` may be.
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
 

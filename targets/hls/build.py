@@ -7,25 +7,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from targets.hls import page, project
-from targets.hls.estimate import estimate
+from targets.hls import page, pareto, project
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, network_of, program_of
 from targets.hls.names import identifier
+from targets.hls.optimize import Optimum, optimum
 from targets.hls.parts import Part
-from targets.hls.pipeline import designs_of
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.program import Process, Program, Repeat, Step
 from targets.hls.resources import Resources
-from targets.hls.timing import Timing, depths, timing_of, with_depths
+from targets.hls.timing import Timing, with_depths
 from targets.hls.vectors import golden, write_rows
 from tensorc.ir.graph import Graph
-from tensorc.options import CompileOptions
+from tensorc.options import CompileOptions, Objective
 from tensorc.quantization.data import Samples
 from tensorc.quantization.scheme import Quantization, is_ranges
 from tensorc.target import Program as Built
 from tensorc.target import Progress
 
+#: What a design is to be best in unless it is said.
+OBJECTIVE: Objective = "latency"
 #: Golden vectors in a project.
 VECTORS = 100
 
@@ -53,13 +54,9 @@ def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths
 
 def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress) -> Built:
     network = network_of(graph)
-    unrolls = {layer.name: layer.choices()[0] for layer in network.layers}
     progress(0, 0, "schedule")
-    program = program_of(network, unrolls, identifier(graph.name))
-    designs = designs_of(program)
-    program = with_depths(program, depths(program, designs))
-    timing = timing_of(program, designs)
-    used = estimate(program, designs, part)
+    found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
+    unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), VECTORS)
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
@@ -71,6 +68,7 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     files["build_prj.tcl"] = _script(program, part).encode()
     files[project.SCHEDULE] = json.dumps(_schedule(network, unrolls, program), indent=1).encode()
     files[project.REPORT] = json.dumps(_report(part, timing, used), indent=1).encode()
+    files |= _front(part, found)
     files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, CLOCK).encode()
     files |= dict(project.graph_files(graph))
     summary = [
@@ -81,6 +79,15 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
+
+
+def _front(part: Part, found: Optimum) -> dict[str, bytes]:
+    title = f"{found.program.name} on {part.name}: fronts of the search"
+    picture = pareto.plot(part, found.front, (found.timing.interval, found.used), title)
+    return {
+        project.PARETO: json.dumps(pareto.rows(part, found.front), indent=1).encode(),
+        "pareto.svg": picture.encode(),
+    }
 
 
 def _microseconds(cycles: int) -> str:

@@ -31,7 +31,6 @@ from targets.hls.expressions import (
     bits_for,
 )
 from targets.hls.pipeline import DELAYS, LEVELS
-from targets.hls.printing.verilog import fifo_is_block
 from targets.hls.program import (
     Channel,
     Lanes,
@@ -93,7 +92,7 @@ def cost_of(process: Process, family: Family = "xc7") -> Cost:
     tables = walk.memories(lambda memory: memory.is_constant)
     in_luts = walk.memories(lambda memory: memory.is_constant, "distributed")
     used = walk.used + tables + walk.memories(lambda memory: not memory.is_constant) + _registers(process)
-    first = min((event.first for event in walk.writes), default=cycles)
+    first = min(walk.writes, default=cycles)
     tails, shares = [], []
     for channel in process.inputs:
         events = walk.reads.get(channel.name, [])
@@ -107,7 +106,7 @@ def channel_cost(channel: Channel, depth: int, family: Family = "xc7") -> Resour
     bits = channel.bits
     place, count = bits_for(0, depth - 1), bits_for(0, depth)
     control = Resources(lut=4 * place + 3 * count, ff=2 * (place + count))
-    if fifo_is_block(channel, depth):
+    if resources.memory_kind(bits, depth, True) == "block":
         return control + Resources(lut=bits, ff=bits, bram18=resources.bram18(bits, depth))
     return control + Resources(lut=resources.lutram(bits, max(depth, 2), family))
 
@@ -130,7 +129,15 @@ class _Value:
     lanes: Mapping[str, int]
     is_affine: bool = False
     terms: float = 0
+    is_product: bool = False
+    #: Bits of the address, of what is loaded: words are loaded when they are needed first.
+    address: int = 0
     last: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Where hardware is made."""
+        return self.at is None and (self.is_affine or self.terms > 0)
 
     @property
     def count(self) -> int:
@@ -141,18 +148,18 @@ _NO_LANES: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
-class _Event:
-    """A statement that reads or writes a channel: cycles of its first time and its last, and how often in a walk."""
+class _Reads:
+    """Of a channel by a nest: when each of its walks begins, how long one is, and how many words each reads. `last` is
+    when the last of all is read."""
 
-    first: int
+    starts: np.ndarray
+    length: int
+    counts: np.ndarray
     last: int
-    times: int
 
     def until(self, cycle: int) -> float:
-        """How many of its times are before a cycle, if they are spread evenly."""
-        if cycle <= self.first or self.last == self.first:
-            return float(self.times if cycle > self.last else cycle > self.first)
-        return self.times * min((cycle - self.first) / (self.last - self.first), 1.0)
+        """Words that are read before a cycle, if a walk's are spread evenly."""
+        return float((np.clip((cycle - self.starts) / self.length, 0, 1) * self.counts).sum())
 
 
 class _Walk:
@@ -163,8 +170,9 @@ class _Walk:
         self.process = process
         self.used = Resources()
         self.energy = 0.0
-        self.reads: dict[str, list[_Event]] = {}
-        self.writes: list[_Event] = []
+        self.reads: dict[str, list[_Reads]] = {}
+        #: Cycles of first words.
+        self.writes: list[int] = []
         self.ports: dict[str, int] = {}
         self.stored = {memory.name: memory for memory in process.memories}
         self.bodies: dict[int, _Body] = {}
@@ -209,17 +217,17 @@ class _Walk:
             strides.append((counter, stride))
             stride *= counter.high + 1
         walk = [*around, *reversed(strides)]
+        length = body.depth + nest.ii * (nest.trip - 1)
         for name, condition in body.reads:
-            found = _span(condition, walk)
+            found = _span(condition, walk, len(around))
             if found is not None:
-                first, last, times = found
-                self.reads.setdefault(name, []).append(_Event(at + first, at + last, times))
+                starts, counts, _, last = found
+                self.reads.setdefault(name, []).append(_Reads(at + starts, length, counts, at + last))
         for condition in body.writes:
-            found = _span(condition, walk)
+            found = _span(condition, walk, len(around))
             if found is not None:
-                first, last, times = found
-                self.writes.append(_Event(at + first + body.depth, at + last + body.depth, times))
-        return body.depth + nest.ii * (nest.trip - 1)
+                self.writes.append(at + found[2] + body.depth)
+        return length
 
     def memories(self, chosen: Callable[[Memory], bool], storage: str | None = None) -> Resources:
         """Those that are `chosen`, with as many copies as are read at once."""
@@ -237,25 +245,30 @@ def memory_cost(memory: Memory, family: Family, storage: str | None = None) -> R
     return resources.memory(memory.bits, memory.depth, not memory.is_constant, family)
 
 
-def _span(condition: Expr | None, walk: Sequence[tuple[Counter, int]]) -> tuple[int, int, int] | None:
-    """Cycles of the first and the last iteration in which a condition on counters holds, and in how many it does."""
+def _span(
+    condition: Expr | None, walk: Sequence[tuple[Counter, int]], outer: int
+) -> tuple[np.ndarray, np.ndarray, int, int] | None:
+    """When a condition on counters holds: for each turn of the `outer` first ones, the cycle of the turn and in how many
+    iterations of it; then the cycles of the first and the last iteration of all. None if it never does."""
     used = _counters(condition) if condition is not None else set[str]()
-    free = [(counter, cycles) for counter, cycles in walk if counter.name not in used]
-    times = math.prod(counter.high + 1 for counter, _ in free)
-    first, last = 0, sum(counter.high * cycles for counter, cycles in free)
-    if condition is not None and used:
-        bound = [(counter, cycles) for counter, cycles in walk if counter.name in used]
-        grid = np.indices([counter.high + 1 for counter, _ in bound]).reshape(len(bound), -1)
-        values = {counter.name: row for (counter, _), row in zip(bound, grid, strict=True)}
-        holds = np.flatnonzero(np.broadcast_to(_evaluated(condition, values), grid.shape[1:]))
-        if not len(holds):
-            return None
-        cycles = np.array([cycles for _, cycles in bound])
-        # Lexicographic order is the order of time.
-        first += int(cycles @ grid[:, holds[0]])
-        last += int(cycles @ grid[:, holds[-1]])
-        times *= len(holds)
-    return first, last, times
+    bound = [place for place, (counter, _) in enumerate(walk) if place < outer or counter.name in used]
+    free = math.prod(walk[place][0].high + 1 for place in range(outer, len(walk)) if place not in bound)
+    spare = sum(walk[place][0].high * walk[place][1] for place in range(len(walk)) if place not in bound)
+    extents = [walk[place][0].high + 1 for place in bound]
+    grid = np.indices(extents).reshape(len(bound), math.prod(extents))
+    holds = np.ones(grid.shape[1], bool)
+    if condition is not None:
+        values = {walk[place][0].name: row for place, row in zip(bound, grid, strict=True)}
+        holds = np.broadcast_to(_evaluated(condition, values), holds.shape).astype(bool)
+    found = np.flatnonzero(holds)
+    if not len(found):
+        return None
+    cycles = np.array([walk[place][1] for place in bound], np.int64)
+    turns = math.prod(extents[:outer])
+    starts = cycles[:outer] @ grid[:outer].reshape(outer, turns, -1)[:, :, 0] if outer else np.zeros(1, np.int64)
+    counts = holds.reshape(turns, -1).sum(axis=1) * free
+    # Lexicographic order is the order of time.
+    return starts, counts, int(cycles @ grid[:, found[0]]), int(cycles @ grid[:, found[-1]]) + spare
 
 
 def _counters(x: Expr) -> set[str]:
@@ -326,7 +339,11 @@ class _Body:
         self._statements(nest.body, _Scope({}))
         for value in self.made:
             if value.at is not None and value.last > value.at[0]:
-                self._take(resources.delay(value.bits, value.last - value.at[0]), value.count)
+                cycles = value.last - value.at[0]
+                if value.address:
+                    self._take(resources.delay(value.address, cycles))
+                else:
+                    self._take(resources.delay(value.bits, cycles), value.count)
 
     @property
     def depth(self) -> int:
@@ -440,7 +457,9 @@ class _Body:
                 return self._op("shift_by", args, x, resources.multiplexer(bits, 4) * args[1].bits)
             case Select(condition=condition, a=a, b=b):
                 args = [self.value(condition, scope), self.value(a, scope), self.value(b, scope)]
-                return self._op("select", args, x, resources.multiplexer(bits, 2))
+                # A word or nothing goes into the LUTs of what reads it.
+                is_known = any(arg.is_known for arg in args)
+                return self._op("select", args, x, Resources() if is_known else resources.multiplexer(bits, 2))
             case Sum(counter=counter, body=body):
                 return self._sum(x, counter, body, scope)
             case LeadingBit(x=inner):
@@ -484,7 +503,9 @@ class _Body:
             self.energy += ENERGY_MEMORY_BIT * memory.bits * address.count
         at = self._placed("load", [address])
         address.last = max(address.last, at[0] - 1)
-        return self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value = self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value.address = address.bits * address.count
+        return value
 
     def _binary(self, x: Binary, scope: _Scope) -> _Value:
         a, b = self.value(x.a, scope), self.value(x.b, scope)
@@ -495,12 +516,18 @@ class _Body:
             return self._new(x.bits, x.signed, (0, 0), {**a.lanes, **b.lanes}, is_affine=True)
         if x.op == "mul":
             return self._product(x, a, b)
-        each = {
-            "add": resources.adder, "sub": resources.adder, "lt": resources.comparator, "le": resources.comparator,
-            "eq": resources.comparator, "and": lambda _: Resources(lut=1),
-            "min": _extreme, "max": _extreme,
-        }[x.op](max(a.bits, b.bits))  # fmt: skip
-        return self._op(x.op, [a, b], x, each)
+        return self._op(x.op, [a, b], x, self._logic(x, a, b))
+
+    def _logic(self, x: Binary, a: _Value, b: _Value) -> Resources:
+        width = max([arg.bits for arg in (a, b) if not arg.is_known], default=0)
+        match x.op:
+            case "add" | "sub":
+                is_inside = self.walk.family == "xc7" and (a.is_product or b.is_product)
+                return Resources() if is_inside else resources.adder(x.bits)
+            case "and":
+                return Resources(lut=1)
+        compared = Resources(lut=-(-width // 5)) if a.is_known or b.is_known else resources.comparator(width)
+        return compared + resources.multiplexer(x.bits, 2) if x.op in ("min", "max") else compared
 
     def _product(self, x: Binary, a: _Value, b: _Value) -> _Value:
         for one, other in ((a, b), (b, a)):
@@ -515,7 +542,9 @@ class _Body:
                     value.at = self._placed("add", [value])
                 return value
         each = resources.product(a.bits, a.signed, b.bits, b.signed, self.walk.family)
-        return self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value = self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value.is_product = each.dsp > 0
+        return value
 
     def _sum(self, x: Sum, counter: Counter, body: Expr, scope: _Scope) -> _Value:
         inner = scope.within()
@@ -529,16 +558,13 @@ class _Body:
             bits += 1
             adders = left // 2
             left -= adders
-            at = self._placed("add", [_Value(bits, True, at, lanes)])
-            self._take(Resources(lut=bits), adders * count)
+            before, at = at, self._placed("add", [_Value(bits, True, at, lanes)])
+            if not (value.is_product and left == terms - adders and self.walk.family == "xc7"):
+                self._take(Resources(lut=bits), adders * count)
             self.energy += ENERGY_ADD_BIT * bits * adders * count
-            if at[1] == DELAYS["add"] and at[0]:
+            if before is not None and at[0] > before[0]:
                 self._take(Resources(ff=bits - 1), 2 * adders * count)
         return self._new(x.bits, x.signed, at, lanes)
-
-
-def _extreme(bits: int) -> Resources:
-    return resources.comparator(bits) + resources.multiplexer(bits, 2)
 
 
 def _inlined(x: Expr, exprs: Mapping[str, Expr]) -> Expr:

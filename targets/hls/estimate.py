@@ -59,7 +59,7 @@ def resources_of(design: Design, family: Family) -> Resources:
 
 def memory_resources(held: Memory, ports: int, family: Family) -> Resources:
     """`ports` words are read at once. A port of a memory that is written has a copy of its own."""
-    kind, width, depth, writable = storage(held), held.bits, held.depth, held.data is None
+    kind, width, depth, writable = storage(held), held.bits, held.depth, not held.is_constant
     if not ports:
         return Resources()
     if kind == "block" and not writable:
@@ -116,13 +116,13 @@ def _of_operation(op: Op, family: Family) -> Resources:
             return replace(product(a.bits, a.signed, b.bits, b.signed, family), dsp=dsp)
         case "add" | "sub":  # a DSP48E1 adds to its product, for yosys
             is_inside = family == "xc7" and any(arg.kind == "mul" for arg in op.args)
-            return Resources() if is_inside else adder(bits)
+            return Resources() if is_inside else adder(bits - max(_zeros(arg) for arg in op.args))
         case "affine":
             return adder(bits) + register(bits)
         case "lt" | "le" | "eq":
             return _comparator(width, is_known)
-        case "min" | "max":
-            return _comparator(width, is_known) + multiplexer(bits, 2)
+        case "min" | "max":  # with a constant, what is computed before or behind shares the LUTs
+            return _comparator(width, is_known) + (Resources(lut=bits // 2) if is_known else multiplexer(bits, 2))
         case "select":  # a word or nothing goes into the LUTs of what reads it
             return Resources() if is_known else multiplexer(bits, 2)
         case "and" | "or":
@@ -132,6 +132,11 @@ def _of_operation(op: Op, family: Family) -> Resources:
         case "leading":
             return Resources(lut=width)
     return Resources()
+
+
+def _zeros(op: Op) -> int:
+    """Low bits that are always 0."""
+    return max(op.detail, 0) if op.kind == "shift" and isinstance(op.detail, int) else 0
 
 
 def _comparator(bits: int, with_constant: bool) -> Resources:

@@ -157,7 +157,8 @@ def _pipeline(path: Datapath, ii: int, placed: _Placed, replaced: list[int]) -> 
 def _load_late(
     path: Datapath, stages: dict[Op, int | None], writes: list[int], stores: list[int], replaced: list[int]
 ) -> None:
-    """Words are loaded when they are needed first: addresses are narrower, so fewer bits wait."""
+    """Words are loaded, and numbers shifted to the left, when they are needed first: addresses and numbers that are not
+    shifted yet are narrower, so fewer bits wait."""
     first: dict[Op, int] = {}
 
     def need(op: Op, stage: int) -> None:
@@ -169,13 +170,17 @@ def _load_late(
         at = stages[op]
         if at is None:
             continue
-        if op.kind == "load" or _is_loaded(op):
+        if op.kind == "load" or _is_loaded(op) or _is_left_shift(op):
             stages[op] = at = first.get(op, at)
         for arg in op.args:
             need(arg, at - (op.kind in _REGISTERED))
     for op in path.ops:
         if _is_loaded(op):
             stages[op] = stages[op.args[0]]
+
+
+def _is_left_shift(op: Op) -> bool:
+    return op.kind == "shift" and isinstance(op.detail, int) and op.detail > 0
 
 
 def _is_loaded(op: Op) -> bool:

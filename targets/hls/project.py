@@ -6,6 +6,7 @@ tb_data/            golden vectors: raw integers, an image a line, as the model 
 hls_config.cfg      for v++ --mode hls; build_prj.tcl does the same for vitis_hls
 rtl/                Verilog of the same schedule, by which cycles and resources are shown here
 schedule.json       every loop, how far it is unrolled, every channel and memory
+pareto.json         what other designs of this network would take, for their speed; pareto.svg draws it
 report.json         cycles and resources, in the field names of Vitis's report; report.html for people
 reference/          the fixed-point graph: what all of this must compute
 project.json        what the model is
@@ -31,6 +32,7 @@ from tensorc.target import PROJECT
 
 SCHEDULE = "schedule.json"
 REPORT = "report.json"
+PARETO = "pareto.json"
 GRAPH = "reference/graph.txt"
 WEIGHTS = "reference/weights.npz"
 

@@ -38,6 +38,8 @@ _POINTS = 24
 #: Nodes that the integer program for the latency may look at.
 _NODES = 200
 _GAP = 0.01
+#: The share of the latency that is given for smaller layers.
+_GIVEN = 0.002
 
 
 @dataclass(frozen=True)
@@ -157,9 +159,21 @@ class Search:
             return self.found(fastest)
         if objective == "energy":
             return min((self.found(pick) for pick in self._energetic(cap, fastest)), key=lambda found: found.energy)
-        quick = self._quickest(cap)
-        candidates = [self.found(pick) for pick in (fastest, quick) if pick is not None]
-        return min(candidates, key=lambda found: (found.latency, found.interval))
+        quick = [self.found(pick) for pick in (fastest, *self._quickest(cap))]
+        return min(quick, key=lambda found: (found.latency, found.interval))
+
+    def quick(self, less: Resources | None = None) -> list[Found]:
+        """Designs that may be of the least latency; costs do not know it to the cycle."""
+        cap = self._cap(less)
+        smallest = self._pick(inf, cap)
+        if smallest is None:
+            raise UserError(obstacle(self, less))
+        found: list[Found] = []
+        for pick in (*self._quickest(cap), self._fastest(cap, smallest)):
+            one = self.found(pick)
+            if all(one.unrolls != other.unrolls for other in found):
+                found.append(one)
+        return found
 
     def front(self, less: Resources | None = None) -> list[Point]:
         """Intervals against what they take, the fastest first."""
@@ -210,11 +224,12 @@ class Search:
         for makers, option in zip(self.makers, pick, strict=True):
             cost = option.cost
             start = max((firsts[maker] for maker in makers if maker is not None), default=0.0)
-            first, end = start + cost.first, start + cost.cycles
+            first, end = start + cost.first, 0.0
             for maker, tail, share in zip(makers, cost.tails, cost.shares, strict=True):
                 if maker is not None:
                     first = max(first, firsts[maker] + share * (ends[maker] - firsts[maker]))
                     end = max(end, ends[maker] + tail)
+            end = max(end, first + cost.cycles - cost.first)
             firsts.append(first)
             ends.append(end)
         return int(max((ends[n] for n in self.ends), default=0))
@@ -268,8 +283,23 @@ class Search:
                 yield pick
             interval *= 1.25
 
-    def _quickest(self, cap: Resources) -> list[Option] | None:
-        return _Program(self, self.options, cap, inf).quickest()
+    def _quickest(self, cap: Resources) -> list[list[Option]]:
+        pick = _Program(self, self.options, cap, inf).quickest()
+        return [self._relaxed(pick), pick] if pick is not None else []
+
+    def _relaxed(self, pick: list[Option]) -> list[Option]:
+        """With less of everything where the latency does not suffer: layers beside the critical path."""
+        limit = self.latency(pick) * (1 + _GIVEN)
+        pick = list(pick)
+        for n in sorted(range(len(pick)), key=lambda n: -self.share(pick[n].used)):
+            for option in sorted(self.options[n], key=lambda option: self.share(option.used)):
+                if self.share(option.used) >= self.share(pick[n].used):
+                    break
+                fits = all(a <= b for a, b in zip(option.vector, pick[n].vector, strict=True))
+                if fits and self.latency([*pick[:n], option, *pick[n + 1 :]]) <= limit:
+                    pick[n] = option
+                    break
+        return pick
 
 
 def _gear(tensor: Tensor, made: int, wanted: int) -> int:
@@ -321,7 +351,7 @@ class _Program:
             inner = [maker for maker in makers if maker is not None]
             for start in [(column("first", maker), 1.0) for maker in inner] or [(first, 0.0)]:
                 after(first, start, n=n, each=[cost.first for cost in costs])
-                after(end, start, n=n, each=[cost.cycles for cost in costs])
+            after(end, (first, 1.0), n=n, each=[cost.cycles - cost.first for cost in costs])
             for number, maker in enumerate(makers):
                 if maker is not None:
                     share = min(cost.shares[number] for cost in costs)

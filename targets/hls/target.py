@@ -21,6 +21,7 @@ class HlsTarget(FixedPointTarget):
 
     name = "hls"
     suffix: ClassVar[str] = ""
+    has_objectives: ClassVar[bool] = True
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
         from targets.hls.parts import find_part

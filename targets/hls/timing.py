@@ -95,36 +95,51 @@ def timing_of(
 # FIFOs --------------------------------------------------------------------------------------------------
 
 
+#: Iterations with words that are simulated at most to make FIFOs as small as can be: some seconds.
+_FINE_WORDS = 100_000_000
+
+
 def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 4) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
-    others being what they are."""
+    others being what they are; in large programs, the next power of two instead."""
     tables = _Tables(program, designs or designs_of(program))
     inner = [channel for channel in program.channels if not tables.is_outside[tables.number[channel.name]]]
-    unbounded = {channel.name: channel.count * images for channel in inner}
-    best = tables.run(unbounded, images)
+    best = tables.run({channel.name: channel.count * images for channel in inner}, images)
     most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
 
     def is_enough(depths: Mapping[str, int]) -> bool:
         try:
-            found = tables.run(depths, images)
+            return tables.run(depths, images).ends == best.ends
         except DeadlockError:
             return False
-        return found.latency <= best.latency and found.interval <= best.interval
 
     cap = 2
     while not is_enough({name: min(count, cap) for name, count in most.items()}):
         cap *= 2
     chosen = {name: min(count, cap) for name, count in most.items()}
-    # Those that hold the most bits first: what they leave is worth more.
-    for channel in sorted(inner, key=lambda channel: -channel.bits * chosen[channel.name]):
-        low, high = 1, chosen[channel.name]
-        while low < high:
-            middle = (low + high) // 2
-            if is_enough({**chosen, channel.name: middle}):
-                high = middle
+
+    def lessen(name: str, candidates: Sequence[int]) -> None:
+        """To the first of them that is enough; the last one is."""
+        first, last = 0, len(candidates) - 1
+        while first < last:
+            middle = (first + last) // 2
+            if is_enough({**chosen, name: candidates[middle]}):
+                last = middle
             else:
-                low = middle + 1
-        chosen[channel.name] = high
+                first = middle + 1
+        chosen[name] = candidates[last]
+
+    # Those that hold the most bits first: what they leave is worth more.
+    order = sorted(inner, key=lambda channel: -channel.bits * chosen[channel.name])
+    for channel in order:
+        depth = chosen[channel.name]
+        lessen(channel.name, [*(1 << power for power in range((depth - 1).bit_length())), depth])
+    words, spent = images * sum(channel.count for channel in program.channels), 0
+    for channel in order:
+        depth = chosen[channel.name]
+        spent += words * depth.bit_length()
+        if depth > 2 and spent <= _FINE_WORDS:
+            lessen(channel.name, range(depth // 2 + 1, depth + 1))
     return chosen
 
 

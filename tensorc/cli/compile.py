@@ -18,6 +18,7 @@ from tensorc.cli.options import (
     memory_budget_option,
     model_argument,
     numerics_option,
+    objective_option,
     parse_budget,
     precision_option,
     quantize_options,
@@ -27,7 +28,7 @@ from tensorc.cli.options import (
 )
 from tensorc.cli.tuning import tuning_watch
 from tensorc.driver import QUANTIZED, CompileReport, compile_model
-from tensorc.options import Fallback, Numerics, Precision, format_bytes
+from tensorc.options import Fallback, Numerics, Objective, Precision, format_bytes
 from tensorc.quantization.scheme import Quantization
 from tensorc.search.budget import Budget
 
@@ -47,6 +48,7 @@ from tensorc.search.budget import Budget
 @fallback_option
 @precision_option
 @quantize_options
+@objective_option
 @click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
               help="What quantization costs, layer by layer.")  # fmt: skip
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
@@ -65,6 +67,7 @@ def compile_command(
     fallback: Fallback,
     precision: Precision,
     quantize: Quantization | None,
+    objective: Objective | None,
     accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -82,6 +85,7 @@ def compile_command(
         precision=precision,
         quantize=quantize,
         memory_budget=memory_budget,
+        objective=objective,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Precision, Sizes, parse_bytes, parse_shape
+from tensorc.options import CompileOptions, Objective, Precision, Sizes, parse_bytes, parse_shape
 from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization, parse_drop
 from tensorc.search.budget import Budget
 
@@ -116,6 +116,13 @@ def precision_option(function: Decorated) -> Decorated:
     return click.option(
         "--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True,
         help="What weights are kept in, and multiplied in where the machine can; sums are in float32.",
+    )(function)  # fmt: skip
+
+
+def objective_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--objective", type=click.Choice(get_args(Objective)),
+        help="What hardware is to be best in; for targets that make some. Default: latency.",
     )(function)  # fmt: skip
 
 

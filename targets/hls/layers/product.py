@@ -83,7 +83,7 @@ class Product(Layer):
             at = Let("weight", _flat((outer[0], ky, kx)))
             x = rows.element(places, lane)
             weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, whole(lane))
-            product = weight * x
+            product = times(weight, x)
         else:
             which, out = Counter.of("group", groups), Counter.of("filter", per_group // pe)
             inner = Counter.of("chunk", channels // simd)
@@ -96,7 +96,8 @@ class Product(Layer):
             at = Let("weight", _flat((which, out, ky, kx, inner)))
             x = rows.element(places, part)
             weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, lane * simd + part)
-            product = Sum(*_interval(weight * x, simd), part, weight * x) if simd > 1 else weight * x
+            one = times(weight, x)
+            product = Sum(*_interval(one, simd), part, one) if simd > 1 else one
         depth = self.weights.size // width
         weights = Memory("weights", weight_kind, width, depth, partial(self._words, unroll))
 
@@ -121,6 +122,13 @@ class Product(Layer):
         memories = (rows.memory, weights, *epilogue.memories)
         return Process(self.name, self.title, steps, tuple(inputs), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
+
+
+def times(weight: Expr, x: Expr) -> Expr:
+    """A product; by weights of -1, 0 and 1 it is an addition, a subtraction or nothing (MatMul-free)."""
+    if weight.low < -1 or weight.high > 1:
+        return weight * x
+    return select(weight.equals(0), 0, select(weight < 0, Const.of(0) - x, x))
 
 
 def _interval(x: Expr, count: int) -> tuple[int, int]:

@@ -146,7 +146,7 @@ CASES = {
 
 
 @pytest.mark.compiler
-@pytest.mark.parametrize("scheme", ["fixed8", "fixed12w5"])
+@pytest.mark.parametrize("scheme", ["fixed8", "fixed12w5", "fixed6w2"])
 @pytest.mark.parametrize("case", CASES)
 def test_file_computes_what_the_graph_does(tmp_path, case, scheme):
     nodes, x, y, constants = CASES[case]

@@ -48,8 +48,8 @@ def test_blocks_are_exact_and_logic_is_near(tmp_path: Path, fixed, part, bits, u
     assert (promised.dsp, promised.bram18, promised.uram) == (used.dsp, used.bram18, used.uram)
     assert used.dsp >= 8
     assert used.bram18 >= 1
-    assert promised.lut == pytest.approx(used.lut, rel=0.6)
-    assert promised.ff == pytest.approx(used.ff, rel=0.4)
+    assert 0.8 * used.lut <= promised.lut <= 1.6 * used.lut
+    assert 0.8 * used.ff <= promised.ff <= 1.4 * used.ff
 
 
 def test_a_rom_with_two_ports_is_one_block():

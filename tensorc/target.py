@@ -8,6 +8,7 @@ somebody else adds one. A target string is `NAME` or `NAME:PART`, where the part
 from __future__ import annotations
 
 import abc
+import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -169,6 +170,11 @@ class Target(abc.ABC):
         """Why an output of that name cannot be written where something is already; "" if it can."""
         return "it is a folder" if out.is_dir() else ""
 
+    def open(self, out: Path) -> Executable:
+        """What runs here as what was written to the folder `out` would; where that is for other machines, slowly.
+        Raises UserError where the folder is damaged."""
+        raise UserError(f"{out} is a folder: the target {self.name} writes files")
+
     def check(
         self,
         out: Path,  # noqa: ARG002  (the contract's)
@@ -200,6 +206,16 @@ def find_target(text: str) -> Target:
         raise UserError(f"unknown target {name!r}; installed: {', '.join(sorted(found)) or 'none'}")
     target: Target = found[name].load()(part)
     return target
+
+
+def read_project(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that a target wrote. Raises UserError."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / PROJECT).read_text())
+        find_target(manifest["target"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no project that tensorc wrote: it has no readable {PROJECT} ({error})") from error
+    return manifest
 
 
 def installed_targets() -> list[type[Target]]:

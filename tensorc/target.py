@@ -170,10 +170,13 @@ class Target(abc.ABC):
         """Why an output of that name cannot be written where something is already; "" if it can."""
         return "it is a folder" if out.is_dir() else ""
 
+    def manifest(self, out: Path) -> dict[str, Any]:
+        """What was written beside, or in, what is no artifact. Raises UserError."""
+        return read_project(out)
+
     def open(self, out: Path) -> Executable:
-        """What runs here as what was written to the folder `out` would; where that is for other machines, slowly.
-        Raises UserError where the folder is damaged."""
-        raise UserError(f"{out} is a folder: the target {self.name} writes files")
+        """What runs here as that would; where it is for other machines, slowly. Raises UserError for damage."""
+        raise UserError(f"{out} is nothing that the target {self.name} writes")
 
     def check(
         self,
@@ -206,6 +209,14 @@ def find_target(text: str) -> Target:
         raise UserError(f"unknown target {name!r}; installed: {', '.join(sorted(found)) or 'none'}")
     target: Target = found[name].load()(part)
     return target
+
+
+def writer_of(out: Path) -> Target | None:
+    """The target that wrote it, if it is no artifact. Raises UserError for a folder that none did."""
+    if out.is_dir():
+        return find_target(read_project(out)["target"])
+    kinds = [kind for kind in installed_targets() if kind.suffix not in ("", Target.suffix)]
+    return next((kind() for kind in kinds if kind.suffix == out.suffix), None)
 
 
 def read_project(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tensorc.errors import UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.runtime.artifact import Artifact, replaced_file
 from tensorc.runtime.constants import SECTION, views
-from tensorc.target import Executable, find_target, read_project
+from tensorc.target import Executable, Target, find_target, writer_of
 
 #: ONNX spells these element types otherwise than numpy.
 _ONNX_NAMES = {"float32": "float", "float64": "double"}
@@ -172,7 +172,7 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Write the artifact to `path`, whole or not at all; it may be the file that the model was loaded from."""
         if self._artifact is None:
-            raise UserError(f"{self.manifest['name']!r} is a project in a folder, which can be copied as it is")
+            raise UserError(f"{self.manifest['name']!r} is no artifact: what was written can be copied as it is")
         with replaced_file(Path(path)) as file:
             file.write(self._artifact.data)
 
@@ -192,17 +192,17 @@ class Model:
 
 
 def load(path: str | Path, threads: int = 0) -> Model:
-    """Load an artifact, or a project in a folder, and make it runnable here. `threads` of 0 leaves the number to the
-    target.
+    """Load an artifact, or what another target wrote, and make it runnable here. `threads` of 0 leaves the number to
+    the target.
 
     Raises UserError for a file that is not a sound artifact, a target that is not installed, or a machine that
     lacks what the code was built for.
     """
     if threads < 0:
         raise UserError(f"threads is {threads}; it must be 0, for the default, or more")
-    if Path(path).is_dir():
-        manifest = read_project(Path(path))
-        return Model(None, find_target(manifest["target"]).open(Path(path)), manifest)
+    if Path(path).suffix != Target.suffix and (writer := writer_of(Path(path))) is not None:
+        manifest = writer.manifest(Path(path))
+        return Model(None, writer.open(Path(path)), manifest)
     artifact = Artifact.open(path)
     sections = {name: artifact.section(name) for name in artifact.names}
     if "specialise" in artifact.manifest or "programs" in artifact.manifest:

@@ -155,7 +155,7 @@ def test_a_project_is_run_as_its_reference(jets):
         assert (info.name, info.shape, info.dtype) == ("probabilities", [1, 5], "float32")
         right = sum(model.run(None, {"features": one})[0].argmax() == label
                     for one, label in zip(features, labels, strict=True))  # fmt: skip
-        with pytest.raises(UserError, match="is a project in a folder, which can be copied as it is"):
+        with pytest.raises(UserError, match="is no artifact: what was written can be copied as it is"):
             model.save("anywhere.tcm")
     assert right / 200 > 0.75
     with pytest.raises(UserError, match="is no project that tensorc wrote"):

@@ -10,6 +10,7 @@ from targets.hls.layers.layer import Unroll
 from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
 from targets.hls.timing import depths, timing_of, with_depths
+from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 
 pytestmark = pytest.mark.compiler
@@ -139,6 +140,26 @@ def test_fifos_of_block_ram(residual):
     assert {verilog.fifo_storage(channel) for channel in deep.channels} == {"block"}
     assert_exact(residual, deep)
     assert_exact(residual, deep, hesitant=True)
+
+
+def test_both_simulators_agree(residual):
+    program = residual.program("residual", {})
+    program = with_depths(program, depths(program))
+    inputs, wanted = residual.vectors(program, 3)
+    quick, compiled = (rtl.simulate(program, inputs, tool=tool) for tool in ("iverilog", "verilator"))
+    np.testing.assert_array_equal(compiled.outputs[0], wanted[0].reshape(3, -1))
+    np.testing.assert_array_equal(quick.outputs[0], compiled.outputs[0])
+    assert quick.ends == compiled.ends == timing_of(program, images=3).ends
+
+
+def test_what_can_go_wrong_is_told(residual, monkeypatch):
+    program = residual.program("residual", {})
+    inputs, _ = residual.vectors(program, 1)
+    with pytest.raises(RuntimeError, match="residual: nothing comes out any more at cycle 2001"):
+        rtl.simulate(program, inputs, quiet=2000)  # the bypass holds two words
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"running Verilog needs iverilog, .*apt install iverilog"):
+        rtl.simulate(program, inputs)
 
 
 def test_a_residual_network(residual):

@@ -61,10 +61,11 @@ ENERGY_IDLE = {"lut": 0.002, "ff": 0.004, "bram18": 1.5, "uram": 8.0, "dsp": 0.5
 
 @dataclass(frozen=True)
 class Cost:
-    """Of an image, in cycles, if it never waits: `cycles` until it can begin with the next, `first` until its first word
-    is written. For each input `tails` are the cycles from the last word that is read of it to the end, and `shares` how
-    much of it is read before a word is written. `used` is all that it takes; `tables` of that are memories of constants,
-    which would take `in_luts` if they were distributed. `energy`: picojoules of its operations and accesses."""
+    """Of an image, in cycles, if it never waits: `cycles` until it can begin with the next, `first` until its first
+    word is written. For each input `tails` are the cycles from the last word that is read of it to the end, and
+    `shares` how much of it is read before a word is written. `used` is all that it takes; `tables` of that are memories
+    of constants, which would take `in_luts` if they were distributed. `energy`: picojoules of its operations and
+    accesses."""
 
     cycles: int
     first: int
@@ -83,7 +84,7 @@ class Cost:
 
 def idle_energy(used: Resources) -> float:
     """Picojoules of a cycle, at work or not."""
-    return sum(each * getattr(used, name) for name, each in ENERGY_IDLE.items())
+    return float(sum(each * getattr(used, name) for name, each in ENERGY_IDLE.items()))
 
 
 def cost_of(process: Process, family: Family = "xc7") -> Cost:
@@ -248,8 +249,8 @@ def memory_cost(memory: Memory, family: Family, storage: str | None = None) -> R
 def _span(
     condition: Expr | None, walk: Sequence[tuple[Counter, int]], outer: int
 ) -> tuple[np.ndarray, np.ndarray, int, int] | None:
-    """When a condition on counters holds: for each turn of the `outer` first ones, the cycle of the turn and in how many
-    iterations of it; then the cycles of the first and the last iteration of all. None if it never does."""
+    """When a condition on counters holds: for each turn of the `outer` first ones, the cycle of the turn and in how
+    many iterations of it; then the cycles of the first and the last iteration of all. None if it never does."""
     used = _counters(condition) if condition is not None else set[str]()
     bound = [place for place, (counter, _) in enumerate(walk) if place < outer or counter.name in used]
     free = math.prod(walk[place][0].high + 1 for place in range(outer, len(walk)) if place not in bound)
@@ -588,4 +589,3 @@ def _mean_digits(memory: Memory) -> float:
     numbers, counts = np.unique(data, return_counts=True)
     digits = [_digits(int(number)) for number in numbers]
     return max(float(np.average(digits, weights=counts)), 1e-9)
-

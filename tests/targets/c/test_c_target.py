@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import tensorc
 from targets.c.build import build
 from targets.hls.layers.network import network_of, program_of
 from targets.hls.vectors import golden
@@ -172,18 +173,15 @@ def test_digits_in_eight_bits(tmp_path, name, layers, least):
     how = Quantization("fixed8", DIGITS / "calibration.npz")
     report = compile_model(DIGITS / f"{name}.onnx", CompileOptions(target="c", quantize=how), out)
     assert dict(report.manifest["summary"])["layers"] == layers
-    library = tmp_path / "digits.so"
-    subprocess.run(
-        ["cc", *STRICT, f"-D{name.upper()}_FLOAT", "-shared", "-fPIC", str(out), "-o", str(library), "-lm"], check=True
-    )
-    run = getattr(ctypes.CDLL(str(library)), f"{name}_float")
+    macro = f"-D{name.upper()}_FLOAT"
+    subprocess.run(["cc", *STRICT, macro, "-c", str(out), "-o", str(tmp_path / "digits.o")], check=True)
     with np.load(DIGITS / "heldout.npz") as data:
         images, labels = (data["images"] / 16).astype(np.float32), data["labels"]
-    right = 0
-    logits = np.zeros(10, np.float32)
-    for image, label in zip(images, labels, strict=True):
-        run(*(ctypes.c_void_p(one.ctypes.data) for one in (np.ascontiguousarray(image), logits)))
-        right += logits.argmax() == label
+    with tensorc.load(out) as model:
+        right = sum(
+            model.run(None, {"image": image[None].reshape(1, 1, 8, 8)})[0].argmax() == label
+            for image, label in zip(images, labels, strict=True)
+        )
     assert right / len(labels) >= least
 
 
@@ -203,6 +201,12 @@ def test_other_targets_compute_in_floats(tmp_path):
     with pytest.raises(UserError, match="the target c has no --quantize int8; legal: fixed8"):
         compile_model(DIGITS / "digits.onnx", CompileOptions(target="c", quantize=how), tmp_path / "out.c")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_others_are_told_in_one_line(tmp_path):
+    (tmp_path / "mine.c").write_text("int main(void) { return 0; }\n")
+    with pytest.raises(UserError, match=r"mine\.c is no C file that tensorc wrote"):
+        tensorc.load(tmp_path / "mine.c")
 
 
 def test_without_samples_ranges_are_said_to_be_guesses(tmp_path):

@@ -15,7 +15,7 @@ fork generate global import inside instance join large let library local logic m
 parameter priority property pull0 pull1 pure rand real release repeat scalared sequence shortint small solve string
 strong super supply0 supply1 table tagged task time tran tri type unique use var vectored wait wand weak wildcard with
 within wor xnor fifo
-smaller greater leading_bit
+known smaller greater leading_bit
 """
 #: What a layer cannot be called, in any of the languages.
 RESERVED = frozenset(_WORDS.split())

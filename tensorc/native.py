@@ -1,4 +1,4 @@
-"""Inner loops in C as functions of this process: compiled once by the system's C compiler, then kept in the user's cache."""
+"""Inner loops in C as functions of this process: compiled once by the system's C compiler, kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared")
 def compiled(source: Path, purpose: str) -> ctypes.CDLL:
     """The functions of a C file; compiles in half a second where the cache has nothing.
 
-    Raises UserError where there is no C compiler, saying that `purpose` needs it, RuntimeError with its first error if it
-    fails.
+    Raises UserError where there is no C compiler, saying that `purpose` needs it, RuntimeError with its first error if
+    it fails.
     """
     command = [*find_compiler(purpose), *_FLAGS]
     key = hashlib.sha256(repr((command, _machine())).encode() + source.read_bytes()).hexdigest()[:24]

@@ -61,10 +61,11 @@ ENERGY_IDLE = {"lut": 0.002, "ff": 0.004, "bram18": 1.5, "uram": 8.0, "dsp": 0.5
 
 @dataclass(frozen=True)
 class Cost:
-    """Of an image, in cycles, if it never waits: `cycles` until it can begin with the next, `first` until its first word
-    is written. For each input `tails` are the cycles from the last word that is read of it to the end, and `shares` how
-    much of it is read before a word is written. `used` is all that it takes; `tables` of that are memories of constants,
-    which would take `in_luts` if they were distributed. `energy`: picojoules of its operations and accesses."""
+    """Of an image, in cycles, if it never waits: `cycles` until it can begin with the next, `first` until its first
+    word is written. For each input `tails` are the cycles from the last word that is read of it to the end, and
+    `shares` how much of it is read before a word is written. `used` is all that it takes; `tables` of that are memories
+    of constants, which would take `in_luts` if they were distributed. `energy`: picojoules of its operations and
+    accesses."""
 
     cycles: int
     first: int
@@ -83,7 +84,7 @@ class Cost:
 
 def idle_energy(used: Resources) -> float:
     """Picojoules of a cycle, at work or not."""
-    return sum(each * getattr(used, name) for name, each in ENERGY_IDLE.items())
+    return float(sum(each * getattr(used, name) for name, each in ENERGY_IDLE.items()))
 
 
 def cost_of(process: Process, family: Family = "xc7") -> Cost:
@@ -129,7 +130,15 @@ class _Value:
     lanes: Mapping[str, int]
     is_affine: bool = False
     terms: float = 0
+    is_product: bool = False
+    #: Bits of the address, of what is loaded: words are loaded when they are needed first.
+    address: int = 0
     last: int = 0
+
+    @property
+    def is_known(self) -> bool:
+        """Where hardware is made."""
+        return self.at is None and (self.is_affine or self.terms > 0)
 
     @property
     def count(self) -> int:
@@ -240,8 +249,8 @@ def memory_cost(memory: Memory, family: Family, storage: str | None = None) -> R
 def _span(
     condition: Expr | None, walk: Sequence[tuple[Counter, int]], outer: int
 ) -> tuple[np.ndarray, np.ndarray, int, int] | None:
-    """When a condition on counters holds: for each turn of the `outer` first ones, the cycle of the turn and in how many
-    iterations of it; then the cycles of the first and the last iteration of all. None if it never does."""
+    """When a condition on counters holds: for each turn of the `outer` first ones, the cycle of the turn and in how
+    many iterations of it; then the cycles of the first and the last iteration of all. None if it never does."""
     used = _counters(condition) if condition is not None else set[str]()
     bound = [place for place, (counter, _) in enumerate(walk) if place < outer or counter.name in used]
     free = math.prod(walk[place][0].high + 1 for place in range(outer, len(walk)) if place not in bound)
@@ -331,7 +340,11 @@ class _Body:
         self._statements(nest.body, _Scope({}))
         for value in self.made:
             if value.at is not None and value.last > value.at[0]:
-                self._take(resources.delay(value.bits, value.last - value.at[0]), value.count)
+                cycles = value.last - value.at[0]
+                if value.address:
+                    self._take(resources.delay(value.address, cycles))
+                else:
+                    self._take(resources.delay(value.bits, cycles), value.count)
 
     @property
     def depth(self) -> int:
@@ -445,7 +458,9 @@ class _Body:
                 return self._op("shift_by", args, x, resources.multiplexer(bits, 4) * args[1].bits)
             case Select(condition=condition, a=a, b=b):
                 args = [self.value(condition, scope), self.value(a, scope), self.value(b, scope)]
-                return self._op("select", args, x, resources.multiplexer(bits, 2))
+                # A word or nothing goes into the LUTs of what reads it.
+                is_known = any(arg.is_known for arg in args)
+                return self._op("select", args, x, Resources() if is_known else resources.multiplexer(bits, 2))
             case Sum(counter=counter, body=body):
                 return self._sum(x, counter, body, scope)
             case LeadingBit(x=inner):
@@ -489,7 +504,9 @@ class _Body:
             self.energy += ENERGY_MEMORY_BIT * memory.bits * address.count
         at = self._placed("load", [address])
         address.last = max(address.last, at[0] - 1)
-        return self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value = self._new(x.bits, x.signed, at, {**address.lanes, **lane.lanes})
+        value.address = address.bits * address.count
+        return value
 
     def _binary(self, x: Binary, scope: _Scope) -> _Value:
         a, b = self.value(x.a, scope), self.value(x.b, scope)
@@ -500,12 +517,18 @@ class _Body:
             return self._new(x.bits, x.signed, (0, 0), {**a.lanes, **b.lanes}, is_affine=True)
         if x.op == "mul":
             return self._product(x, a, b)
-        each = {
-            "add": resources.adder, "sub": resources.adder, "lt": resources.comparator, "le": resources.comparator,
-            "eq": resources.comparator, "and": lambda _: Resources(lut=1),
-            "min": _extreme, "max": _extreme,
-        }[x.op](max(a.bits, b.bits))  # fmt: skip
-        return self._op(x.op, [a, b], x, each)
+        return self._op(x.op, [a, b], x, self._logic(x, a, b))
+
+    def _logic(self, x: Binary, a: _Value, b: _Value) -> Resources:
+        width = max([arg.bits for arg in (a, b) if not arg.is_known], default=0)
+        match x.op:
+            case "add" | "sub":
+                is_inside = self.walk.family == "xc7" and (a.is_product or b.is_product)
+                return Resources() if is_inside else resources.adder(x.bits)
+            case "and":
+                return Resources(lut=1)
+        compared = Resources(lut=-(-width // 5)) if a.is_known or b.is_known else resources.comparator(width)
+        return compared + resources.multiplexer(x.bits, 2) if x.op in ("min", "max") else compared
 
     def _product(self, x: Binary, a: _Value, b: _Value) -> _Value:
         for one, other in ((a, b), (b, a)):
@@ -520,7 +543,9 @@ class _Body:
                     value.at = self._placed("add", [value])
                 return value
         each = resources.product(a.bits, a.signed, b.bits, b.signed, self.walk.family)
-        return self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value = self._op("mul", [a, b], x, each, ENERGY_PRODUCT_BIT * a.bits * b.bits)
+        value.is_product = each.dsp > 0
+        return value
 
     def _sum(self, x: Sum, counter: Counter, body: Expr, scope: _Scope) -> _Value:
         inner = scope.within()
@@ -534,16 +559,13 @@ class _Body:
             bits += 1
             adders = left // 2
             left -= adders
-            at = self._placed("add", [_Value(bits, True, at, lanes)])
-            self._take(Resources(lut=bits), adders * count)
+            before, at = at, self._placed("add", [_Value(bits, True, at, lanes)])
+            if not (value.is_product and left == terms - adders and self.walk.family == "xc7"):
+                self._take(Resources(lut=bits), adders * count)
             self.energy += ENERGY_ADD_BIT * bits * adders * count
-            if at[1] == DELAYS["add"] and at[0]:
+            if before is not None and at[0] > before[0]:
                 self._take(Resources(ff=bits - 1), 2 * adders * count)
         return self._new(x.bits, x.signed, at, lanes)
-
-
-def _extreme(bits: int) -> Resources:
-    return resources.comparator(bits) + resources.multiplexer(bits, 2)
 
 
 def _inlined(x: Expr, exprs: Mapping[str, Expr]) -> Expr:
@@ -567,4 +589,3 @@ def _mean_digits(memory: Memory) -> float:
     numbers, counts = np.unique(data, return_counts=True)
     digits = [_digits(int(number)) for number in numbers]
     return max(float(np.average(digits, weights=counts)), 1e-9)
-

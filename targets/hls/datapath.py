@@ -499,7 +499,8 @@ class _Execution(_Builder):
     def _load(self, x: Load, names: Mapping[str, Op]) -> Op:
         memory, lane = self.memories[x.memory], self._number(x.lane, names)
         address = self.value(x.address, names)
-        if memory.data is not None and (address.is_const or memory.depth == 1):
+        if memory.is_constant and (address.is_const or memory.depth == 1):
+            assert memory.data is not None
             return self.const(int(memory.data.reshape(memory.depth, -1)[address.low if address.is_const else 0, lane]))
         ports = self.ports.setdefault(memory.name, [])
         if address not in ports:

@@ -59,7 +59,7 @@ def resources_of(design: Design, family: Family) -> Resources:
 
 def memory_resources(held: Memory, ports: int, family: Family) -> Resources:
     """`ports` words are read at once. A port of a memory that is written has a copy of its own."""
-    kind, width, depth, writable = storage(held), held.bits, held.depth, held.data is None
+    kind, width, depth, writable = storage(held), held.bits, held.depth, not held.is_constant
     if not ports:
         return Resources()
     if kind == "block" and not writable:

@@ -15,6 +15,8 @@ fork generate global import inside instance join large let library local logic m
 parameter priority property pull0 pull1 pure rand real release repeat scalared sequence shortint small solve string
 strong super supply0 supply1 table tagged task time tran tri type unique use var vectored wait wand weak wildcard with
 within wor xnor fifo
+EOF NULL and_eq ap_int ap_uint asm bitand bitor catch compl constexpr decltype errno hls linux noexcept not_eq nullptr
+or_eq std typeid unix wchar_t xor_eq
 known smaller greater leading_bit
 """
 #: What a layer cannot be called, in any of the languages.
@@ -22,6 +24,7 @@ RESERVED = frozenset(_WORDS.split())
 
 
 def identifier(text: str) -> str:
-    """`text` with an underscore for whatever is no letter, digit or underscore, not beginning with a digit."""
-    legal = re.sub(r"\W", "_", text, flags=re.ASCII) or "_"
+    """`text` with an underscore for what is no letter, digit or underscore, not beginning with a digit. Names that hold
+    two underscores in a row, or begin with one and a capital letter, belong to C++."""
+    legal = re.sub(r"[\W_]+", "_", text, flags=re.ASCII).strip("_") or "n"
     return f"n{legal}" if legal[0].isdigit() else legal

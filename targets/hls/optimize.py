@@ -1,4 +1,5 @@
-"""From a network to the program that is best for an objective: search by costs, then the exact figures of what it found.
+"""From a network to the program that is best for an objective: search by costs, then the exact figures of what it
+found.
 
 Costs leave out what only a program shows: how deep FIFOs must be, and what is left of a datapath where numbers are
 known. If a program is above a cap when it is made, the search is done again with so much less.
@@ -54,7 +55,9 @@ def optimum(network: Network, part: Part, objective: Objective, name: str) -> Op
     raise UserError(obstacle(search, less))
 
 
-def _quickest(search: Search, objective: Objective, less: Resources, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
+def _quickest(
+    search: Search, objective: Objective, less: Resources, name: str
+) -> tuple[Found, Program, tuple[Design, ...]]:
     """What is best by its costs. The latency, which they do not know to the cycle, decides among a few."""
     if objective != "latency":
         return _made(search.network, search.best(objective, less), name)

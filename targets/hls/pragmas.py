@@ -45,8 +45,8 @@ _TYPE = (
     r"(?:hls::stream<.*>|word<.*>|known<.*>|ap_u?int<\d+>|(?:unsigned |long )*(?:int|long|char|bool|float|double)|"
     r"u?int\d+_t)"
 )
-_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})\s*(?:\(?[&*]\s*)?(?P<name>\w+)\)?"
-                       r"\s*(?P<extents>(?:\[\d+\])*)\s*(?:=.*|\(.*\))?$")  # fmt: skip
+_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:\(?[&*]\s*)?"
+                       r"(?P<name>\w+)\)?\s*(?P<extents>(?:\[\d+\])*)\s*(?:=.*|\(.*\))?$")  # fmt: skip
 _LOOP = re.compile(
     r"^(?:(?P<label>\w+):\s*)?for\s*\(\s*\w+\s+(?P<name>\w+)\s*=\s*0\s*;\s*\w+\s*<\s*(?P<trip>\w+)\s*;.*\)$"
 )

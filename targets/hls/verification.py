@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from targets.hls import csim, fibers, pragmas, project, rtl
-from targets.hls.build import Report, scheduled, unrolls_of
 from targets.hls.layers.network import network_of
 from targets.hls.parts import find_part
 from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
 from targets.hls.program import Port, Program
+from targets.hls.report import Promise
+from targets.hls.schedule import depths_of, scheduled, unrolls_of
 from targets.hls.synthesis import synthesize
 from targets.hls.vectors import Vectors, raw_of, read_rows, reference
 from tensorc.errors import UserError
@@ -74,8 +75,7 @@ def _open(folder: Path) -> _Project:
     manifest = project.read_json(folder, PROJECT)
     graph = project.read_graph(folder)
     schedule = project.read_json(folder, project.SCHEDULE)
-    depths = {name: row["depth"] for name, row in schedule["channels"].items()}
-    program = scheduled(network_of(graph), unrolls_of(schedule), schedule["top"], depths)
+    program = scheduled(network_of(graph), unrolls_of(schedule), schedule["top"], depths_of(schedule))
 
     def rows(kind: str, ports: Sequence[Port]) -> list[np.ndarray]:
         return [read_rows(folder / "tb_data" / f"{kind}_{number}.dat") for number in range(len(ports))]
@@ -140,16 +140,14 @@ def _channels(opened: _Project) -> tuple[bool, str, dict[str, Any]]:
 
 def _verilog(opened: _Project) -> tuple[bool, str, dict[str, Any]]:
     """Bit for bit, and in as many cycles as were promised."""
-    promised = Report.of(opened.report)
+    promised = Promise.of(opened.report)
     program = opened.program
     designs = designs_of(program)
     for name, text in verilog.files(program, designs):
         if (opened.folder / "rtl" / name).read_text() != text:
             raise UserError(f"{opened.folder / 'rtl' / name} is not what the project's schedule makes")
     count = max(2, min(_IMAGES, _CYCLES // max(promised.interval, 1)))
-    run = rtl.simulate(
-        program, [rows[:count] for rows in opened.vectors.inputs], designs, quiet=2 * promised.latency
-    )
+    run = rtl.simulate(program, [rows[:count] for rows in opened.vectors.inputs], designs, quiet=2 * promised.latency)
     wrong = _wrong(run.outputs, [rows[:count] for rows in opened.vectors.outputs])
     ok = wrong == 0 and (run.latency, run.interval) == (promised.latency, promised.interval)
     text = (f"{count} images, {wrong or 'none'} wrong; {run.latency:,} cycles, {run.interval:,} between images "
@@ -161,7 +159,7 @@ def _verilog(opened: _Project) -> tuple[bool, str, dict[str, Any]]:
 def _synthesis(opened: _Project) -> tuple[bool, str, dict[str, Any]]:
     part = find_part(opened.report["part"])
     found = synthesize(opened.folder / "rtl", opened.program.name, part.family).used
-    promised = Report.of(opened.report)
+    promised = Promise.of(opened.report)
     ok = (found.dsp, found.bram18) == (promised.dsp, promised.bram18)
     text = (f"{found.dsp} DSP, {found.bram18} BRAM18 (promised {promised.dsp} and {promised.bram18}); "
             f"{found.lut:,} LUT, {found.ff:,} FF")  # fmt: skip

@@ -73,13 +73,13 @@ def test_what_several_read_is_rounded_where_it_is_made():
 
 
 def test_functions_become_tables_of_few_bits():
-    graph = fixed("graph @g(%x: f64[3]) {\n %y = tanh(%x) : f64[3]\n return %y\n}", bits=14, x=Range(-4.0, 4.0), y=ONE)
-    assert [node.op for node in graph.nodes] == ["receive", "fix", "lookup"]
+    graph = fixed("graph @g(%x: f64[3]) {\n %y = tanh(%x) : f64[3]\n return %y\n}", bits=10, x=Range(-4.0, 4.0), y=ONE)
+    assert [node.op for node in graph.nodes] == ["receive", "lookup"]
     table = graph.nodes[-1].inputs[1].constant.numpy()
     assert len(table) == 1 << 10
     x = np.linspace(-4, 3.9, 57)
     (y,) = evaluate(graph, {"x": x})
-    np.testing.assert_allclose(y, np.tanh(x), atol=2.0**-7)  # half a step of 2^-7 in x, at a slope of 1
+    np.testing.assert_allclose(y, np.tanh(x), atol=2.0**-7)  # half a step of x, at a slope of 1, and of y
 
 
 def test_means_are_rounded_before_anything_else():
@@ -155,9 +155,10 @@ def test_a_fitted_grid_reaches_as_far_as_it_must(a, b, bits):
     grid = Grid.fit(low, high, bits)
     step = 2.0**-grid.fraction
     assert grid.bits <= bits
-    assert grid.low * step <= low
-    assert grid.high * step >= high - step
-    if low < 0 or high > 0:  # and no further than twice that
+    slack = 1 + 1e-8  # of a logarithm
+    assert grid.low * step * slack <= low
+    assert grid.high * step * slack >= high - step
+    if max(high, -low) > 1e-9:  # and no further than twice that
         assert grid.high * step < 2 * max(high, -low) + 3 * step or grid.low * step > 2 * low - 3 * step
 
 
@@ -227,7 +228,7 @@ def test_ranges_of_zero_and_constants_have_grids():
 
 
 def test_two_bits_are_ternary_and_few_bits_cut_off_what_is_far_out():
-    weights = np.random.default_rng(1).normal(0, 0.3, 400)
+    weights = np.random.default_rng(1).laplace(0, 0.2, 4000)
     ternary = Grid.closest(weights, 2)
     assert (ternary.low, ternary.high) == (-1, 1)
     assert set(np.unique(ternary.raw(ternary.rounded(weights)))) == {-1, 0, 1}

@@ -32,6 +32,8 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.interpreter import evaluate_node
 
+#: How channels, gearboxes and forks are called.
+_OF_CHANNEL = re.compile(r"_(in\d*|out|to|fork)(_\d+)*$")
 #: Operators that only say where numbers are.
 _MOVES = frozenset({"reshape", "transpose", "slice", "expand", "gather"})
 
@@ -144,6 +146,8 @@ class _Builder:
 
     def _name(self, hint: str) -> str:
         name = re.sub(r"_fixed(_\d+)*$", "", identifier(hint))
+        if _OF_CHANNEL.search(name):
+            name = f"{name}_layer"
         unique, number = name, 1
         while unique in self.names:
             number += 1

@@ -79,7 +79,7 @@ def _main(program: Program) -> Iterator[str]:
         for process in program.processes:
             arguments = ", ".join(c.name for c in (*process.inputs, *process.outputs))
             with printer.block(f'fibers.add("{process.name}", [&]'):
-                line(f"for (int n = 0; n < images; n++) {process.name}({arguments});")
+                line(f"for (int n = 0; n < images; n++) ::{process.name}({arguments});")
             printer.lines[-1] += ");"
         line("const bool done = fibers.run();")
         for channel in program.channels:

@@ -75,7 +75,7 @@ def files(program: Program, designs: Sequence[Design] | None = None) -> Iterator
     yield f"{program.name}.v", "\n".join([*modules, "\n".join(_top(program)) + "\n"])
     for design in designs:
         for memory in design.process.memories:
-            if memory.data is not None:
+            if memory.is_constant:
                 yield f"{design.process.name}_{memory.name}.hex", _contents(memory)
 
 
@@ -85,9 +85,9 @@ def _held(process: Process) -> list[str]:
 
 def storage(memory: Memory) -> str:
     """What a memory is made of, as the value of its attribute `ram_style`."""
-    if memory.storage == "distributed" and memory.data is not None:
+    if memory.storage == "distributed" and memory.is_constant:
         return "registers"  # yosys's name for a ROM in LUTs
-    return memory.storage or memory_kind(memory.bits, memory.depth, memory.data is None)
+    return memory.storage or memory_kind(memory.bits, memory.depth, not memory.is_constant)
 
 
 def fifo_storage(channel: Channel) -> str:
@@ -301,7 +301,7 @@ class _Module:
         held = self.held[memory.name]
         yield f'(* ram_style = "{storage(memory)}" *)'
         yield f"reg {_range(memory.bits)}{held} [0:{memory.depth - 1}];"
-        if memory.data is not None:
+        if memory.is_constant:
             yield f'initial $readmemh("{self.process.name}_{memory.name}.hex", {held});'
         for port in ports:
             yield f"reg {_range(memory.bits)}{self.memory_port(Access(memory, port))};"

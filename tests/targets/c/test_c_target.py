@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import tensorc
 from targets.c.build import build
 from targets.hls.layers.network import network_of, program_of
 from targets.hls.vectors import golden
@@ -163,18 +164,14 @@ def test_digits_in_eight_bits(tmp_path):
     how = Quantization("fixed8", DIGITS / "calibration.npz")
     report = compile_model(DIGITS / "digits.onnx", CompileOptions(target="c", quantize=how), out)
     assert dict(report.manifest["summary"])["layers"] == "6"
-    library = tmp_path / "digits.so"
-    subprocess.run(
-        ["cc", *STRICT, "-DDIGITS_FLOAT", "-shared", "-fPIC", str(out), "-o", str(library), "-lm"], check=True
-    )
-    run = ctypes.CDLL(str(library)).digits_float
+    subprocess.run(["cc", *STRICT, "-DDIGITS_FLOAT", "-c", str(out), "-o", str(tmp_path / "digits.o")], check=True)
     with np.load(DIGITS / "heldout.npz") as data:
         images, labels = (data["images"] / 16).astype(np.float32), data["labels"]
-    right = 0
-    logits = np.zeros(10, np.float32)
-    for image, label in zip(images, labels, strict=True):
-        run(*(ctypes.c_void_p(one.ctypes.data) for one in (np.ascontiguousarray(image), logits)))
-        right += logits.argmax() == label
+    with tensorc.load(out) as model:
+        right = sum(
+            model.run(None, {"image": image[None]})[0].argmax() == label
+            for image, label in zip(images, labels, strict=True)
+        )
     assert right / len(labels) >= 0.981  # 0.986 in float32
 
 
@@ -185,6 +182,12 @@ def test_other_targets_compute_in_floats(tmp_path):
     with pytest.raises(UserError, match="the target c has no --quantize int8; legal: fixed8"):
         compile_model(DIGITS / "digits.onnx", CompileOptions(target="c", quantize=how), tmp_path / "out.c")
     assert not list(tmp_path.iterdir())
+
+
+def test_files_of_others_are_told_in_one_line(tmp_path):
+    (tmp_path / "mine.c").write_text("int main(void) { return 0; }\n")
+    with pytest.raises(UserError, match=r"mine\.c is no C file that tensorc wrote"):
+        tensorc.load(tmp_path / "mine.c")
 
 
 def test_without_samples_ranges_are_said_to_be_guesses(tmp_path):

@@ -30,9 +30,7 @@ def test_cycles_are_those_of_the_pipelines(digits, residual, unrolls):
 def test_products_are_those_of_the_datapath(digits):
     unrolls = UNROLLS["some"]
     for process in digits.program("net", unrolls).processes:
-        products = sum(
-            sum(op.kind == "mul" for op in place.pipeline.path.ops) for place in designed(process).places
-        )
+        products = sum(sum(op.kind == "mul" for op in place.pipeline.path.ops) for place in designed(process).places)
         assert cost_of(process).used.dsp == products, process.title
 
 
@@ -63,11 +61,12 @@ def test_tables_in_luts_take_no_block(digits):
 
 
 def test_a_deep_channel_is_block_memory():
-    assert channel_cost(Channel("c", Kind(0, 255), 4, 1000, 2)).bram18 == 0
-    assert channel_cost(Channel("c", Kind(0, 255), 4, 1000, 1000)).bram18 == 2
+    channel = Channel("c", Kind(0, 255), 4, 1000)
+    assert channel_cost(channel, 2).bram18 == 0
+    assert channel_cost(channel, 1000).bram18 == 2
 
 
-def test_contents_are_made_when_they_are_asked_for(digits):
+def test_contents_are_made_when_they_are_asked_for():
     made = []
     memory = Memory("m", Kind(0, 1), 1, 4, lambda: made.append(1))
     assert memory.is_constant

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from targets.hls import csim
+from targets.hls import csim, pragmas
 from targets.hls.layers.layer import Unroll
 from targets.hls.printing import testbench
 from targets.hls.program import Program
@@ -115,6 +115,24 @@ def test_our_code_has_no_warnings(digits, pair, project):
             [*command, f"-isystem{csim.headers()}", *sources], cwd=folder, capture_output=True, text=True
         )
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.compiler
+def test_layers_may_bear_any_name(fixed, project):
+    """Keywords, what channels and the vendor's headers are called, what C++ keeps for itself."""
+    rng = np.random.default_rng(2)
+    graph = Graph("names")
+    value = graph.add_input("in", TensorType("float64", (2, 3)))
+    for name in ("a", "a_in", "int", "std", "/Conv//x"):
+        weights = graph.constant(rng.standard_normal((3, 3)), name=f"{name}.weights")
+        value = graph.add("matmul", [value, weights], {"transpose_b": False}, name=name)
+    graph.outputs = [value]
+    network = fixed(graph, [rng.standard_normal((2, 2, 3))])
+    program = network.program("many")
+    folder = project(program)
+    assert pragmas.lint_project(folder) == []
+    inputs, wanted = network.vectors(program, 2)
+    np.testing.assert_array_equal(csim.run(folder, inputs)[0], wanted[0])
 
 
 @pytest.mark.compiler

@@ -51,6 +51,7 @@ def rows() -> Builder:
     build = Builder()
     build.add("soft", "softmax", build.input(3, 10, scale=3), axis=1)
     build.add("single", "softmax", build.input(4, 1), axis=1)
+    build.add("pixels", "softmax", build.input(1, 3, 2, 4), axis=1)
     build.add("layer", "layer_norm", build.input(2, 3, 8), build.constant(8), build.constant(8), axis=2, epsilon=1e-5)
     build.add("root", "rms_norm", build.input(2, 3, 8), build.constant(3, 8), axis=1, epsilon=1e-3)
     build.attention("plain", 1, 5, 5, 2, 2, 4, 4)

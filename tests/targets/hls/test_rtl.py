@@ -8,6 +8,7 @@ import pytest
 from targets.hls import rtl
 from targets.hls.layers.layer import Unroll
 from targets.hls.pipeline import designs_of
+from targets.hls.printing import verilog
 from targets.hls.timing import depths, timing_of, with_depths
 from tensorc.ir import Graph, TensorType
 
@@ -129,6 +130,15 @@ def test_layers(fixed, name):
         program = network.program("network", unrolls)
         assert_exact(network, program)
     assert_exact(network, program, hesitant=True)
+
+
+def test_fifos_of_block_ram(residual):
+    """They show a word in the cycle behind the one that writes it, as others do."""
+    program = residual.program("residual", {})
+    deep = with_depths(program, {channel.name: 3000 for channel in program.channels})
+    assert {verilog.fifo_storage(channel) for channel in deep.channels} == {"block"}
+    assert_exact(residual, deep)
+    assert_exact(residual, deep, hesitant=True)
 
 
 def test_a_residual_network(residual):

@@ -264,7 +264,9 @@ def random_program(seed: int) -> Program:
                 return Repeat(step.counter, tuple(map(slower, step.steps)))
             return Nest(step.name, step.loops, step.body, ii if step.name == "compute" else 1)
 
-        return Process("layer", "a random layer", tuple(map(slower, steps)), (x, y), (z,), (memory, table), (held, state))
+        return Process(
+            "layer", "a random layer", tuple(map(slower, steps)), (x, y), (z,), (memory, table), (held, state)
+        )
 
     trial = process(1)
     *_, compute = trial.nests()

@@ -28,7 +28,7 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
             ["compile", "{model}", "--target", "interpreter", "--precision", "float16"],
             "the target interpreter has no precision float16; legal: float32",
         ),
-        (["compile", "{model}", "--objective", "beauty"], "'beauty' is not one of 'latency', 'throughput', 'resources'"),
+        (["compile", "{model}", "--objective", "beauty"], "'beauty' is not one of 'latency', 'throughput'"),
         (
             ["compile", "{model}", "--target", "interpreter", "--objective", "energy"],
             "the target interpreter makes no hardware: it has no objective energy",

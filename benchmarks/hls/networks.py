@@ -3,9 +3,9 @@
     python benchmarks/hls/networks.py [NAME]... [--part xczu7ev] [--objective latency] [--json]
 
 Schemes are tried from the narrowest on; the first that loses at most a point of accuracy (of the autoencoder: that has
-at least 20 dB) is compiled and verified. Both numbers of accuracy are on the held-out samples: float32 is ONNX
-Runtime, fixed point the reference that hardware equals bit for bit. `latency` to `BRAM18` stand as promised by
-report.json / found: cycles of the simulated Verilog, DSP and BRAM18 of yosys. LUT and FF are yosys'.
+at least 20 dB) is compiled and verified. Both accuracies are of the held-out samples: of float32, and of the fixed
+point that hardware equals bit for bit. From latency to BRAM18 a pair is what report.json promises / what was found: the
+cycles of the simulated Verilog, DSP and BRAM18 of yosys. LUT and FF are yosys'.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import onnxruntime
 from rich.console import Console
 from rich.table import Table
 
-import tensorc
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCHEMES = ("fixed4", "fixed6", "fixed8", "fixed10", "fixed12", "fixed16")
 #: Points of accuracy that may be lost, and decibels that suffice where there are no classes.
@@ -45,9 +43,7 @@ class Network:
 
 def _of_fpga(name: str, samples: str) -> Network:
     folder = EXAMPLES / "fpga"
-    return Network(
-        folder / f"{name}.onnx", folder / f"{name}_calibration.npz", folder / f"{name}_heldout.npz", samples
-    )
+    return Network(folder / f"{name}.onnx", folder / f"{name}_calibration.npz", folder / f"{name}_heldout.npz", samples)
 
 
 def _of_digits(name: str) -> Network:
@@ -86,33 +82,16 @@ class Row:
         return all(self.found[name] == count for name, count in self.promised.items())
 
 
-def _samples(network: Network) -> tuple[np.ndarray, np.ndarray | None]:
-    """[images, the input's shape] and the classes, if there are any."""
+def _samples(network: Network, folder: Path) -> tuple[Path, int, bool]:
+    """A file of the held-out samples as `--evaluate` takes it, how many they are, and whether they have classes."""
     archive = np.load(network.heldout)
     images = np.asarray(archive[network.samples], np.float32) / np.float32(network.divisor)
-    session = onnxruntime.InferenceSession(str(network.model))
-    return images.reshape(len(images), *session.get_inputs()[0].shape), archive.get("labels")
-
-
-def _float32(network: Network, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(network.model))
-    entry = session.get_inputs()[0].name
-    return np.stack([session.run(None, {entry: image})[0].reshape(-1) for image in images])
-
-
-def _fixed(network: Network, target: str, scheme: str, images: np.ndarray) -> np.ndarray:
-    """By the reference, for which no design needs to be searched."""
-    with tempfile.TemporaryDirectory() as made:
-        model = tensorc.compile(network.model, target, quantize=scheme, calibration=network.calibration,
-                                out=Path(made, "project"))  # fmt: skip
-        entry = model.get_inputs()[0].name
-        return np.stack([model.run(None, {entry: image})[0].reshape(-1) for image in images])
-
-
-def _accuracy(found: np.ndarray, exact: np.ndarray, labels: np.ndarray | None) -> float:
-    if labels is not None:
-        return float((found.argmax(1) == labels).mean())
-    return float(10 * np.log10((exact**2).sum() / ((found - exact) ** 2).sum()))
+    entry = onnxruntime.InferenceSession(str(network.model)).get_inputs()[0]
+    rows = {entry.name: images.reshape(len(images), *entry.shape)}
+    if "labels" in archive:
+        rows["labels"] = archive["labels"]
+    np.savez(folder / "samples.npz", **rows)
+    return folder / "samples.npz", len(images), "labels" in archive
 
 
 def _tensorc(*arguments: str | Path) -> dict[str, Any]:
@@ -125,17 +104,27 @@ def _tensorc(*arguments: str | Path) -> dict[str, Any]:
     return found
 
 
+def _accuracy(network: Network, scheme: str, folder: Path) -> tuple[int, float | None, float]:
+    """Samples, and the accuracies of float32 and of fixed point on them: by the target `c`, which is compiled at once
+    and computes the same."""
+    samples, count, has_classes = _samples(network, folder)
+    made = _tensorc("compile", network.model, "--target", "c", "--quantize", scheme, "--calibration",
+                    network.calibration, "--evaluate", samples, "-o", folder / "network.c")  # fmt: skip
+    found = made["accuracy"]
+    if has_classes:
+        return count, found["quality"]["exact"], found["quality"]["quantized"]
+    return count, None, found["outputs"]["snr_db"]
+
+
 def measure(name: str, part: str, objective: str, schemes: tuple[str, ...]) -> Row:
     network = NETWORKS[name]
-    images, labels = _samples(network)
-    exact = _float32(network, images)
-    base = _accuracy(exact, exact, labels) if labels is not None else None
     tried: dict[str, float] = {}
-    for scheme in schemes:
-        tried[scheme] = _accuracy(_fixed(network, "c", scheme, images), exact, labels)
-        if tried[scheme] >= (_DECIBELS if base is None else base - _POINT):
-            break
-    row = Row(name, scheme, len(images), "dB" if base is None else "", base, tried[scheme], tried)
+    with tempfile.TemporaryDirectory() as folder:
+        for scheme in schemes:
+            images, base, tried[scheme] = _accuracy(network, scheme, Path(folder))
+            if tried[scheme] >= (_DECIBELS if base is None else base - _POINT):
+                break
+    row = Row(name, scheme, images, "dB" if base is None else "", base, tried[scheme], tried)
     with tempfile.TemporaryDirectory() as made:
         out = Path(made, name)
         start = time.perf_counter()

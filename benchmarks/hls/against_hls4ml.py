@@ -22,6 +22,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 
 from targets.hls import csim, project
-from targets.hls.build import Report
 from targets.hls.layers.network import Network, network_of
 from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
 from targets.hls.parts import find_part
+from targets.hls.report import Promise
 from targets.hls.resources import dsp_of_product
 from tensorc.fixed_point import Grid
 
@@ -103,17 +104,18 @@ def compare(name: str, scheme: str, part: str, folder: Path) -> Row:
     network = network_of(project.read_graph(out))
     (_, entry), (_, result) = network.inputs[0], network.outputs[0]
     ours = _ours(out, entry, result, images)
-    report = Report.of(project.read_json(out, project.REPORT))
+    report = Promise.of(project.read_json(out, project.REPORT))
     unrolls = project.read_json(out, project.SCHEDULE)["layers"]
     products = [layer for layer in network.layers if isinstance(layer, Product)]
     multipliers = [unrolls[layer.name]["outputs"] * unrolls[layer.name]["inputs"] for layer in products]
-    reuse = {i: max(1, layer.weights.size // count) for i, (layer, count) in enumerate(zip(products, multipliers))}
+    reuse = {
+        i: max(1, layer.weights.size // count)
+        for i, (layer, count) in enumerate(zip(products, multipliers, strict=True))
+    }
 
     types = [_layer(layer) for layer in products]
-    if case.softmax and name.startswith("jets"):
-        types.append(Layer(None, None, None, _type(result)))
     given = np.moveaxis(images, 1, -1) if images.ndim > 2 else images
-    peer = simulated(channels_last(model), _type(entry), types, given, reuse, folder / "hls4ml")
+    peer = simulated(channels_last(model), _type(entry), types, _type(result), given, reuse, folder / "hls4ml")
     theirs = peer.results.reshape(ours.shape)
     return Row(
         name, scheme, len(images), float((ours.argmax(1) == theirs.argmax(1)).mean()),
@@ -158,15 +160,14 @@ def _layer(layer: Product) -> Layer:
     return Layer(_of_grid(group.grids[weights]), _of_grid(group.grids[bias]), sums, _type(layer.output))
 
 
-def _theirs(peer: Peer, network: Network, types: list[Layer], accuracy: float, part: str) -> Side:
+def _theirs(peer: Peer, network: Network, types: Sequence[Layer], accuracy: float, part: str) -> Side:
     family = find_part(part).family
     products = [layer for layer in network.layers if isinstance(layer, Product)]
     cycles, multipliers, dsp = [], 0, 0
-    for (total, count), layer, kinds in zip(peer.products.values(), products, types, strict=False):
+    for (total, count), layer, kinds in zip(peer.products.values(), products, types, strict=True):
         cycles.append(-(-total // count))
         multipliers += count
         x, weight = layer.inputs[0].kind, kinds.weight
-        assert weight is not None
         dsp += count * dsp_of_product(x.bits, x.signed, weight.bits, weight.signed, family)
     is_image = any(layer.head.op == "conv" for layer in products)
     return Side(accuracy, None if is_image else sum(cycles), max(cycles), multipliers, dsp)

@@ -40,14 +40,14 @@ class Type:
 class Layer:
     """Types of what a layer multiplies with and gives; its sums and its bias lose nothing."""
 
-    weight: Type | None
-    bias: Type | None
-    sums: Type | None
+    weight: Type
+    bias: Type
+    sums: Type
     result: Type
 
 
 def channels_last(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convolutions, pools, Flatten, Gemm and elementwise operators as hls4ml reads them. Raises ValueError for others."""
+    """Convolutions, pools, Flatten, Gemm, Relu and Softmax as hls4ml reads them. Raises ValueError for others."""
     return _Writer(model).written()
 
 
@@ -95,9 +95,9 @@ class _Writer:
         )  # fmt: skip
         return helper.make_model(graph)
 
-    def _add(self, kind: str, name: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Any] | None = None,
+    def _add(self, kind: str, name: str, inputs: Sequence[str], output: str, given: Mapping[str, Any] | None = None,
              domain: str = "") -> None:  # fmt: skip
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, domain=domain, **(attributes or {})))
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name, domain=domain, **(given or {})))
 
     def _constant(self, name: str, numbers: np.ndarray) -> str:
         self.infos[f"{name}_constant"] = list(numbers.shape)
@@ -140,10 +140,10 @@ class Peer:
     products: Mapping[str, tuple[int, int]]
 
 
-def simulated(model: onnx.ModelProto, entry: Type, layers: Sequence[Layer], images: np.ndarray, reuse: Mapping[int, int],
-              folder: Path) -> Peer:  # fmt: skip
+def simulated(model: onnx.ModelProto, entry: Type, layers: Sequence[Layer], result: Type, images: np.ndarray,
+              reuse: Mapping[int, int], folder: Path) -> Peer:  # fmt: skip
     """hls4ml's C simulation of `model` (one of `channels_last`) in `folder`. `layers` are the types of its products, in
-    order, the epilogue's among them; `reuse` the reuse factors, by their numbers."""
+    order, `result` that of the output; `reuse` the reuse factors, by their numbers."""
     import hls4ml
 
     said = io.StringIO()
@@ -151,7 +151,7 @@ def simulated(model: onnx.ModelProto, entry: Type, layers: Sequence[Layer], imag
         config = hls4ml.utils.config_from_onnx_model(
             model, granularity="name", backend="Vitis", default_precision=entry.text()
         )
-        _set_types(model, config["LayerName"], entry, layers, reuse)
+        _set_types(model, config["LayerName"], entry, layers, result, reuse)
         config["Model"]["Strategy"] = "Resource" if max(reuse.values(), default=1) > 1 else "Latency"
         stream = any(node.op_type == "Conv" for node in model.graph.node)
         made = hls4ml.converters.convert_from_onnx_model(
@@ -170,7 +170,7 @@ def simulated(model: onnx.ModelProto, entry: Type, layers: Sequence[Layer], imag
     return Peer(np.asarray(results), products)
 
 
-def _set_types(model: onnx.ModelProto, config: dict[str, Any], entry: Type, layers: Sequence[Layer],
+def _set_types(model: onnx.ModelProto, config: dict[str, Any], entry: Type, layers: Sequence[Layer], result: Type,
                reuse: Mapping[int, int]) -> None:  # fmt: skip
     """Sums and what is added to them are exact in both; results are rounded where the activation gives them."""
     inputs = {value.name for value in model.graph.input}
@@ -183,7 +183,6 @@ def _set_types(model: onnx.ModelProto, config: dict[str, Any], entry: Type, laye
         if node.op_type in ("Conv", "MatMul"):
             number += 1
             layer = layers[number]
-            assert layer.weight is not None and layer.sums is not None and layer.bias is not None
             now = layer.result
             config[f"{node.name}_constant"]["Precision"]["result"] = layer.weight.text()
             config[f"{node.name}_bias_constant"]["Precision"]["result"] = layer.bias.text()
@@ -192,11 +191,10 @@ def _set_types(model: onnx.ModelProto, config: dict[str, Any], entry: Type, laye
             row["ReuseFactor"] = reuse.get(number, 1)
         elif node.op_type == "Add":
             layer = layers[number]
-            assert layer.bias is not None and layer.sums is not None
             rounded = now if not _is_rounded_later(model, position) else layer.sums
             row["Precision"] = {"result": rounded.text(), "bias": layer.bias.text()}
         elif node.op_type == "Softmax":
-            row["Precision"]["result"] = layers[-1].result.text()
+            row["Precision"]["result"] = result.text()
         else:
             row["Precision"]["result"] = now.text()
 

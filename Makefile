@@ -34,7 +34,7 @@ tools:
 # What the tests need besides: they simulate and synthesise the FPGA target's Verilog.
 test-tools: tools
 	@ok=yes; \
-	for tool in iverilog yosys; do \
+	for tool in g++ iverilog verilator yosys; do \
 	  command -v $$tool >/dev/null || { echo "missing: $$tool (on Debian and Ubuntu: apt install $$tool)" >&2; ok=no; }; \
 	done; \
 	test $$ok = yes

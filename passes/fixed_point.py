@@ -216,17 +216,19 @@ class _Rewriter:
         if not curve.bent:
             return self.instead(node, "interpolate", [x, table], curve.attrs)
 
-        def made(op: str, inputs: list[Value], **attrs: object) -> Value:
-            step = self.graph.make(op, inputs, attrs, name=f"{name}.{op}")
-            self.graph.nodes.append(step)
-            grid = grid_of(step, self.known)
-            assert grid is not None
-            self.known[step.output] = grid
-            return step.output
+        far = self.made(name, "abs", [x])
+        near = self.made(name, "clip", [far], min=0.0, max=curve.last * 2.0**-curve.fraction)
+        rest = self.made(name, "interpolate", [near, table], **curve.attrs)
+        return self.instead(node, "add", [self.made(name, "relu", [x]), rest], {})
 
-        near = made("clip", [made("abs", [x])], min=0.0, max=curve.last * 2.0**-curve.fraction)
-        rest = made("interpolate", [near, table], **curve.attrs)
-        return self.instead(node, "add", [made("relu", [x]), rest], {})
+    def made(self, name: str, op: str, inputs: list[Value], **attrs: object) -> Value:
+        """The result of a step of what becomes of the value `name`."""
+        step = self.graph.make(op, inputs, attrs, name=f"{name}.{op}")
+        self.graph.nodes.append(step)
+        grid = grid_of(step, self.known)
+        assert grid is not None
+        self.known[step.output] = grid
+        return step.output
 
     def index(self, x: Value) -> Value:
         """The value as numbers that a table may have an entry for each of."""
@@ -245,14 +247,14 @@ class _Rewriter:
                                             else (0, (1 << TABLE_BITS) - 1)))  # fmt: skip
 
     def as_softmax(self, node: Node) -> Node:
-        (x,) = node.inputs
-        if node.attrs["axis"] != x.type.rank - 1:
-            raise UnsupportedError(
-                f"%{node.output.name}: softmax over an axis that is not the last has no fixed-point form"
-            )
-        x = self.index(x)
+        """Rows lie along the last axis; it is channels that are last where tensors are streams."""
+        x, axis, name = self.index(node.inputs[0]), node.attrs["axis"], node.output.name
         attrs = {"fraction": self.known[x].fraction, "width": self.how.bits}
-        return self.instead(node, "fixed_softmax", [x], attrs)
+        axes = [*(other for other in range(x.type.rank) if other != axis), axis]
+        if axis == axes[axis]:
+            return self.instead(node, "fixed_softmax", [x], attrs)
+        rows = self.made(name, "fixed_softmax", [self.made(name, "transpose", [x], perm=tuple(axes))], **attrs)
+        return self.instead(node, "transpose", [rows], {"perm": tuple(int(place) for place in np.argsort(axes))})
 
     def as_norm(self, node: Node) -> Node:
         """Normalised numbers have as many bits behind the point as others have in all; scale and bias are arithmetic

@@ -8,6 +8,7 @@ somebody else adds one. A target string is `NAME` or `NAME:PART`, where the part
 from __future__ import annotations
 
 import abc
+import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -169,6 +170,14 @@ class Target(abc.ABC):
         """Why an output of that name cannot be written where something is already; "" if it can."""
         return "it is a folder" if out.is_dir() else ""
 
+    def manifest(self, out: Path) -> dict[str, Any]:
+        """What was written beside, or in, what is no artifact. Raises UserError."""
+        return read_project(out)
+
+    def open(self, out: Path) -> Executable:
+        """What runs here as that would; where it is for other machines, slowly. Raises UserError for damage."""
+        raise UserError(f"{out} is nothing that the target {self.name} writes")
+
     def check(
         self,
         out: Path,  # noqa: ARG002  (the contract's)
@@ -200,6 +209,24 @@ def find_target(text: str) -> Target:
         raise UserError(f"unknown target {name!r}; installed: {', '.join(sorted(found)) or 'none'}")
     target: Target = found[name].load()(part)
     return target
+
+
+def writer_of(out: Path) -> Target | None:
+    """The target that wrote it, if it is no artifact. Raises UserError for a folder that none did."""
+    if out.is_dir():
+        return find_target(read_project(out)["target"])
+    kinds = [kind for kind in installed_targets() if kind.suffix not in ("", Target.suffix)]
+    return next((kind() for kind in kinds if kind.suffix == out.suffix), None)
+
+
+def read_project(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that a target wrote. Raises UserError."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / PROJECT).read_text())
+        find_target(manifest["target"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is no project that tensorc wrote: it has no readable {PROJECT} ({error})") from error
+    return manifest
 
 
 def installed_targets() -> list[type[Target]]:

@@ -14,6 +14,7 @@ from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
 from targets.hls.vectors import golden, write_rows
 from targets.hls.vendor import CLOCK
+from tensorc.ir.cost import flops
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions, Objective
 from tensorc.quantization.data import Samples
@@ -23,8 +24,10 @@ from tensorc.target import Progress
 
 #: What a design is to be best in unless it is said.
 OBJECTIVE: Objective = "latency"
-#: Golden vectors in a project.
+#: Golden vectors in a project, and the operations that the reference takes for all of them, of which it does some
+#: hundred millions a second; C simulation is as slow. One vector there always is.
 VECTORS = 100
+_OPERATIONS = 4_000_000_000
 
 
 def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress) -> Built:
@@ -33,7 +36,7 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
     unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
     progress(0, 0, "golden vectors")
-    vectors = golden(graph, program, _feeds(graph, options.quantize), VECTORS)
+    vectors = golden(graph, program, _feeds(graph, options.quantize), _count(graph))
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
     files[f"{program.name}_test.cpp"] = testbench.bench(program).encode()
     files |= {f"rtl/{name}": text.encode() for name, text in verilog.files(program, designs)}
@@ -54,6 +57,11 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
+
+
+def _count(graph: Graph) -> int:
+    """Of golden vectors."""
+    return min(max(_OPERATIONS // max(sum(flops(node) for node in graph.nodes), 1), 1), VECTORS)
 
 
 def _front(part: Part, found: Optimum) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ strong super supply0 supply1 table tagged task time tran tri type unique use var
 within wor xnor fifo
 EOF NULL and_eq ap_int ap_uint asm bitand bitor catch compl constexpr decltype errno hls linux noexcept not_eq nullptr
 or_eq std typeid unix wchar_t xor_eq
-smaller greater leading_bit
+known smaller greater leading_bit
 """
 #: What a layer cannot be called, in any of the languages.
 RESERVED = frozenset(_WORDS.split())

@@ -1,4 +1,5 @@
-"""From a network to the program that is best for an objective: search by costs, then the exact figures of what it found.
+"""From a network to the program that is best for an objective: search by costs, then the exact figures of what it
+found.
 
 Costs leave out what only a program shows: how deep FIFOs must be, and what is left of a datapath where numbers are
 known. If a program is above a cap when it is made, the search is done again with so much less.
@@ -45,16 +46,23 @@ def optimum(network: Network, part: Part, objective: Objective, name: str) -> Op
     less = Resources()
     for _ in range(_TRIES):
         found, program, designs = _quickest(search, objective, less, name)
-        program = with_depths(program, depths(program, designs))
         used = estimate(program, designs, part)
-        beyond = {each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES}
-        if not any(beyond.values()):
+        if _fits(used, part):  # without what FIFOs need: it is known when all of them were tried
+            program = with_depths(program, depths(program, designs))
+            used = estimate(program, designs, part)
+        if _fits(used, part):
             return Optimum(found.unrolls, program, designs, timing_of(program, designs), used, search.front(less))
-        less += Resources(**beyond)
+        less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
 
 
-def _quickest(search: Search, objective: Objective, less: Resources, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
+def _fits(used: Resources, part: Part) -> bool:
+    return all(getattr(used, each) <= getattr(part.budget, each) for each in NAMES)
+
+
+def _quickest(
+    search: Search, objective: Objective, less: Resources, name: str
+) -> tuple[Found, Program, tuple[Design, ...]]:
     """What is best by its costs. The latency, which they do not know to the cycle, decides among a few."""
     if objective != "latency":
         return _made(search.network, search.best(objective, less), name)

@@ -12,7 +12,12 @@ from targets.hls.resources import Resources
 from targets.hls.search import Point
 
 #: What is drawn, by the names of `Resources`.
-_LINES = {"dsp": ("DSP", "#1b6ca8"), "bram18": ("BRAM18", "#c0392b"), "lut": ("LUT", "#2e8b57"), "ff": ("FF", "#8e6bb0")}
+_LINES = {
+    "dsp": ("DSP", "#1b6ca8"),
+    "bram18": ("BRAM18", "#c0392b"),
+    "lut": ("LUT", "#2e8b57"),
+    "ff": ("FF", "#8e6bb0"),
+}
 _WIDTH, _HEIGHT, _LEFT, _TOP = 560, 300, 60, 40
 
 

@@ -39,9 +39,12 @@ _KEYWORDS = re.compile(
     r"unsigned|using|virtual|void|volatile|wchar_t|while|xor|xor_eq"
 )
 #: What defines.h and the vendor's headers call something else.
-_TAKEN = frozenset({"word", "smaller", "greater", "leading_bit", "ap_int", "ap_uint", "hls", "std", "main"})
+_TAKEN = frozenset({"known", "word", "smaller", "greater", "leading_bit", "ap_int", "ap_uint", "hls", "std", "main"})
 
-_TYPE = r"(?:hls::stream<.*>|word<.*>|ap_u?int<\d+>|(?:unsigned |long )*(?:int|long|char|bool|float|double)|u?int\d+_t)"
+_TYPE = (
+    r"(?:hls::stream<.*>|word<.*>|known<.*>|ap_u?int<\d+>|(?:unsigned |long )*(?:int|long|char|bool|float|double)|"
+    r"u?int\d+_t)"
+)
 _DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:\(?[&*]\s*)?"
                        r"(?P<name>\w+)\)?\s*(?P<extents>(?:\[\d+\])*)\s*(?:=.*|\(.*\))?$")  # fmt: skip
 _LOOP = re.compile(

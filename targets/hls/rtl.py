@@ -1,7 +1,12 @@
-"""Runs the Verilog of a program in Icarus Verilog: raw integers in, raw integers out, and the cycles that it took."""
+"""Runs the Verilog of a program: raw integers in, raw integers out, and the cycles that it took.
+
+Icarus Verilog begins at once and does some thousand cycles a second; Verilator compiles for a quarter of a minute and
+does a million. So long runs are Verilator's, where it is installed.
+"""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.hls.pipeline import Design
+from targets.hls.pipeline import Design, designs_of
 from targets.hls.printing import verilog
 from targets.hls.program import Kind, Program
+from targets.hls.timing import DeadlockError, timing_of
 from tensorc.toolchain import find_tool, first_error
+
+#: Cycles from which on Verilator's compilation pays.
+_LONG = 150_000
+_VERILATOR = ("--binary", "-O3", "--top-module", "bench", "-Wno-fatal", "-Wno-lint", "-Wno-style")
 
 
 @dataclass(frozen=True)
@@ -39,16 +49,20 @@ def simulate(
     inputs: Sequence[np.ndarray],
     designs: Sequence[Design] | None = None,
     hesitant: bool = False,
-    quiet: int = 100_000,
+    quiet: int = 1_000_000,
+    tool: str = "",
 ) -> Run:
     """Images follow each other without a break. `inputs`: of each input port the raw integers [images, ...], in
     the model's order.
 
-    `hesitant` lets words wait at random, at both ends. Raises UserError where Icarus is not installed, RuntimeError
-    with what it says if it fails or nothing comes out of the design for `quiet` cycles.
+    `hesitant` lets words wait at random, at both ends. `tool`: iverilog or verilator; by default what is faster. Raises
+    UserError where it is not installed, RuntimeError with what it says if it fails or nothing comes out of the design
+    for `quiet` cycles.
     """
-    compiler = find_tool("iverilog", "running Verilog")
+    designs = designs or designs_of(program)
     images = len(inputs[0])
+    tool = tool or _faster(program, designs, images)
+    compiler = find_tool(tool, "running Verilog")
     with tempfile.TemporaryDirectory(prefix="tensorc-") as name:
         folder = Path(name)
         for file, text in verilog.files(program, designs):
@@ -59,12 +73,17 @@ def simulate(
                 _words(numbers.reshape(images, -1)[:, port.order], channel.lanes, channel.kind.bits)
             )
         (folder / "bench.v").write_text("\n".join(_bench(program, images, hesitant, quiet)), encoding="utf-8")
-        _run([compiler, "-g2012", "-o", "bench.vvp", "bench.v", f"{program.name}.v"], folder)
-        said = _run(["vvp", "-n", "bench.vvp"], folder)
+        sources = ["bench.v", f"{program.name}.v"]
+        if tool == "verilator":
+            _run([compiler, *_VERILATOR, "-o", "bench", *sources], folder)
+            said = _run(["obj_dir/bench"], folder)
+        else:
+            _run([compiler, "-g2012", "-o", "bench.vvp", *sources], folder)
+            said = _run(["vvp", "-n", "bench.vvp"], folder)
         words: Mapping[str, list[tuple[int, int]]] = {port.channel.name: [] for port in program.outputs}
         first = None
         for line in said.splitlines():
-            kind, *rest = line.split()
+            kind, *rest = line.split() or [""]
             if kind == "first":
                 first = int(rest[0])
             elif kind == "word":
@@ -81,6 +100,18 @@ def simulate(
         last = np.array([cycle for cycle, _ in given]).reshape(images, -1)[:, -1]
         ends = np.maximum(ends, last - first + 1)
     return Run(tuple(outputs), tuple(ends.tolist()))
+
+
+def _faster(program: Program, designs: Sequence[Design], images: int) -> str:
+    """Verilator for long runs, if there is one that runs test benches in Verilog (from version 5 on)."""
+    try:
+        cycles = timing_of(program, designs, images=images).ends[-1]
+    except DeadlockError:  # which the run will show
+        return "iverilog"
+    if cycles < _LONG or shutil.which("verilator") is None:
+        return "iverilog"
+    version = _run(["verilator", "--version"], Path()).split()[1]
+    return "verilator" if int(version.split(".")[0]) >= 5 else "iverilog"
 
 
 def _run(command: list[str], folder: Path) -> str:

@@ -1,10 +1,11 @@
 """How far each layer is unrolled: the best program for an objective that a part holds.
 
-Every choice of every layer is costed (`targets.hls.cost`); one of each layer's is picked. What a part has is a hard cap.
+Every choice of every layer is costed (`targets.hls.cost`); one of each layer's is picked. The budget of a part is a
+hard cap.
 - throughput: the least interval. For an interval T each layer takes the choice of the least share of the part among
   those that are done in T cycles; only where that exceeds a cap, an integer program decides. T is found by bisection.
-- latency: an integer program over the times at which layers begin to read, begin to write and end, bounded by an effort;
-  never worse than the choice for throughput.
+- latency: an integer program over the times at which layers begin to write and end, bounded by an effort; never worse
+  than the choice for throughput.
 - resources: the least share of the part, whatever the time.
 - energy: the least picojoules of an image, by the proxy of `targets.hls.cost`, over intervals.
 What the costs leave out (FIFOs that must be deep, the exact logic of a datapath) is known when a program is made: if it
@@ -20,13 +21,13 @@ from math import gcd, inf
 
 import numpy as np
 
-from targets.hls import resources
-from targets.hls.cost import Cost, channel_cost, cost_of, idle_energy
+from targets.hls.cost import Cost, cost_of, idle_energy
+from targets.hls.estimate import fifo_resources, memory_resources
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of
 from targets.hls.layers.tensor import Tensor
 from targets.hls.parts import PARTS, Part
-from targets.hls.program import Channel
+from targets.hls.program import Channel, Kind, Memory, Process
 from targets.hls.resources import Family, Resources
 from tensorc.errors import UserError
 from tensorc.options import Objective
@@ -100,17 +101,22 @@ def options_of(layer: Layer, family: Family, cap: Resources) -> list[Option]:
 
 
 def _option(layer: Layer, unroll: Unroll, family: Family) -> Option:
-    lanes, made = layer.input_lanes(unroll), layer.output_lanes(unroll)
-    inputs = [_channel(f"in{n}", tensor, width) for n, (tensor, width) in enumerate(zip(layer.inputs, lanes, strict=True))]
-    output = _channel("out", layer.output, made)
-    cost = cost_of(process_of(layer, unroll, inputs, [output]), family)
+    process = _process(layer, unroll)
+    cost = cost_of(process, family)
     used = cost.used
-    for channel in inputs:
-        used += channel_cost(channel, channel.depth, family)
+    for channel in process.inputs:
+        used += fifo_resources(channel, family)
     # What a gearbox takes whose wider side this is.
-    for channel in (*inputs, output):
+    for channel in (*process.inputs, *process.outputs):
         used += Resources(lut=channel.bits, ff=channel.bits) if channel.lanes > 1 else Resources()
-    return Option(unroll, cost, used, lanes, made)
+    return Option(unroll, cost, used, layer.input_lanes(unroll), layer.output_lanes(unroll))
+
+
+def _process(layer: Layer, unroll: Unroll) -> Process:
+    """With channels of its own."""
+    lanes = layer.input_lanes(unroll)
+    inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
+    return process_of(layer, unroll, inputs, [_channel("out", layer.output, layer.output_lanes(unroll))])
 
 
 def _channel(name: str, tensor: Tensor, lanes: int) -> Channel:
@@ -140,7 +146,9 @@ class Search:
         self.network = network
         self.part = part
         self.layers = network.layers
-        self.options = [options_of(layer, part.family, part.budget) for layer in self.layers]
+        self.budget = part.budget
+        self.options = [options_of(layer, part.family, self.budget) for layer in self.layers]
+        self._shares: dict[Resources, float] = {}
         number = {id(layer.output): n for n, layer in enumerate(self.layers)}
         #: For each layer's inputs the layers that make them; None for what comes from outside.
         self.makers = [[number.get(id(tensor.root)) for tensor in layer.inputs] for layer in self.layers]
@@ -190,15 +198,16 @@ class Search:
         return [point for n, point in enumerate(points) if all(other > share[n] for other in share[:n])]
 
     def _cap(self, less: Resources | None) -> Resources:
-        budget = self.part.budget
         if less is None:
-            return budget
-        return Resources(**{name: max(getattr(budget, name) - getattr(less, name), 0) for name in NAMES})
+            return self.budget
+        return Resources(**{name: max(getattr(self.budget, name) - getattr(less, name), 0) for name in NAMES})
 
     def share(self, used: Resources) -> float:
         """The sum of the shares of a part's resources."""
-        budget = self.part.budget
-        return sum(getattr(used, name) / max(getattr(budget, name), 1) for name in NAMES)
+        if used not in self._shares:
+            shares = (getattr(used, name) / max(getattr(self.budget, name), 1) for name in NAMES)
+            self._shares[used] = float(sum(shares))
+        return self._shares[used]
 
     # Picks ----------------------------------------------------------------------------------------------
 
@@ -322,7 +331,8 @@ class _Program:
     def cheapest(self) -> list[Option] | None:
         matrix, low, high = self._constraints(self.count)
         cost = np.array([self.search.share(option.used) for option in self.options])
-        return self._solved(cost, matrix, low, high, {})
+        # That there is one is what counts, unless it is to be the smallest of all.
+        return self._solved(cost, matrix, low, high, {"mip_rel_gap": 0.0 if self.interval == inf else _GAP})
 
     def quickest(self) -> list[Option] | None:
         """Variables behind the choices: when each layer writes first, and ends; then the end of all."""
@@ -468,27 +478,22 @@ def fits(search: Search, part: Part) -> bool:
 
 def _fewer_bits(search: Search, cap: Resources) -> int | None:
     """The most bits of weights for which the memories of constants would find room in block RAM."""
-    memories, other = [], 0
+    memories: list[Memory] = []
+    other = 0
     for layer, options in zip(search.layers, search.options, strict=True):
         option = min(options, key=lambda option: option.used.bram18)
-        unroll = replace(option.unroll, constants="")
-        lanes = layer.input_lanes(unroll)
-        inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
-        process = process_of(layer, unroll, inputs, [_channel("out", layer.output, layer.output_lanes(unroll))])
-        for memory in process.memories:
-            if memory.is_constant:
-                memories.append(memory)
-            else:
-                other += resources.memory(memory.bits, memory.depth, True, search.part.family).bram18
+        tables = [memory for memory in _process(layer, option.unroll).memories if memory.is_constant]
+        memories += (replace(memory, storage="") for memory in tables)
+        other += option.used.bram18 - option.cost.tables.bram18
     widest = max((memory.kind.bits for memory in memories), default=1)
     for bits in range(widest - 1, 1, -1):
+        narrow = Kind(0, (1 << bits) - 1)
         blocks = sum(
-            resources.memory(
-                min(memory.kind.bits, bits) * memory.lanes, memory.depth, False, search.part.family
+            memory_resources(
+                replace(memory, kind=narrow) if memory.kind.bits > bits else memory, 1, search.part.family
             ).bram18
             for memory in memories
         )
         if blocks + other <= cap.bram18:
             return bits
     return None
-

@@ -11,7 +11,7 @@ from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
 from tensorc.search.choice import Choice
-from tensorc.target import Check, Program, Progress
+from tensorc.target import Check, Executable, Program, Progress
 
 DEFAULT_PART = "xczu7ev"
 
@@ -47,6 +47,13 @@ class HlsTarget(FixedPointTarget):
         from targets.hls.project import write
 
         return write(out, manifest, sections)
+
+    def open(self, out: Path) -> Executable:
+        """The fixed-point graph, which computes what the hardware does."""
+        from targets.hls.fixed_point import Interpreted
+        from targets.hls.project import read_graph
+
+        return Interpreted(read_graph(out))
 
     def check(self, out: Path, reference: Path | None, samples: Path | None, progress: Progress) -> list[Check]:
         from targets.hls.verification import check

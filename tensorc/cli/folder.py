@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tensorc.cli.console import duration, print_json, print_table, progress_bar
-from tensorc.errors import UserError
-from tensorc.target import PROJECT, find_target
+from tensorc.target import find_target, read_project
 
 
 def verify_folder(folder: Path, reference: Path | None, samples: Path | None, as_json: bool) -> int:
     """The exit code: 1 if anything that was checked does not hold."""
-    try:
-        manifest = json.loads((folder / PROJECT).read_text())
-        target = find_target(manifest["target"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} is no project that tensorc wrote: it has no readable {PROJECT} ({error})") from error
+    manifest = read_project(folder)
+    target = find_target(manifest["target"])
     with progress_bar() as watch:
         checks = target.check(folder, reference, samples, lambda done, total, name: watch("verify", done, total, name))
     ok = all(check.ok for check in checks)

@@ -28,7 +28,7 @@ from tensorc.sampling import Spec, random_inputs
 
 
 @click.command()
-@model_argument("OUT.tcm")
+@model_argument("OUT.tcm|DIR", folders=True)
 @input_option
 @click.option("--random", "seed", type=click.IntRange(min=0), metavar="SEED",
               help="Draw the inputs that are not given; integers are 0 or 1.")  # fmt: skip

@@ -17,6 +17,7 @@ from tensorc.driver import QUANTIZED, compile_model
 from tensorc.options import Precision
 from tensorc.runtime.artifact import MAGIC, Artifact
 from tensorc.sampling import Spec, Statistics, index_limits, random_inputs
+from tensorc.target import writer_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def opened_subject(
     precision: Precision = "float32",
 ) -> Iterator[Subject]:
     """The subject that `model`, an artifact or an ONNX file, names; what is compiled here is gone afterwards."""
-    if is_artifact(model):
-        manifest = Artifact.open(model).manifest
+    writer = None if is_artifact(model) else writer_of(model)
+    if is_artifact(model) or writer is not None:
+        manifest = Artifact.open(model).manifest if writer is None else writer.manifest(model)
         refuse_for_artifact(model, target, {} if is_free(manifest) else shapes, precision)
         yield Subject(model, manifest, reference, shapes)
         return

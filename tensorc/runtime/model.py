@@ -18,7 +18,7 @@ from tensorc.errors import UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.runtime.artifact import Artifact, replaced_file
 from tensorc.runtime.constants import SECTION, views
-from tensorc.target import Executable, find_target
+from tensorc.target import Executable, Target, find_target, writer_of
 
 #: ONNX spells these element types otherwise than numpy.
 _ONNX_NAMES = {"float32": "float", "float64": "double"}
@@ -106,8 +106,10 @@ def _dtype_name(dtype: np.dtype) -> str:
 class Model:
     """A loaded model. `run` may be called from several threads at once; use it as a context manager, or `close` it."""
 
-    def __init__(self, artifact: Artifact, executable: Executable):
-        self.manifest: dict[str, Any] = artifact.manifest
+    def __init__(self, artifact: Artifact | None, executable: Executable, manifest: dict[str, Any] | None = None):
+        """`manifest` is that of what is no artifact."""
+        assert artifact is not None or manifest is not None
+        self.manifest: dict[str, Any] = artifact.manifest if artifact is not None else manifest or {}
         self._artifact = artifact
         self._executable: Executable | None = executable
         self._inputs = [TensorInfo(**row) for row in self.manifest["inputs"]]
@@ -169,6 +171,8 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the artifact to `path`, whole or not at all; it may be the file that the model was loaded from."""
+        if self._artifact is None:
+            raise UserError(f"{self.manifest['name']!r} is no artifact: what was written can be copied as it is")
         with replaced_file(Path(path)) as file:
             file.write(self._artifact.data)
 
@@ -188,13 +192,17 @@ class Model:
 
 
 def load(path: str | Path, threads: int = 0) -> Model:
-    """Load an artifact and make it runnable here. `threads` of 0 leaves the number to the target.
+    """Load an artifact, or what another target wrote, and make it runnable here. `threads` of 0 leaves the number to
+    the target.
 
     Raises UserError for a file that is not a sound artifact, a target that is not installed, or a machine that
     lacks what the code was built for.
     """
     if threads < 0:
         raise UserError(f"threads is {threads}; it must be 0, for the default, or more")
+    if Path(path).suffix != Target.suffix and (writer := writer_of(Path(path))) is not None:
+        manifest = writer.manifest(Path(path))
+        return Model(None, writer.open(Path(path)), manifest)
     artifact = Artifact.open(path)
     sections = {name: artifact.section(name) for name in artifact.names}
     if "specialise" in artifact.manifest or "programs" in artifact.manifest:

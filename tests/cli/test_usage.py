@@ -28,6 +28,11 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
             ["compile", "{model}", "--target", "interpreter", "--precision", "float16"],
             "the target interpreter has no precision float16; legal: float32",
         ),
+        (["compile", "{model}", "--objective", "beauty"], "'beauty' is not one of 'latency', 'throughput'"),
+        (
+            ["compile", "{model}", "--target", "interpreter", "--objective", "energy"],
+            "the target interpreter makes no hardware: it has no objective energy",
+        ),
         (["run", "{model}"], "is not a tensorc artifact"),
         (["compile", "{model}", "--memory-budget", "0MiB"], "'0MiB' is not a size in memory, such as 400MiB"),
         (["compile", "{model}", "--memory-budget", "4 pages"], "'4 pages' is not a size in memory"),
@@ -51,7 +56,8 @@ def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, 
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
         "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --equalise, "
-        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --accuracy-report, --print-ir-after, --json"
+        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --objective, --accuracy-report, --print-ir-after, "
+        "--json"
     )
     assert f"options: {legal}" in line
 

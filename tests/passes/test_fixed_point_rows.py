@@ -118,13 +118,22 @@ def test_a_computed_mask_has_no_form():
         fixed(text, 8, q=(-4, 4), k=(-2, 2), v=(-1, 1), y=(-0.5, 0.5), m=(-1, 0))
 
 
-def test_softmax_over_another_axis_has_no_form():
-    text = """graph @g(%x: f64[2,5]) {
-      %y = softmax(%x) {axis=0} : f64[2,5]
+def test_softmax_over_another_axis_is_between_transpositions():
+    text = """graph @g(%x: f64[2,5,3]) {
+      %y = softmax(%x) {axis=1} : f64[2,5,3]
       return %y
     }"""
-    with pytest.raises(UnsupportedError, match="not the last"):
-        fixed(text, 8, x=(-8, 8), y=(0, 1))
+    graph = fixed(text, 8, x=(-8, 8), y=(0, 1))
+    assert body(graph)[1:] == [
+        "%y.transpose = transpose(%x.fixed) {perm=(0, 2, 1)} : f64[2,3,5]",
+        "%y.fixed_softmax = fixed_softmax(%y.transpose) {fraction=4, width=8} : f64[2,3,5]",
+        "%y = transpose(%y.fixed_softmax) {perm=(0, 2, 1)} : f64[2,5,3]",
+        "return %y",
+    ]
+    x = np.random.default_rng(0).uniform(-8, 8, (2, 5, 3))
+    x = np.floor(x * 16 + 0.5) / 16
+    (got,) = evaluate(graph, {"x": x})
+    assert np.abs(got - special.softmax(x, axis=1)).max() <= 2.0**-8
 
 
 FUNCTIONS = {

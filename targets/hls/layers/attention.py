@@ -83,7 +83,9 @@ _MOST_SLOTS = 64
 
 
 def key_rows_read(queries: int, keys: int, slots: int) -> int:
-    """Rows of keys that each head of attention reads, `slots` queries being served by a sweep."""
+    """Rows of keys that each head of attention reads: a sweep over all keys serves `slots` queries, which are loaded
+    before it begins. (Were each loaded when the sweep comes by its own key, as in Edge-MoE, the last sweep would end
+    later: (queries + slots - 1) / slots sweeps, rounded up.)"""
     return -(-queries // slots) * keys
 
 

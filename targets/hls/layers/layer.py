@@ -20,8 +20,8 @@ from tensorc.ir.graph import Graph, Node, Value
 
 @dataclass(frozen=True)
 class Unroll:
-    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products. `constants` says what
-    memories of constants are made of, see `Memory.storage`."""
+    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products. `constants` says
+    what memories of constants are made of, see `Memory.storage`."""
 
     outputs: int = 1
     inputs: int = 1
@@ -51,8 +51,8 @@ class Group:
         ]  # fmt: skip
 
     def rows(self, value: Value, numbers: np.ndarray, result: Tensor) -> np.ndarray:
-        """The raw integers of a constant as they meet the `result`, a row for each of its rows, or one if all are alike.
-        They are kept: a layer is made many times while it is decided how to unroll it."""
+        """The raw integers of a constant as they meet the `result`, a row for each of its rows, or one if all are
+        alike. They are kept: a layer is made many times while it is decided how to unroll it."""
         key = value, result
         if key not in self._rows:
             grid, shape = self.grids[value], static_shape(self.body.outputs[0].shape)
@@ -155,7 +155,6 @@ class Epilogue:
         if numbers is None:
             raise UnsupportedError(f"%{value.name} is not known to {self.result.name}")
         grid = self.group.grids[value]
-        result = self.group.body.outputs[0]
         rows = self.group.rows(value, numbers, self.result)
         per_row = len(rows) == 1
         if value not in self.parameters:

@@ -55,6 +55,12 @@ def kind_type(kind: Kind) -> str:
     return _int(kind.low, kind.high)
 
 
+def _known_type(kind: Kind) -> str:
+    """Of numbers in a header."""
+    plain = next(bits for bits in (8, 16, 32, 64) if kind.bits <= bits)
+    return f"known<{kind_type(kind)}, {'' if kind.signed else 'u'}int{plain}_t>"
+
+
 def word_type(channel: Channel) -> str:
     return f"word<{kind_type(channel.kind)}, {channel.lanes}>"
 
@@ -67,8 +73,17 @@ DEFINES = """\
 #ifndef DEFINES_H_
 #define DEFINES_H_
 
+#include <stdint.h>
+
 #include "ap_int.h"
 #include "hls_stream.h"
+
+// The type of known numbers. In simulation they are plain integers: compilers take very long over millions of others.
+#ifdef __SYNTHESIS__
+template <class T, class Plain> using known = T;
+#else
+template <class T, class Plain> using known = Plain;
+#endif
 
 // What passes through a stream at once.
 template <class T, int N> struct word {
@@ -154,7 +169,7 @@ def _weights(process: Process, memory: Memory) -> str:
     guard = f"{process.name}_{memory.name}_H_".upper()
     return "\n".join([
         f"// {process.title}", f"#ifndef {guard}", f"#define {guard}", "", '#include "../defines.h"', "",
-        f"static const {kind_type(memory.kind)} {process.name}_{memory.name}[{memory.depth}]"
+        f"static const {_known_type(memory.kind)} {process.name}_{memory.name}[{memory.depth}]"
         f"{_lanes(memory.lanes)} = {{",
         *_rows(memory), "};", "", "#endif", "",
     ])  # fmt: skip
@@ -180,6 +195,7 @@ def function(process: Process, dialect: Cpp) -> Iterator[str]:
     channels = (*process.inputs, *process.outputs)
     yield f"// {process.title}"
     printer = Printer(dialect, process)
+    printer.converted = {memory.name for memory in _headers(process).values()}
     with printer.block(_head(process, channels)):
         _allocate(printer, process)
         for memory in process.memories:
@@ -239,7 +255,7 @@ def _declare(printer: Printer, process: Process, memory: Memory) -> None:
     if memory.data is None:
         printer.line(f"{kind_type(memory.kind)} {memory.name}{shape};")
     elif memory.data.size > _INLINE:
-        printer.line(f"const {kind_type(memory.kind)} (&{memory.name}){shape} = {process.name}_{memory.name};")
+        printer.line(f"const {_known_type(memory.kind)} (&{memory.name}){shape} = {process.name}_{memory.name};")
     else:
         printer.line(f"static const {kind_type(memory.kind)} {memory.name}{shape} = {{")
         for row in _rows(memory):

@@ -106,6 +106,8 @@ class Printer:
         #: Memories and registers of one lane have no index for it.
         held: list[Memory | State] = [*process.memories, *process.registers] if process is not None else []
         self.scalars = {one.name for one in held if one.lanes == 1}
+        #: Memories whose numbers become the dialect's where they are loaded.
+        self.converted: set[str] = set()
         self.lines: list[str] = []
         self.depth = 0
         self.sums = 0
@@ -232,7 +234,8 @@ class Printer:
             case Element():
                 return self.dialect.element(x.word, self.top(x.lane)), _WHOLE
             case Load():
-                return f"{x.memory}[{self.top(x.address)}]{self._lane(x.memory, x.lane)}", _WHOLE
+                text = f"{x.memory}[{self.top(x.address)}]{self._lane(x.memory, x.lane)}"
+                return self.dialect.convert(x.low, x.high, text) if x.memory in self.converted else text, _WHOLE
             case Register():
                 return f"{x.name}{self._lane(x.name, x.lane)}", _WHOLE
             case Binary(op=op) if op in ("min", "max"):

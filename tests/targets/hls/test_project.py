@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tensorc
 from targets.hls import project
 from tensorc.cli.folder import verify_folder
 from tensorc.driver import compile_model
@@ -21,9 +23,10 @@ EXAMPLES = Path(__file__).parents[3] / "examples"
 JETS = EXAMPLES / "fpga" / "jets.onnx"
 
 
-def made(folder, scheme="fixed10", part="xc7z020"):
+def made(folder, scheme="fixed10", part="xc7z020", objective="resources"):
+    """Small, so that synthesis is quick."""
     how = Quantization(scheme, EXAMPLES / "fpga" / "jets_calibration.npz")
-    return compile_model(JETS, CompileOptions(target=f"hls:{part}", quantize=how), folder)
+    return compile_model(JETS, CompileOptions(target=f"hls:{part}", quantize=how, objective=objective), folder)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,7 @@ def test_a_project_has_what_a_user_expects(jets):
     names = {path.relative_to(jets).as_posix() for path in jets.rglob("*") if path.is_file()}
     assert names >= {
         "build_prj.tcl", "firmware/defines.h", "firmware/jets.cpp", "firmware/jets.h", "hls_config.cfg",
+        "pareto.json", "pareto.svg",
         "jets_test.cpp", "project.json", "reference/graph.txt", "reference/weights.npz", "report.json", "rtl/jets.v",
         "schedule.json", "tb_data/input_0.dat", "tb_data/output_0.dat",
     }  # fmt: skip
@@ -45,6 +49,18 @@ def test_a_project_has_what_a_user_expects(jets):
     assert report["AvailableDSP"] == 220
     assert np.loadtxt(jets / "tb_data/input_0.dat", dtype=int).shape == (100, 16)
     assert "part=xc7z020clg400-1" in (jets / "hls_config.cfg").read_text()
+
+
+def test_objectives_differ_and_the_front_holds_the_fastest(jets, tmp_path):
+    made(tmp_path / "fast", objective="throughput")
+    small, fast = (
+        json.loads((folder / "report.json").read_text())["CSynthesisReport"] for folder in (jets, tmp_path / "fast")
+    )
+    assert fast["IntervalMin"] * 10 < small["IntervalMin"]
+    assert small["DSP"] * 10 < fast["DSP"] <= 0.8 * 220
+    front = json.loads((jets / "pareto.json").read_text())
+    assert min(row["interval"] for row in front) == pytest.approx(fast["IntervalMin"], abs=4)
+    assert (jets / "pareto.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.compiler
@@ -67,10 +83,9 @@ def test_what_was_tampered_with_is_found(tmp_path):
     made(tmp_path / "jets", "fixed6")
     header = next((tmp_path / "jets/firmware/weights").iterdir())
     text = header.read_text()
-    place = text.index("{", text.index("= {") + 3)
-    end = text.index(",", place)
-    number = int(text[place + 1 : end])
-    header.write_text(f"{text[: place + 1]}{number - 1 if number > 0 else number + 1}{text[end:]}")
+    first = re.compile(r"-?\d+").search(text, text.index("= {"))
+    number = int(first[0])
+    header.write_text(f"{text[: first.start()]}{number - 1 if number > 0 else number + 1}{text[first.end() :]}")
     vectors = tmp_path / "jets/tb_data/output_0.dat"
     lines = vectors.read_text().splitlines()
     first, *rest = lines[0].split()
@@ -129,3 +144,19 @@ def test_damaged_projects_are_told_in_one_line(tmp_path, jets, damage, message):
 def test_unknown_parts_are_named():
     with pytest.raises(UserError, match=r"unknown FPGA part 'xc2': choose one of .*XC7Z020"):
         made(Path("never"), part="xc2")
+
+
+def test_a_project_is_run_as_its_reference(jets):
+    """Through Python and the command line's way: as accurate as float32 is, on jets that were held out."""
+    with np.load(EXAMPLES / "fpga" / "jets_heldout.npz") as data:
+        features, labels = data["features"][:200], data["labels"][:200]
+    with tensorc.load(jets) as model:
+        (info,) = model.get_outputs()
+        assert (info.name, info.shape, info.dtype) == ("probabilities", [1, 5], "float32")
+        right = sum(model.run(None, {"features": one})[0].argmax() == label
+                    for one, label in zip(features, labels, strict=True))  # fmt: skip
+        with pytest.raises(UserError, match="is no artifact: what was written can be copied as it is"):
+            model.save("anywhere.tcm")
+    assert right / 200 > 0.75
+    with pytest.raises(UserError, match="is no project that tensorc wrote"):
+        tensorc.load(jets.parent)

@@ -10,6 +10,7 @@ from targets.hls.layers.layer import Unroll
 from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
 from targets.hls.timing import depths, timing_of, with_depths
+from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 
 pytestmark = pytest.mark.compiler
@@ -28,22 +29,20 @@ def assert_exact(network, program, images=2, hesitant=False):
     return timing
 
 
-@pytest.mark.parametrize(
-    "unrolls",
-    [
-        {"relu0": Unroll(4, 1), "relu1": Unroll(8, 4), "relu2": Unroll(4, 8), "logits_1": Unroll(2, 4),
-         "pool1_2": Unroll(2, 2)},
-        {"relu0": Unroll(16, 1), "relu1": Unroll(8, 16), "relu2": Unroll(4, 16), "logits_1": Unroll(5, 2),
-         "pool1_2": Unroll(8, 8), "pool2_2": Unroll(4, 4)},
-    ],
-)  # fmt: skip
-def test_digits(digits, unrolls):
+def test_digits_with_channels_as_they_are(digits):
+    unrolls = {"relu0": Unroll(16, 1), "relu1": Unroll(8, 16), "relu2": Unroll(4, 16), "logits_1": Unroll(5, 2),
+               "pool1_2": Unroll(8, 8), "pool2_2": Unroll(4, 4)}  # fmt: skip
+    assert_exact(digits, digits.program("digits", unrolls))
+
+
+def test_digits_with_the_least_channels(digits):
+    unrolls = {"relu0": Unroll(4, 1), "relu1": Unroll(8, 8), "relu2": Unroll(8, 8), "logits_1": Unroll(2, 4),
+               "pool1_2": Unroll(4, 4)}  # fmt: skip
     program = digits.program("digits", unrolls)
-    assert_exact(digits, program)
-    deep = with_depths(program, depths(program))
-    timing = assert_exact(digits, deep)
+    program = with_depths(program, depths(program))
+    timing = assert_exact(digits, program)
     # Nothing waits for what is not the slowest.
-    assert timing.interval == max(design.cycles() for design in designs_of(deep))
+    assert timing.interval == max(design.cycles() for design in designs_of(program))
 
 
 # Layers of all kinds ------------------------------------------------------------------------------------
@@ -139,6 +138,26 @@ def test_fifos_of_block_ram(residual):
     assert {verilog.fifo_storage(channel) for channel in deep.channels} == {"block"}
     assert_exact(residual, deep)
     assert_exact(residual, deep, hesitant=True)
+
+
+def test_both_simulators_agree(residual):
+    program = residual.program("residual", {})
+    program = with_depths(program, depths(program))
+    inputs, wanted = residual.vectors(program, 3)
+    quick, compiled = (rtl.simulate(program, inputs, tool=tool) for tool in ("iverilog", "verilator"))
+    np.testing.assert_array_equal(compiled.outputs[0], wanted[0].reshape(3, -1))
+    np.testing.assert_array_equal(quick.outputs[0], compiled.outputs[0])
+    assert quick.ends == compiled.ends == timing_of(program, images=3).ends
+
+
+def test_what_can_go_wrong_is_told(residual, monkeypatch):
+    program = residual.program("residual", {})
+    inputs, _ = residual.vectors(program, 1)
+    with pytest.raises(RuntimeError, match="residual: nothing comes out any more at cycle 2001"):
+        rtl.simulate(program, inputs, quiet=2000)  # the bypass holds two words
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=r"running Verilog needs iverilog, .*apt install iverilog"):
+        rtl.simulate(program, inputs)
 
 
 def test_a_residual_network(residual):

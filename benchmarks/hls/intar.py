@@ -1,6 +1,6 @@
 """Sequential, dataflow and InTAR's mix of both on networks with large intermediates, under caps of DSP and block RAM.
 
-    python benchmarks/hls/intar.py --dsp 32 --bram18 24
+    python benchmarks/hls/intar.py --dsp 32 --bram18 48
 
 Two networks are made here with random weights: inverted residuals as in MobileNetV2, whose expansions are six times as
 large as what they begin with, and gated feed-forward layers as in transformers. For each way to run them the table has
@@ -94,9 +94,9 @@ def shape_of(built: Built) -> str:
 
 @click.command()
 @click.option("--dsp", default=32, show_default=True, help="DSP blocks at most.")
-@click.option("--bram18", default=40, show_default=True, help="Block RAMs of 18 Kbit at most.")
-@click.option("--bandwidth", default=8, show_default=True, help="Bytes a cycle of a tensor beyond the chip, each way.")
-@click.option("--tries", default=3, show_default=True, help="Plans of a mode that are built.")
+@click.option("--bram18", default=48, show_default=True, help="Block RAMs of 18 Kbit at most.")
+@click.option("--bandwidth", default=2, show_default=True, help="Bytes a cycle of a tensor beyond the chip, each way.")
+@click.option("--tries", default=2, show_default=True, help="Plans of a mode that are built.")
 def main(dsp: int, bram18: int, bandwidth: int, tries: int) -> None:
     console = Console(width=150)
     makers: tuple[Callable[[], Graph], ...] = (inverted_residuals, feed_forward)

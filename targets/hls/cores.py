@@ -97,7 +97,8 @@ def _pools(stages: Sequence[Process]) -> dict[Memory, Memory]:
             if any(user is stage for user, _ in users) or _numbers(pool) != _numbers(memory):
                 continue
             both = replace(pool, lanes=max(pool.lanes, memory.lanes), depth=max(pool.depth, memory.depth))
-            if _cost(both) <= _cost(pool) + _cost(memory):
+            apart = tuple(mine + more for mine, more in zip(_cost(pool), _cost(memory), strict=True))
+            if _cost(both) <= apart:
                 pools[number] = both, [*users, (stage, memory)]
                 break
         else:

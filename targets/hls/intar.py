@@ -369,7 +369,7 @@ class Choice:
     def _fitting(self, mode: Mode, name: str, tries: int) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
-        for _ in range(4):
+        for _ in range(6):
             least = None
             for _, plan in self.plans(mode, cap)[:tries]:
                 built = self.built(plan, name)

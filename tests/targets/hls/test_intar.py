@@ -87,7 +87,7 @@ def inverted(fixed):
 
 PLANS = {
     "sequential": Plan("sequential", (
-        (Stage("expand", 2, Unroll(2, 1)),), (Stage("depth", 2, Unroll(2, 2)),), (Stage("project", 2, Unroll(1, 2)),),
+        (Stage("expand", 2, Unroll(2, 1)),), (Stage("depth", 2, Unroll(2, 2)),), (Stage("project", 2, Unroll(1, 1)),),
     ), frozenset({("depth", 0)})),
     "mix": Plan("mix", (
         (Stage("expand", 1, Unroll(2, 1)), Stage("depth", 1, Unroll(2, 2))), (Stage("project", 2, Unroll(1, 2)),),
@@ -113,6 +113,15 @@ def test_plans_are_exact_in_c_and_in_verilog_in_the_cycles_that_were_foretold(in
     for outputs in (run.outputs, csim.run(project(program), inputs)):
         for found, expected in zip(outputs, wanted, strict=True):
             np.testing.assert_array_equal(found, expected.reshape(images, -1))
+
+
+def test_stages_of_a_core_share_the_memories_that_they_write(inverted):
+    program = Choice(inverted.network, find_part("XC7Z020"), 4, 20).built(PLANS["sequential"], "inverted").program
+    (core, *_) = [process for process in program.processes if process.stages]
+    held = {stage.name: [(m.lanes, m.depth) for m in stage.memories if not m.is_constant] for stage in core.stages}
+    assert held == {"expand_0": [(1, 8)], "depth_0": [(2, 24)], "project_0": [(1, 32)]}
+    # Numbers with a sign are not kept with those without; words are as wide as the widest, and as many as the most.
+    assert [(m.lanes, m.depth) for m in core.memories if not m.is_constant] == [(2, 32), (1, 8)]
 
 
 def test_bytes_beyond_the_chip_take_time(inverted):

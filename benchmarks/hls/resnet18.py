@@ -1,4 +1,4 @@
-"""ResNet-18 for 224 x 224 images as a project for the U250: seconds, what it takes of the part, C simulation of one image.
+"""ResNet-18 for 224 x 224 images as a project for the U250: seconds, what it takes of it, C simulation of an image.
 
     python benchmarks/hls/resnet18.py [--part u250] [--scheme fixed8] [--json]
 
@@ -48,7 +48,8 @@ def measure(part: str, scheme: str, samples: int, folder: Path) -> dict[str, Any
     return {
         "part": part, "scheme": scheme, "generate_seconds": generated - start, "latency": report["BestLatency"],
         "interval": report["IntervalMin"], "clock_ns": report["TargetClockPeriod"],
-        "used": {name: report[name] for name in NAMES}, "available": {name: report[f"Available{name}"] for name in NAMES},
+        "used": {name: report[name] for name in NAMES},
+        "available": {name: report[f"Available{name}"] for name in NAMES},
         "fits": all(report[name] <= report[f"Available{name}"] for name in NAMES),
         "images": check.images, "wrong": check.mismatches, "simulate_seconds": simulated - generated,
         "megabytes": sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e6,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from targets.hls import resources
+from targets.hls.estimate import memory_resources
 from targets.hls.expressions import (
     Binary,
     Const,
@@ -28,11 +29,9 @@ from targets.hls.expressions import (
     Shift,
     ShiftBy,
     Sum,
-    bits_for,
 )
 from targets.hls.pipeline import DELAYS, LEVELS
 from targets.hls.program import (
-    Channel,
     Lanes,
     Let,
     Memory,
@@ -100,16 +99,6 @@ def cost_of(process: Process, family: Family = "xc7") -> Cost:
         tails.append(max(cycles - max((event.last for event in events), default=0), 1))
         shares.append(min(sum(event.until(first) for event in events) / channel.count, 1.0))
     return Cost(cycles, first, tuple(tails), tuple(shares), used, tables, in_luts, walk.energy)
-
-
-def channel_cost(channel: Channel, depth: int, family: Family = "xc7") -> Resources:
-    """A FIFO: its memory, and the counters of places and of words."""
-    bits = channel.bits
-    place, count = bits_for(0, depth - 1), bits_for(0, depth)
-    control = Resources(lut=4 * place + 3 * count, ff=2 * (place + count))
-    if resources.memory_kind(bits, depth, True) == "block":
-        return control + Resources(lut=bits, ff=bits, bram18=resources.bram18(bits, depth))
-    return control + Resources(lut=resources.lutram(bits, max(depth, 2), family))
 
 
 def _registers(process: Process) -> Resources:
@@ -231,19 +220,13 @@ class _Walk:
         return length
 
     def memories(self, chosen: Callable[[Memory], bool], storage: str | None = None) -> Resources:
-        """Those that are `chosen`, with as many copies as are read at once."""
+        """Those that are `chosen`, with the ports that they are read by."""
         used = Resources()
         for memory in self.process.memories:
             if chosen(memory) and not (memory.depth == 1 and memory.is_constant):
-                used += memory_cost(memory, self.family, storage) * self.ports.get(memory.name, 0)
+                held = memory if storage is None else replace(memory, storage=storage)
+                used += memory_resources(held, self.ports.get(memory.name, 0), self.family)
         return used
-
-
-def memory_cost(memory: Memory, family: Family, storage: str | None = None) -> Resources:
-    """With one port to read; in another storage than its own where one is given."""
-    if memory.is_constant and (storage or memory.storage) == "distributed":
-        return Resources(lut=resources.rom_luts(memory.bits, memory.depth), ff=memory.bits)
-    return resources.memory(memory.bits, memory.depth, not memory.is_constant, family)
 
 
 def _span(

@@ -46,13 +46,18 @@ def optimum(network: Network, part: Part, objective: Objective, name: str) -> Op
     less = Resources()
     for _ in range(_TRIES):
         found, program, designs = _quickest(search, objective, less, name)
-        program = with_depths(program, depths(program, designs))
         used = estimate(program, designs, part)
-        beyond = {each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES}
-        if not any(beyond.values()):
+        if _fits(used, part):  # without what FIFOs need: it is known when all of them were tried
+            program = with_depths(program, depths(program, designs))
+            used = estimate(program, designs, part)
+        if _fits(used, part):
             return Optimum(found.unrolls, program, designs, timing_of(program, designs), used, search.front(less))
-        less += Resources(**beyond)
+        less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
+
+
+def _fits(used: Resources, part: Part) -> bool:
+    return all(getattr(used, each) <= getattr(part.budget, each) for each in NAMES)
 
 
 def _quickest(

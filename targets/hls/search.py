@@ -21,13 +21,13 @@ from math import gcd, inf
 
 import numpy as np
 
-from targets.hls import resources
-from targets.hls.cost import Cost, channel_cost, cost_of, idle_energy
+from targets.hls.cost import Cost, cost_of, idle_energy
+from targets.hls.estimate import fifo_resources, memory_resources
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of
 from targets.hls.layers.tensor import Tensor
 from targets.hls.parts import PARTS, Part
-from targets.hls.program import Channel, Process
+from targets.hls.program import Channel, Kind, Memory, Process
 from targets.hls.resources import Family, Resources
 from tensorc.errors import UserError
 from tensorc.options import Objective
@@ -105,7 +105,7 @@ def _option(layer: Layer, unroll: Unroll, family: Family) -> Option:
     cost = cost_of(process, family)
     used = cost.used
     for channel in process.inputs:
-        used += channel_cost(channel, channel.depth, family)
+        used += fifo_resources(channel, family)
     # What a gearbox takes whose wider side this is.
     for channel in (*process.inputs, *process.outputs):
         used += Resources(lut=channel.bits, ff=channel.bits) if channel.lanes > 1 else Resources()
@@ -478,19 +478,20 @@ def fits(search: Search, part: Part) -> bool:
 
 def _fewer_bits(search: Search, cap: Resources) -> int | None:
     """The most bits of weights for which the memories of constants would find room in block RAM."""
-    memories, other = [], 0
+    memories: list[Memory] = []
+    other = 0
     for layer, options in zip(search.layers, search.options, strict=True):
         option = min(options, key=lambda option: option.used.bram18)
-        process = _process(layer, replace(option.unroll, constants=""))
-        for memory in process.memories:
-            if memory.is_constant:
-                memories.append(memory)
-            else:
-                other += resources.memory(memory.bits, memory.depth, True, search.part.family).bram18
+        tables = [memory for memory in _process(layer, option.unroll).memories if memory.is_constant]
+        memories += (replace(memory, storage="") for memory in tables)
+        other += option.used.bram18 - option.cost.tables.bram18
     widest = max((memory.kind.bits for memory in memories), default=1)
     for bits in range(widest - 1, 1, -1):
+        narrow = Kind(0, (1 << bits) - 1)
         blocks = sum(
-            resources.memory(min(memory.kind.bits, bits) * memory.lanes, memory.depth, False, search.part.family).bram18
+            memory_resources(
+                replace(memory, kind=narrow) if memory.kind.bits > bits else memory, 1, search.part.family
+            ).bram18
             for memory in memories
         )
         if blocks + other <= cap.bram18:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from targets.hls.cost import channel_cost, cost_of
+from targets.hls.cost import cost_of
+from targets.hls.estimate import resources_of
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import program_of
 from targets.hls.pipeline import designed
-from targets.hls.program import Channel, Kind, Memory
+from targets.hls.program import Kind, Memory
 
 UNROLLS = {
     "none": {},
@@ -27,11 +28,19 @@ def test_cycles_are_those_of_the_pipelines(digits, residual, unrolls):
             assert all(0 < tail <= cost.cycles for tail in cost.tails)
 
 
-def test_products_are_those_of_the_datapath(digits):
-    unrolls = UNROLLS["some"]
-    for process in digits.program("net", unrolls).processes:
-        products = sum(sum(op.kind == "mul" for op in place.pipeline.path.ops) for place in designed(process).places)
-        assert cost_of(process).used.dsp == products, process.title
+@pytest.mark.parametrize("family", ["xc7", "xcup"])
+@pytest.mark.parametrize("unrolls", UNROLLS.values(), ids=UNROLLS)
+def test_it_is_what_the_datapath_takes(digits, residual, unrolls, family):
+    """Of layers: blocks are equal; logic is near."""
+    for fixed in (digits, residual):
+        layers = {layer.name for layer in fixed.network.layers}
+        for process in fixed.program("net", unrolls).processes:
+            if process.name not in layers:
+                continue
+            exact, used = resources_of(designed(process), family), cost_of(process, family).used
+            assert (used.dsp, used.bram18, used.uram) == (exact.dsp, exact.bram18, exact.uram), process.title
+            assert 0.8 * exact.lut - 40 <= used.lut <= 1.4 * exact.lut + 40, process.title
+            assert 0.7 * exact.ff - 40 <= used.ff <= 1.4 * exact.ff + 40, process.title
 
 
 def test_more_side_by_side_is_faster_and_larger(digits):
@@ -58,12 +67,6 @@ def test_tables_in_luts_take_no_block(digits):
     assert block.used.bram18 > moved.used.bram18
     assert block.distributed.used == moved.used
     assert block.cycles == moved.cycles
-
-
-def test_a_deep_channel_is_block_memory():
-    channel = Channel("c", Kind(0, 255), 4, 1000)
-    assert channel_cost(channel, 2).bram18 == 0
-    assert channel_cost(channel, 1000).bram18 == 2
 
 
 def test_contents_are_made_when_they_are_asked_for():

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from targets.hls import pareto
+from targets.hls.layers.network import program_of
 from targets.hls.optimize import optimum
 from targets.hls.parts import PARTS, Part, find_part
 from targets.hls.resources import Resources
 from targets.hls.search import NAMES, Search, obstacle
+from targets.hls.timing import timing_of
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 from tensorc.options import CompileOptions, Objective
@@ -86,6 +88,19 @@ def test_caps_are_never_exceeded(fixed, how, lut, dsp, objective):
         assert below(point.used, part.budget)
 
 
+@pytest.mark.compiler
+@given(how=NETWORKS, lut=st.integers(2_500, 6_000), dsp=st.integers(8, 60), objective=st.sampled_from(OBJECTIVES))
+@SLOW
+def test_programs_stay_below_the_caps_with_their_fifos(fixed, how, lut, dsp, objective):
+    part = part_of(Resources(lut=lut, ff=2 * lut, bram18=8, dsp=dsp))
+    found = optimum(network(fixed, *how), part, objective, "random")
+    assert below(found.used, part.budget)
+    again = timing_of(program_of(network(fixed, *how), found.unrolls, "random"), depths={
+        channel.name: channel.depth for channel in found.program.channels
+    })  # fmt: skip
+    assert (again.latency, again.interval) == (found.timing.latency, found.timing.interval)
+
+
 def brute(search):
     """Every combination of options."""
     cap = search.part.budget
@@ -147,6 +162,7 @@ def test_parts_of_a_family_in_their_order(digits):
     assert found[-1] < found[0]
 
 
+@pytest.mark.compiler
 def test_objectives_are_what_they_say(digits):
     found = {objective: optimum(digits.network, find_part("xc7z020"), objective, "digits") for objective in OBJECTIVES}
     assert found["latency"].timing.latency < found["throughput"].timing.latency

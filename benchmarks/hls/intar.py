@@ -1,6 +1,6 @@
 """Sequential, dataflow and InTAR's mix of both on networks with large intermediates, under caps of DSP and block RAM.
 
-    python benchmarks/hls/intar.py --dsp 32 --bram18 48
+    python benchmarks/hls/intar.py --dsp 32 --bram18 32
 
 Two networks are made here with random weights: inverted residuals as in MobileNetV2, whose expansions are six times as
 large as what they begin with, and gated feed-forward layers as in transformers. For each way to run them the table has
@@ -94,7 +94,7 @@ def shape_of(built: Built) -> str:
 
 @click.command()
 @click.option("--dsp", default=32, show_default=True, help="DSP blocks at most.")
-@click.option("--bram18", default=48, show_default=True, help="Block RAMs of 18 Kbit at most.")
+@click.option("--bram18", default=32, show_default=True, help="Block RAMs of 18 Kbit at most.")
 @click.option("--bandwidth", default=2, show_default=True, help="Bytes a cycle of a tensor beyond the chip, each way.")
 @click.option("--tries", default=2, show_default=True, help="Plans of a mode that are built.")
 def main(dsp: int, bram18: int, bandwidth: int, tries: int) -> None:
@@ -114,7 +114,7 @@ def main(dsp: int, bram18: int, bandwidth: int, tries: int) -> None:
             built = choice.best(mode, graph.name, tries)
             seconds = f"{time.perf_counter() - start:.1f}"
             if built is None:
-                table.add_row(mode, "does not fit", "", "", "", "", "", seconds)
+                table.add_row(mode, "none found", "", "", "", "", "", seconds)
                 continue
             latencies[mode] = built.timing.latency
             table.add_row(mode, f"{built.timing.latency:,}", f"{built.timing.interval:,}", str(built.used.dsp),

@@ -5,8 +5,8 @@
 Schemes are tried from the narrowest on; the first that loses at most a point of accuracy (of the autoencoder: that has
 at least 20 dB) is compiled and verified. Both accuracies are of the held-out samples: of float32, and of the fixed
 point that hardware equals bit for bit. From latency to BRAM18 a pair is what report.json promises / what was found: the
-cycles of the simulated Verilog, DSP and BRAM18 of yosys. LUT and FF are yosys'. The objective is `resources` unless it is said: yosys takes tens of minutes for designs that
-are unrolled for latency.
+cycles of the simulated Verilog, DSP and BRAM18 of yosys. LUT and FF are yosys'. The objective is `resources` unless it
+is said: yosys takes very long over designs that are unrolled for latency.
 """
 
 from __future__ import annotations

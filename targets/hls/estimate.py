@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from targets.hls.datapath import Access, Op
@@ -27,6 +27,7 @@ from targets.hls.resources import (
     rom_luts,
     uram,
 )
+from targets.hls.sharing import shared_multipliers
 
 
 def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resources:
@@ -36,7 +37,7 @@ def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resourc
         total += resources_of(design, part.family)
     outside = {port.channel.name for port in program.inputs}
     for channel in program.channels:
-        if channel.name not in outside:
+        if channel.name not in outside and not channel.place:
             total += fifo_resources(channel, part.family)
     return total
 
@@ -44,10 +45,15 @@ def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resourc
 def resources_of(design: Design, family: Family) -> Resources:
     """Of a process."""
     total = Resources()
+    shared = shared_multipliers(design)
+    for multiplier in shared:
+        operands = multiplexer(multiplier.a.bits + multiplier.b.bits, len(multiplier.users))
+        total += replace(operands, dsp=multiplier.dsp(family))
+    apart = {op for multiplier in shared for _, op in multiplier.users}
     for place in design.places:
         for loop in place.loops:
             total += register(loop.bits) + adder(loop.bits) + comparator(loop.bits)
-        total += _of_pipeline(place.pipeline, family)
+        total += _of_pipeline(place.pipeline, family, apart)
     for loop in design.repeats:
         total += register(loop.bits) + adder(loop.bits)
     for state in design.process.registers:
@@ -94,11 +100,13 @@ def _ports(design: Design, held: Memory) -> int:
     })  # fmt: skip
 
 
-def _of_pipeline(pipeline: Pipeline, family: Family) -> Resources:
+def _of_pipeline(pipeline: Pipeline, family: Family, apart: Collection[Op]) -> Resources:
+    """Without the operations that are counted `apart`."""
     total = register(pipeline.depth - 1)
     last = pipeline.last_stages()
     for op in pipeline.path.ops:
-        total += _of_operation(op, family)
+        if op not in apart:
+            total += _of_operation(op, family)
         stage = pipeline.stages[op]
         if stage is not None and last.get(op, stage) > stage:
             total += delay(op.bits, last[op] - stage)

@@ -48,13 +48,15 @@ class Kind:
 
 @dataclass(frozen=True)
 class Channel:
-    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run."""
+    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run. Its words lie on the chip
+    unless `place` is "beyond": then in memory outside."""
 
     name: str
     kind: Kind
     lanes: int
     count: int
     depth: int = 2
+    place: str = ""
 
     @property
     def bits(self) -> int:
@@ -197,7 +199,10 @@ Step = Nest | Repeat
 
 @dataclass(frozen=True)
 class Process:
-    """`title` is the layer, for people. Memories and registers are its own."""
+    """`title` is the layer, for people. Memories and registers are its own.
+
+    A core has been put together from `stages`, processes that it walks one after the other.
+    """
 
     name: str
     title: str
@@ -206,6 +211,12 @@ class Process:
     outputs: tuple[Channel, ...]
     memories: tuple[Memory, ...] = ()
     registers: tuple[State, ...] = ()
+    stages: tuple[Process, ...] = ()
+
+    @property
+    def own(self) -> tuple[Channel, ...]:
+        """Channels in which it finds what it wrote itself."""
+        return tuple(channel for channel in self.inputs if channel in self.outputs)
 
     def nests(self) -> Iterator[Nest]:
         yield from _nests(self.steps)

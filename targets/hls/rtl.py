@@ -158,6 +158,9 @@ def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterato
         yield f"    reg {channel.name}_willing = 1;"
         yield f"    wire {channel.name}_valid;"
         yield f"    wire [{channel.bits - 1}:0] {channel.name}_word;"
+    beyond = [channel for channel in program.channels if channel.place]
+    for channel in beyond:  # memory outside is what the bench has
+        yield from verilog.fifo(channel)
     yield f"    {program.name} dut ("
     ports = ["        .clk(clk), .rst(rst)"]
     ports += [
@@ -169,6 +172,8 @@ def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterato
         f"        .{c.name}_tvalid({c.name}_valid), .{c.name}_tready({c.name}_willing), .{c.name}_tdata({c.name}_word)"
         for c in taken
     ]
+    signals = ("room", "reserve", "write", "given", "valid", "read", "shown")
+    ports += [f"        .{c.name}_{signal}({c.name}_{signal})" for c in beyond for signal in signals]
     yield ",\n".join(ports)
     yield "    );"
     yield "    always @(posedge clk) begin"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -99,20 +99,35 @@ def timing_of(
 _FINE_WORDS = 100_000_000
 
 
-def depths(program: Program, designs: Sequence[Design] | None = None, images: int = 4) -> dict[str, int]:
+def depths(
+    program: Program,
+    designs: Sequence[Design] | None = None,
+    images: int = 4,
+    narrow: Collection[str] = (),
+    slack: float = 0.0,
+) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
-    others being what they are; in large programs, the next power of two instead."""
+    others being what they are; in large programs, the next power of two instead. What can wait elsewhere does not in
+    those that are `narrow`. `slack` is how much longer it may take, as a share. Channels beyond the chip are left as
+    they are."""
     tables = _Tables(program, designs or designs_of(program))
-    inner = [channel for channel in program.channels if not tables.is_outside[tables.number[channel.name]]]
-    best = tables.run({channel.name: channel.count * images for channel in inner}, images)
+    inner = [c for c in program.channels if not (tables.is_outside[tables.number[c.name]] or c.place)]
+    unbounded = {channel.name: channel.count * images for channel in inner}
+    best = tables.run(unbounded, images)
     most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
 
     def is_enough(depths: Mapping[str, int]) -> bool:
         try:
-            return tables.run(depths, images).ends == best.ends
+            ends = tables.run(depths, images).ends
         except DeadlockError:
             return False
+        return all(end <= (1 + slack) * least for end, least in zip(ends, best.ends, strict=True))
 
+    for words in (2, 16, 64, 256, 1024) if narrow else ():
+        if is_enough(limited := unbounded | dict.fromkeys(narrow, words)):
+            found = tables.run(limited, images)
+            most = {channel.name: max(found.channels[channel.name].most, 1) for channel in inner}
+            break
     cap = 2
     while not is_enough({name: min(count, cap) for name, count in most.items()}):
         cap *= 2
@@ -130,7 +145,7 @@ def depths(program: Program, designs: Sequence[Design] | None = None, images: in
         chosen[name] = candidates[last]
 
     # Those that hold the most bits first: what they leave is worth more.
-    order = sorted(inner, key=lambda channel: -channel.bits * chosen[channel.name])
+    order = sorted(inner, key=lambda channel: (channel.name not in narrow, -channel.bits * chosen[channel.name]))
     for channel in order:
         depth = chosen[channel.name]
         lessen(channel.name, [*(1 << power for power in range((depth - 1).bit_length())), depth])

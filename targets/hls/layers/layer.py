@@ -36,7 +36,7 @@ class Group:
     body: Graph
     outer: Mapping[Value, Value]
     grids: Mapping[Value, Grid]
-    _rows: dict[Value, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    _rows: dict[tuple[Value, Tensor], np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     def head(self, *ops: str) -> Node:
         """The one node of the body that is one of `ops`."""
@@ -53,12 +53,13 @@ class Group:
     def rows(self, value: Value, numbers: np.ndarray, result: Tensor) -> np.ndarray:
         """The raw integers of a constant as they meet the `result`, a row for each of its rows, or one if all are
         alike. They are kept: a layer is made many times while it is decided how to unroll it."""
-        if value not in self._rows:
+        key = value, result
+        if key not in self._rows:
             grid, shape = self.grids[value], static_shape(self.body.outputs[0].shape)
             whole = np.broadcast_to(grid.raw(numbers), shape).reshape(-1)[result.order]
             rows = whole.reshape(-1, result.channels)
-            self._rows[value] = rows[:1] if (rows == rows[:1]).all() else rows
-        return self._rows[value]
+            self._rows[key] = rows[:1] if (rows == rows[:1]).all() else rows
+        return self._rows[key]
 
     def constant(self, value: Value) -> np.ndarray | None:
         """Of a value of the body."""

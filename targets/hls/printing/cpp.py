@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from targets.hls.cores import leaves
 from targets.hls.expressions import bits_for
 from targets.hls.printing.expressions import Dialect, Printer
 from targets.hls.program import Channel, Kind, Memory, Process, Program
+from targets.hls.sharing import multipliers_needed
 
 #: Memories of so many numbers are written into the function, others into headers.
 _INLINE = 64
@@ -118,7 +120,7 @@ def files(program: Program) -> Iterator[tuple[str, str]]:
     yield "defines.h", DEFINES
     yield f"{program.name}.h", _header(program)
     yield f"{program.name}.cpp", _source(program)
-    for process in program.processes:
+    for process in leaves(program):
         for name, memory in _headers(process).items():
             yield f"weights/{name}.h", _weights(process, memory)
 
@@ -150,14 +152,17 @@ def _header(program: Program) -> str:
 
 def _source(program: Program) -> str:
     lines = [f'#include "{program.name}.h"', "", *include_weights(program)]
-    for process in program.processes:
+    for process in leaves(program):
         lines += ["", *function(process, Cpp())]
+    for process in program.processes:
+        if process.stages:
+            lines += ["", *_core(process, program)]
     lines += ["", *_top(program), ""]
     return "\n".join(lines)
 
 
 def include_weights(program: Program) -> list[str]:
-    return [f'#include "weights/{name}.h"' for process in program.processes for name in _headers(process)]
+    return [f'#include "weights/{name}.h"' for process in leaves(program) for name in _headers(process)]
 
 
 def _weights(process: Process, memory: Memory) -> str:
@@ -191,7 +196,8 @@ def function(process: Process, dialect: Cpp) -> Iterator[str]:
     yield f"// {process.title}"
     printer = Printer(dialect, process)
     printer.converted = {memory.name for memory in _headers(process).values()}
-    with printer.block(f"static void {process.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in channels)})"):
+    with printer.block(_head(process, channels)):
+        _allocate(printer, process)
         for memory in process.memories:
             _declare(printer, process, memory)
         for state in process.registers:
@@ -200,6 +206,48 @@ def function(process: Process, dialect: Cpp) -> Iterator[str]:
                 printer.line(f"#pragma HLS ARRAY_PARTITION variable={state.name} complete")
         printer.steps(process.steps)
     yield from printer.lines
+
+
+def _head(process: Process, channels: Sequence[Channel]) -> str:
+    return f"static void {process.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in channels)})"
+
+
+def _allocate(printer: Printer, process: Process) -> None:
+    """Loops of a function that follow each other use the same multipliers."""
+    limit = multipliers_needed(process)
+    if limit:
+        printer.line(f"#pragma HLS ALLOCATION operation instances=mul limit={limit}")
+
+
+def _core(process: Process, program: Program) -> Iterator[str]:
+    """What is made of a core: its stages one after the other, with the multipliers of the greatest."""
+    yield "// A core: its stages use the same multipliers, one after the other."
+    printer = Printer(Cpp())
+    with printer.block(_head(process, _passed(process))):
+        _allocate(printer, process)
+        _streams(printer, program, {channel.name for channel in process.own})
+        for stage in process.stages:
+            printer.line(call(stage))
+    yield from printer.lines
+
+
+def _passed(process: Process) -> list[Channel]:
+    """Those of a process that are not within it."""
+    return [channel for channel in (*process.inputs, *process.outputs) if channel not in process.own]
+
+
+def call(process: Process) -> str:
+    """A statement that runs it."""
+    channels = (*process.inputs, *process.outputs) if not process.stages else _passed(process)
+    return f"{process.name}({', '.join(channel.name for channel in channels)});"
+
+
+def _streams(printer: Printer, program: Program, names: set[str]) -> None:
+    """Declares channels."""
+    for channel in program.channels:
+        if channel.name in names:
+            printer.line(f'{stream_type(channel)} {channel.name}("{channel.name}");')
+            printer.line(f"#pragma HLS STREAM variable={channel.name} depth={channel.depth}")
 
 
 def _declare(printer: Printer, process: Process, memory: Memory) -> None:
@@ -230,11 +278,21 @@ def _top(program: Program) -> Iterator[str]:
             printer.line(f"#pragma HLS INTERFACE axis port={name}")
         printer.line("#pragma HLS INTERFACE s_axilite port=return")
         printer.line("#pragma HLS DATAFLOW")
-        for channel in program.channels:
-            if channel.name not in outside:
-                printer.line(f'{stream_type(channel)} {channel.name}("{channel.name}");')
-                printer.line(f"#pragma HLS STREAM variable={channel.name} depth={channel.depth}")
-        for process in program.processes:
-            arguments = ", ".join(c.name for c in (*process.inputs, *process.outputs))
-            printer.line(f"{process.name}({arguments});")
+        within = {channel.name for process in program.processes for channel in process.own}
+        between = {channel.name for channel in program.channels} - outside
+        if not any(process.stages for process in program.processes):
+            _streams(printer, program, between)
+            for process in program.processes:
+                printer.line(call(process))
+        else:
+            _streams(printer, program, between - within)
+            # Cores wait for each other: where functions run one after the other, stages have an order that works.
+            printer.line("#ifdef __SYNTHESIS__")
+            for process in program.processes:
+                printer.line(call(process))
+            printer.line("#else")
+            _streams(printer, program, within)
+            for process in leaves(program):
+                printer.line(call(process))
+            printer.line("#endif")
     yield from printer.lines

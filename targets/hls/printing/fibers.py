@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from targets.hls.cores import leaves
 from targets.hls.expressions import Expr, replaced
-from targets.hls.printing.cpp import Cpp, function, include_weights, stream_type
+from targets.hls.printing.cpp import Cpp, call, function, include_weights, stream_type
 from targets.hls.printing.expressions import Printer
 from targets.hls.program import Let, Nest, Program, Read, Statement, When, Write
 
@@ -47,7 +48,7 @@ def source(program: Program) -> str:
     `fill CHANNEL WORDS` for every channel, and `result NUMBERS` for each output of each image. In a deadlock it writes
     `deadlock PROCESS full|empty CHANNEL` for each process that waits and ends with 3."""
     lines = [f'#include "{program.name}.h"', "#include <cstdio>", "#include <cstdlib>", *include_weights(program)]
-    for process in program.processes:
+    for process in leaves(program):
         lines += ["", *function(process, Fibers())]
     return "\n".join([*lines, "", *_main(program), ""])
 
@@ -77,9 +78,9 @@ def _main(program: Program) -> Iterator[str]:
                 line(f"{channel.name}.write(numbers);")
         line("hls::fibers &fibers = hls::fibers::all();")
         for process in program.processes:
-            arguments = ", ".join(c.name for c in (*process.inputs, *process.outputs))
-            with printer.block(f'fibers.add("{process.name}", [&]'):
-                line(f"for (int n = 0; n < images; n++) ::{process.name}({arguments});")
+            with printer.block(f'fibers.add("{process.name}", [&]'), printer.block("for (int n = 0; n < images; n++)"):
+                for stage in process.stages or (process,):
+                    line(f"::{call(stage)}")
             printer.lines[-1] += ");"
         line("const bool done = fibers.run();")
         for channel in program.channels:

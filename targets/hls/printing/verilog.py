@@ -19,6 +19,7 @@ from targets.hls.names import RESERVED
 from targets.hls.pipeline import Design, Pipeline, Place, designs_of, updates_of
 from targets.hls.program import Channel, Memory, Process, Program
 from targets.hls.resources import memory_kind
+from targets.hls.sharing import Multiplier, Operand, shared_multipliers, wider_first
 
 FIFO = """\
 // Words wait here, `DEPTH` of them at most; the first one shows. `reserve` takes room for a word that is on its way.
@@ -113,7 +114,7 @@ def _range(bits: int) -> str:
     return f"[{bits - 1}:0] " if bits > 1 else ""
 
 
-def _signed_range(op: Op) -> str:
+def _signed_range(op: Op | Operand) -> str:
     return f"signed [{op.bits - 1}:0] " if op.signed else _range(op.bits)
 
 
@@ -142,6 +143,9 @@ class _Module:
             for op in place.pipeline.path.ops:
                 if isinstance(op.detail, Affine) and op.detail not in self.forms:
                     self.forms[op.detail] = self.unique(f"{place.name}_{op.hint or 'affine'}")
+        self.multipliers = [(self.unique("product"), one) for one in shared_multipliers(design)]
+        #: The multiplier that makes a product.
+        self.made_by = {op: name for name, multiplier in self.multipliers for _, op in multiplier.users}
         self.pipelines = [_Stages(self, place) for place in design.places]
 
     def unique(self, hint: str) -> str:
@@ -161,7 +165,7 @@ class _Module:
             for c in self.process.inputs
         ] + [
             f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
-            f"output wire {_range(c.bits)}{c.name}_word"
+            f"output wire {_range(c.bits)}{c.name}_given"
             for c in self.process.outputs
         ]
         yield ",\n".join(ports)
@@ -175,6 +179,8 @@ class _Module:
         yield from self._registers()
         for memory in self.process.memories:
             yield from self._memory_words(memory)
+        for name, multiplier in self.multipliers:
+            yield f"reg {_signed_range(multiplier.result)}{name};"
         for stages in self.pipelines:
             yield ""
             yield f"// {stages.place.nest.name}: {stages.place.nest.trip} iterations, one each {stages.pipeline.ii} "\
@@ -182,6 +188,8 @@ class _Module:
             yield from stages.lines()
         for memory in self.process.memories:
             yield from self._memory(memory)
+        for name, multiplier in self.multipliers:
+            yield from self._multiplier(name, multiplier)
         yield from self._updates()
         yield ""
         yield from self._channels()
@@ -282,6 +290,24 @@ class _Module:
             for number, line in enumerate(lines):
                 yield f"    {'else ' if number else ''}{line}"
 
+    def _multiplier(self, name: str, multiplier: Multiplier) -> Iterator[str]:
+        """Its operands are those of the nest that has an iteration in the stage where they are needed."""
+        yield ""
+        yield f"// {name}: " + ", ".join(place.nest.name for place, _ in multiplier.users)
+        for side, operand in enumerate((multiplier.a, multiplier.b)):
+            chosen = []
+            for place, op in multiplier.users:
+                stages = self.pipelines[place.number]
+                stage = stages.pipeline.taken(op)
+                chosen.append((stages.valid(stage), stages.operand(wider_first(op)[side], stage, operand.signed)))
+            yield f"wire {_signed_range(operand)}{name}_{'ab'[side]} = {_mux(chosen)};"
+        signed = multiplier.a.signed or multiplier.b.signed
+
+        def text(side: str, operand: Operand) -> str:
+            return f"{name}_{side}" if operand.signed == signed else f"$signed({{1'b0, {name}_{side}}})"
+
+        yield f"always @(posedge clk) {name} <= {text('a', multiplier.a)} * {text('b', multiplier.b)};"
+
     def memory_port(self, access: Access) -> str:
         return f"{self.held[access.memory.name]}_out{access.port or ''}"
 
@@ -379,7 +405,7 @@ class _Module:
                         words.append((stages.valid(stage), stages.word(written.lanes, channel.kind.bits, stage)))
             yield f"assign {channel.name}_reserve = {' || '.join(reserves) or 0};"
             yield f"assign {channel.name}_write = {' || '.join(writes) or 0};"
-            yield f"assign {channel.name}_word = {_mux(words) if words else 0};"
+            yield f"assign {channel.name}_given = {_mux(words) if words else 0};"
 
 
 class _Stages:
@@ -497,7 +523,9 @@ class _Stages:
         if op.kind in ("const", "counter", "affine", "word", "load", "register"):
             return
         name, declared = self.names[op], _signed_range(op)
-        if op.kind == "mul":
+        if op in self.module.made_by:
+            yield f"wire {declared}{name} = {self.module.made_by[op]};"
+        elif op.kind == "mul":
             yield f"reg {declared}{name};"
             yield f"always @(posedge clk) {name} <= {self._expression(op, stage - 1)};"
         else:
@@ -537,9 +565,9 @@ class _Stages:
     def _operands(self, args: Sequence[Op], stage: int, signed: bool) -> list[str]:
         """With signs as soon as one has a sign: Verilog takes all for unsigned if one is."""
         signed = signed or any(arg.signed for arg in args)
-        return [self._operand(arg, stage, signed) for arg in args]
+        return [self.operand(arg, stage, signed) for arg in args]
 
-    def _operand(self, op: Op, stage: int, signed: bool) -> str:
+    def operand(self, op: Op, stage: int, signed: bool) -> str:
         if op.is_const:
             return _literal(op.low, signed)
         text = self.plain(op, stage)
@@ -607,28 +635,39 @@ def _top(program: Program) -> Iterator[str]:
         f"    output wire {name}_tvalid, input wire {name}_tready, output wire {_range(bits[name])}{name}_tdata"
         for name in outputs
     ]
+    ports += [
+        f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
+        f"output wire {_range(c.bits)}{c.name}_given, input wire {c.name}_valid, output wire {c.name}_read, "
+        f"input wire {_range(c.bits)}{c.name}_shown"
+        for c in program.channels
+        if c.place
+    ]
     yield ",\n".join(ports)
     yield ");"
     for channel in program.channels:
-        name, width = channel.name, channel.bits
-        if name in inputs:
-            continue
-        yield f"    wire {name}_room, {name}_reserve, {name}_write, {name}_valid, {name}_read;"
-        yield f"    wire {_range(width)}{name}_given, {name}_shown;"
-        parameters = {
-            "WIDTH": width, "DEPTH": channel.depth, "COUNT": bits_for(0, channel.depth),
-            "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_storage(channel) == "block"),
-        }  # fmt: skip
-        yield f"    fifo #({', '.join(f'.{key}({value})' for key, value in parameters.items())}) {name}_fifo ("
-        yield f"        .clk(clk), .rst(rst), .room({name}_room), .reserve({name}_reserve), .write({name}_write),"
-        yield f"        .in({name}_given), .valid({name}_valid), .read({name}_read), .out({name}_shown)"
-        yield "    );"
+        if channel.name not in inputs and not channel.place:
+            yield from fifo(channel)
     for name in outputs:
         yield f"    assign {name}_tvalid = {name}_valid, {name}_read = {name}_valid && {name}_tready;"
         yield f"    assign {name}_tdata = {name}_shown;"
     for process in program.processes:
         yield from _instance(process, set(inputs))
     yield "endmodule"
+
+
+def fifo(channel: Channel) -> Iterator[str]:
+    """The wires of a channel, and the FIFO that they lead to."""
+    name, width = channel.name, channel.bits
+    yield f"    wire {name}_room, {name}_reserve, {name}_write, {name}_valid, {name}_read;"
+    yield f"    wire {_range(width)}{name}_given, {name}_shown;"
+    parameters = {
+        "WIDTH": width, "DEPTH": channel.depth, "COUNT": bits_for(0, channel.depth),
+        "PLACE": bits_for(0, channel.depth - 1), "BLOCK": int(fifo_storage(channel) == "block"),
+    }  # fmt: skip
+    yield f"    fifo #({', '.join(f'.{key}({value})' for key, value in parameters.items())}) {name}_fifo ("
+    yield f"        .clk(clk), .rst(rst), .room({name}_room), .reserve({name}_reserve), .write({name}_write),"
+    yield f"        .in({name}_given), .valid({name}_valid), .read({name}_read), .out({name}_shown)"
+    yield "    );"
 
 
 def _instance(process: Process, outside: set[str]) -> Iterator[str]:
@@ -645,7 +684,7 @@ def _instance(process: Process, outside: set[str]) -> Iterator[str]:
         name = channel.name
         ports.append(
             f"        .{name}_room({name}_room), .{name}_reserve({name}_reserve), .{name}_write({name}_write), "
-            f".{name}_word({name}_given)"
+            f".{name}_given({name}_given)"
         )
     yield ",\n".join(ports)
     yield "    );"

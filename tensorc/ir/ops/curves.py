@@ -76,7 +76,8 @@ class Reciprocal:
     def of(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(y, j): the result is y / 2^(fraction + j)."""
         j = leading_bit(x) >> int(self.root)
-        m = (x << self.mantissa) >> (j << int(self.root))
+        drop = (j << int(self.root)) - self.mantissa
+        m = np.where(drop > 0, x >> np.maximum(drop, 0), x << np.maximum(-drop, 0))  # no number leaves its 64 bits
         piece = (m >> self.within) - (1 << self.pieces)
         along = m & ((1 << self.within) - 1)
         return (self.values[piece] << self.within) + along * self.slopes[piece], j

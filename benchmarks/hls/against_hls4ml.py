@@ -14,6 +14,7 @@ both. What stands in a row:
   the positions, of the slowest layer for the interval and, for the latency, of all layers of the MLP one behind the
   other; `DSP` is what our rule (that of yosys) gives so many multipliers of these widths. Both are lower bounds of what
   Vitis would report: no pipeline depth, no buffers of windows, no division.
+  Where both unroll a layer whole, weights are constants of their multipliers, which may be LUTs and no DSP.
 """
 
 from __future__ import annotations

@@ -34,13 +34,14 @@ from peer import Layer, Peer, Type, channels_last, simulated
 from rich.console import Console
 from rich.table import Table
 
-from targets.hls import csim, project
+from targets.hls import project
+from targets.hls.hardware.resources import dsp_of_product
 from targets.hls.layers.network import Network, network_of
 from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
 from targets.hls.parts import find_part
 from targets.hls.report import Promise
-from targets.hls.resources import dsp_of_product
+from targets.hls.simulation import csim
 from tensorc.fixed_point import Grid
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -24,13 +24,13 @@ from passes.canonical import canonical_passes
 from passes.exact import ComputeExactly
 from passes.fixed_point import FixedPoint
 from passes.fusion import FuseGroups
-from targets.hls import csim
+from targets.hls.hardware.timing import timing_of
 from targets.hls.layers.attention import key_rows_read
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import network_of, program_of
 from targets.hls.printing import cpp
 from targets.hls.program import Program
-from targets.hls.timing import timing_of
+from targets.hls.simulation import csim
 from tensorc.ir.graph import Graph
 from tensorc.ir.types import TensorType
 from tensorc.pipeline import run_passes

@@ -23,7 +23,7 @@ from passes.canonical import canonical_passes
 from passes.exact import ComputeExactly
 from passes.fixed_point import FixedPoint
 from passes.fusion import FuseGroups
-from targets.hls.intar import Built, Choice, Mode
+from targets.hls.exploration.intar import Built, Choice, Mode
 from targets.hls.layers.network import network_of
 from targets.hls.parts import find_part
 from tensorc.ir import Graph, TensorType, evaluate

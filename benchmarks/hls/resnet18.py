@@ -22,7 +22,7 @@ import onnx
 from rich.console import Console
 from rich.table import Table
 
-from targets.hls import csim
+from targets.hls.simulation import csim
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cost_model"))
 from networks import NETWORKS

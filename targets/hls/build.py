@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from targets.hls import page, pareto, project, schedule, vendor
+from targets.hls import page, project, schedule, vendor
+from targets.hls.exploration import pareto
+from targets.hls.exploration.optimize import Optimum, optimum
 from targets.hls.layers.network import network_of
 from targets.hls.names import identifier
-from targets.hls.optimize import Optimum, optimum
 from targets.hls.parts import Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report

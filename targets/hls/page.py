@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from targets.hls.hardware.resources import Resources
+from targets.hls.hardware.timing import ProcessTiming, Timing
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.parts import Part
 from targets.hls.program import Program
-from targets.hls.resources import Resources
-from targets.hls.timing import ProcessTiming, Timing
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 1000, 22, 190, 20, 24

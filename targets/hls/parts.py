@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from targets.hls.resources import Family, Resources
+from targets.hls.hardware.resources import Family, Resources
 from tensorc.errors import UserError
 
 #: Designs meet their timing below these shares of a part; above, placement and routing fail or slow them down.

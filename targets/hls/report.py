@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from targets.hls.hardware.resources import Resources
+from targets.hls.hardware.timing import Timing
 from targets.hls.parts import Part
-from targets.hls.resources import Resources
-from targets.hls.timing import Timing
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from targets.hls.hardware.timing import with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
 from targets.hls.program import Process, Program, Repeat, Step
-from targets.hls.timing import with_depths
 
 
 def described(network: Network, unrolls: Mapping[str, Unroll], program: Program) -> dict[str, Any]:

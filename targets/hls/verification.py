@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from targets.hls import csim, fibers, pragmas, project, rtl
+from targets.hls import project
+from targets.hls.hardware.pipeline import designs_of
 from targets.hls.layers.network import network_of
 from targets.hls.parts import find_part
-from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
 from targets.hls.program import Port, Program
 from targets.hls.report import Promise
 from targets.hls.schedule import depths_of, scheduled, unrolls_of
-from targets.hls.synthesis import synthesize
+from targets.hls.simulation import csim, fibers, pragmas, rtl
+from targets.hls.simulation.synthesis import synthesize
 from targets.hls.vectors import Vectors, raw_of, read_rows, reference
 from tensorc.errors import UserError
 from tensorc.ir.graph import Graph

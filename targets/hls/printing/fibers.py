@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from targets.hls.cores import leaves
+from targets.hls.exploration.cores import leaves
 from targets.hls.expressions import Expr, replaced
 from targets.hls.printing.cpp import Cpp, call, function, include_weights, stream_type
 from targets.hls.printing.expressions import Printer

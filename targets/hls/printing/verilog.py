@@ -2,7 +2,7 @@
 
 A process is a walk of counters through its nests (`*_issue` says that an iteration begins), a pipeline for each nest in
 which a value of stage s that is needed in stage u goes through registers (`name_atU`), and bits `*_v1`, `*_v2`, ...
-that say in which stages there is an iteration. The stages are those of `targets.hls.pipeline`. Processes run for ever,
+that say in which stages there is an iteration. The stages are those of `hardware.pipeline`. Processes run for ever,
 image after image.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from targets.hls.datapath import Access, Affine, Cell, Loop, Op, Stored, reachable
 from targets.hls.expressions import bits_for
+from targets.hls.hardware.datapath import Access, Affine, Cell, Loop, Op, Stored, reachable
+from targets.hls.hardware.pipeline import Design, Pipeline, Place, designs_of, updates_of
+from targets.hls.hardware.resources import memory_kind
+from targets.hls.hardware.sharing import Multiplier, Operand, shared_multipliers, wider_first
 from targets.hls.names import RESERVED
-from targets.hls.pipeline import Design, Pipeline, Place, designs_of, updates_of
 from targets.hls.program import Channel, Memory, Process, Program
-from targets.hls.resources import memory_kind
-from targets.hls.sharing import Multiplier, Operand, shared_multipliers, wider_first
 
 FIFO = """\
 // Words wait here, `DEPTH` of them at most; the first one shows. `reserve` takes room for a word that is on its way.

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.hls import csim, fibers, rtl
-from targets.hls.cores import leaves, with_cores
-from targets.hls.estimate import estimate
+from targets.hls.exploration.cores import leaves, with_cores
+from targets.hls.hardware.estimate import estimate
+from targets.hls.hardware.pipeline import designed, designs_of
+from targets.hls.hardware.sharing import Operand, multipliers_needed, shared_multipliers
+from targets.hls.hardware.timing import timing_of, with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.split import split, ways
 from targets.hls.parts import find_part
-from targets.hls.pipeline import designed, designs_of
 from targets.hls.printing import cpp, verilog
 from targets.hls.program import Process, Program
-from targets.hls.sharing import Operand, multipliers_needed, shared_multipliers
-from targets.hls.synthesis import synthesize
-from targets.hls.timing import timing_of, with_depths
+from targets.hls.simulation import csim, fibers, rtl
+from targets.hls.simulation.synthesis import synthesize
 from tensorc.ir import Graph, TensorType
 
 IMAGES = 2

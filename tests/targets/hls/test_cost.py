@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from targets.hls.cost import cost_of
-from targets.hls.estimate import resources_of
+from targets.hls.exploration.cost import cost_of
+from targets.hls.hardware.estimate import resources_of
+from targets.hls.hardware.pipeline import designed
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import program_of
-from targets.hls.pipeline import designed
 from targets.hls.program import Kind, Memory
 
 UNROLLS = {

@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from targets.hls import csim, pragmas
 from targets.hls.layers.layer import Unroll
 from targets.hls.printing import testbench
 from targets.hls.program import Program
+from targets.hls.simulation import csim, pragmas
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 

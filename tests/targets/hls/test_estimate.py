@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.hls.estimate import estimate, memory_resources
+from targets.hls.hardware.estimate import estimate, memory_resources
+from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.timing import depths, with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.parts import find_part
-from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
 from targets.hls.program import Kind, Memory
-from targets.hls.synthesis import synthesize
-from targets.hls.timing import depths, with_depths
+from targets.hls.simulation.synthesis import synthesize
 from tensorc.ir import Graph, TensorType
 
 

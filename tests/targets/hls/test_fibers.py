@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targets.hls import fibers
+from targets.hls.hardware.timing import DeadlockError, timing_of
 from targets.hls.layers.layer import Unroll
-from targets.hls.timing import DeadlockError, timing_of
+from targets.hls.simulation import fibers
 from tensorc.errors import UserError
 
 pytestmark = pytest.mark.compiler

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from targets.hls import csim, rtl
-from targets.hls.intar import Choice, Plan, Segment, Stage, best_cut
+from targets.hls.exploration.intar import Choice, Plan, Segment, Stage, best_cut
+from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.timing import timing_of
 from targets.hls.layers.layer import Unroll
 from targets.hls.parts import find_part
-from targets.hls.pipeline import designs_of
-from targets.hls.timing import timing_of
+from targets.hls.simulation import csim, rtl
 from tensorc.ir import Graph, TensorType
 
 

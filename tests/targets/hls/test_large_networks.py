@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from targets.hls import build, pragmas
+from targets.hls import build
 from targets.hls.printing import cpp
+from targets.hls.simulation import pragmas
 from tensorc.ir import Graph, TensorType
 
 

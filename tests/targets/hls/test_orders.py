@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targets.hls import rtl
 from targets.hls.layers.rearrange import Rearrange
+from targets.hls.simulation import rtl
 from tensorc.ir import Graph, TensorType
 
 

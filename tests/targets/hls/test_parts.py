@@ -1,7 +1,7 @@
 import pytest
 
+from targets.hls.hardware.resources import Resources
 from targets.hls.parts import PARTS, find_part
-from targets.hls.resources import Resources
 from tensorc.errors import UserError
 
 

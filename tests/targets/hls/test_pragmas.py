@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from targets.hls import pragmas
 from targets.hls.layers.layer import Unroll
 from targets.hls.printing import cpp
+from targets.hls.simulation import pragmas
 
 SOURCE = """\
 #include "net.h"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.hls.resources import (
+from targets.hls.hardware.resources import (
     Family,
     Resources,
     adder,
@@ -25,7 +25,7 @@ from targets.hls.resources import (
     rom_luts,
     uram,
 )
-from targets.hls.synthesis import resources_of, synthesize
+from targets.hls.simulation.synthesis import resources_of, synthesize
 
 Product = tuple[int, bool, int, bool]
 Memory = tuple[int, int, bool, str]

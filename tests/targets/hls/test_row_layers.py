@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.hls import csim, rtl, timing
+from targets.hls.hardware import timing
+from targets.hls.hardware.pipeline import designs_of, least_ii
 from targets.hls.layers.attention import Mask, key_rows_read
 from targets.hls.layers.layer import Unroll
-from targets.hls.pipeline import designs_of, least_ii
 from targets.hls.printing import cpp
+from targets.hls.simulation import csim, rtl
 from tensorc.errors import UnsupportedError
 from tensorc.frontend.importer import open_model
 from tensorc.ir import Graph, TensorType, evaluate

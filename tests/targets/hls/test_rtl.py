@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from targets.hls import rtl
+from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.timing import depths, timing_of, with_depths
 from targets.hls.layers.layer import Unroll
-from targets.hls.pipeline import designs_of
 from targets.hls.printing import verilog
-from targets.hls.timing import depths, timing_of, with_depths
+from targets.hls.simulation import rtl
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 

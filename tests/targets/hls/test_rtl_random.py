@@ -8,8 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from targets.hls import rtl
-from targets.hls.datapath import datapath_of
 from targets.hls.expressions import (
     Binary,
     Const,
@@ -31,7 +29,9 @@ from targets.hls.expressions import (
     smaller,
     within,
 )
-from targets.hls.pipeline import designs_of, least_ii
+from targets.hls.hardware.datapath import datapath_of
+from targets.hls.hardware.pipeline import designs_of, least_ii
+from targets.hls.hardware.timing import timing_of
 from targets.hls.program import (
     Channel,
     Kind,
@@ -51,7 +51,7 @@ from targets.hls.program import (
     When,
     Write,
 )
-from targets.hls.timing import timing_of
+from targets.hls.simulation import rtl
 
 # What statements mean -----------------------------------------------------------------------------------
 
@@ -270,7 +270,7 @@ def random_program(seed: int) -> Program:
 
     trial = process(1)
     *_, compute = trial.nests()
-    from targets.hls.datapath import Loop
+    from targets.hls.hardware.datapath import Loop
 
     loops = {c.name: Loop(c.name, c.high + 1) for c in (turn, row, column)}
     chosen = process(least_ii(datapath_of(trial, loops, compute.body)))

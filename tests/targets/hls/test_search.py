@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from targets.hls import pareto
+from targets.hls.exploration import pareto
+from targets.hls.exploration.optimize import optimum
+from targets.hls.exploration.search import NAMES, Search, obstacle
+from targets.hls.hardware.resources import Resources
+from targets.hls.hardware.timing import timing_of
 from targets.hls.layers.network import program_of
-from targets.hls.optimize import optimum
 from targets.hls.parts import PARTS, Part, find_part
-from targets.hls.resources import Resources
-from targets.hls.search import NAMES, Search, obstacle
-from targets.hls.timing import timing_of
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
 from tensorc.options import CompileOptions, Objective
@@ -212,7 +212,7 @@ def test_what_has_no_place_is_told_why(digits):
 
 def test_what_no_part_holds_is_told_how_many_bits_would(digits, monkeypatch):
     part = part_of(Resources(lut=1_900, ff=60_000, bram18=6, dsp=30))
-    monkeypatch.setattr("targets.hls.search.PARTS", (part,))
+    monkeypatch.setattr("targets.hls.exploration.search.PARTS", (part,))
     search = Search(digits.network, part)
     with pytest.raises(UserError, match=r"no part that is known would hold it, weights of [2-7] bits would fit"):
         search.best("throughput")

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from targets.hls.resources import Resources
-from targets.hls.synthesis import resources_of, synthesize
+from targets.hls.hardware.resources import Resources
+from targets.hls.simulation.synthesis import resources_of, synthesize
 from tensorc.errors import UserError
 
 _TOP = """

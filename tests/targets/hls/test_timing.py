@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from targets.hls.expressions import Const, Counter, Element
-from targets.hls.pipeline import designs_of
+from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.timing import DeadlockError, depths, timing_of, with_depths
 from targets.hls.program import Channel, Kind, Nest, Port, Process, Program, Put, Read, When, Write
-from targets.hls.timing import DeadlockError, depths, timing_of, with_depths
 
 pytestmark = pytest.mark.compiler
 

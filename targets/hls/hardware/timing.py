@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from targets.hls.datapath import Affine, Loop, Op, evaluated, reachable
-from targets.hls.pipeline import Design, Place, designs_of
+from targets.hls.hardware.datapath import Affine, Loop, Op, evaluated, reachable
+from targets.hls.hardware.pipeline import Design, Place, designs_of
 from targets.hls.program import Program
 from tensorc.errors import UserError
 from tensorc.native import compiled

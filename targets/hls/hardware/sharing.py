@@ -12,11 +12,11 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 
-from targets.hls.datapath import Op
 from targets.hls.expressions import Binary, Const
-from targets.hls.pipeline import Design, Place, designed
+from targets.hls.hardware.datapath import Op
+from targets.hls.hardware.pipeline import Design, Place, designed
+from targets.hls.hardware.resources import Family, dsp_of_product
 from targets.hls.program import Process
-from targets.hls.resources import Family, dsp_of_product
 
 
 @dataclass(frozen=True)

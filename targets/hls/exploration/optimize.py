@@ -11,15 +11,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from targets.hls.estimate import estimate
+from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.hardware.estimate import estimate
+from targets.hls.hardware.pipeline import Design, designs_of
+from targets.hls.hardware.resources import Resources
+from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
 from targets.hls.parts import Part
-from targets.hls.pipeline import Design, designs_of
 from targets.hls.program import Program
-from targets.hls.resources import Resources
-from targets.hls.search import NAMES, Found, Point, Search, obstacle
-from targets.hls.timing import Timing, depths, timing_of, with_depths
 from tensorc.errors import UserError
 from tensorc.options import Objective
 

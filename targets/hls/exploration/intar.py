@@ -7,7 +7,7 @@ which no tensor is stored. Tensors between segments are stored whole, on the chi
 segment by themselves: each walks its list of stages.
 
 Which segments is found by dynamic programming over cuts: time adds up, and so does block RAM. Times are estimates:
-the best plans are built, and the exact cycles of `targets.hls.timing` decide.
+the best plans are built, and the exact cycles of `targets.hls.hardware.timing` decide.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
-from targets.hls.cores import with_cores
-from targets.hls.cost import Cost, cost_of
-from targets.hls.estimate import estimate
+from targets.hls.exploration.cores import with_cores
+from targets.hls.exploration.cost import Cost, cost_of
+from targets.hls.hardware.estimate import estimate
+from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.resources import Resources, bram18, memory_kind
+from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of, program_of
 from targets.hls.layers.product import Product
 from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, split, stored_beyond, ways
 from targets.hls.parts import Part
-from targets.hls.pipeline import designs_of
 from targets.hls.program import Channel, Program
-from targets.hls.resources import Resources, bram18, memory_kind
-from targets.hls.timing import Timing, depths, timing_of, with_depths
 
 Mode = Literal["sequential", "dataflow", "mix"]
 #: No design has more cores.

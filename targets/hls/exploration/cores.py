@@ -1,6 +1,6 @@
 """Several processes as one core, which walks them one after the other: a static list of stages.
 
-What stages compute with is used by all (`targets.hls.sharing`), and so are the memories that they write, whose contents
+What stages compute with is used by all (`hardware.sharing`), and so are the memories that they write, whose contents
 no other stage needs. Between two stages of a core a channel must hold all words that pass it; between cores it is like
 other FIFOs.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
 from targets.hls.expressions import Const, Counter, Expr, Load, Register
+from targets.hls.hardware.resources import bram18, memory_kind
 from targets.hls.program import (
     Channel,
     Lanes,
@@ -28,7 +29,6 @@ from targets.hls.program import (
     Update,
     When,
 )
-from targets.hls.resources import bram18, memory_kind
 
 
 def with_cores(program: Program, cores: Mapping[str, Sequence[str]]) -> Program:

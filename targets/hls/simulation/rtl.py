@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.hls.pipeline import Design, designs_of
+from targets.hls.hardware.pipeline import Design, designs_of
+from targets.hls.hardware.timing import DeadlockError, timing_of
 from targets.hls.printing import verilog
 from targets.hls.program import Kind, Program
-from targets.hls.timing import DeadlockError, timing_of
 from tensorc.toolchain import find_tool, first_error
 
 #: Cycles from which on Verilator's compilation pays.

@@ -1,7 +1,7 @@
 """What a process costs, read off its program without making its datapath: lanes are counted, not laid side by side.
 
 Search asks this of thousands of ways to unroll a layer; the exact figures of those that are chosen are
-`targets.hls.timing`'s and `targets.hls.estimate`'s. Cycles differ from theirs by the depths of pipelines only; products
+`hardware.timing`'s and `hardware.estimate`'s. Cycles differ from theirs by the depths of pipelines only; products
 (DSP) and memories (BRAM, LUT RAM) are counted as they are built; LUTs and flip-flops of logic are rough.
 """
 
@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from targets.hls import resources
-from targets.hls.estimate import memory_resources
 from targets.hls.expressions import (
     Binary,
     Const,
@@ -30,7 +28,10 @@ from targets.hls.expressions import (
     ShiftBy,
     Sum,
 )
-from targets.hls.pipeline import DELAYS, LEVELS
+from targets.hls.hardware import resources
+from targets.hls.hardware.estimate import memory_resources
+from targets.hls.hardware.pipeline import DELAYS, LEVELS
+from targets.hls.hardware.resources import Family, Resources
 from targets.hls.program import (
     Lanes,
     Let,
@@ -47,7 +48,6 @@ from targets.hls.program import (
     When,
     Write,
 )
-from targets.hls.resources import Family, Resources
 
 #: Picojoules in a process of about 16 nm. Adders and memories scale from Horowitz's figures for 45 nm (ISSCC 2014: an
 #: addition of 32 bits 0.1, a multiplication 3.1, 64 bits out of 8 KB 10) by 0.25; only their proportions matter.

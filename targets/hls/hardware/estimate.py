@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from targets.hls.datapath import Access, Op
 from targets.hls.expressions import bits_for
-from targets.hls.parts import Part
-from targets.hls.pipeline import Design, Pipeline
-from targets.hls.printing.verilog import fifo_storage, storage
-from targets.hls.program import Channel, Memory, Program
-from targets.hls.resources import (
+from targets.hls.hardware.datapath import Access, Op
+from targets.hls.hardware.pipeline import Design, Pipeline
+from targets.hls.hardware.resources import (
     Family,
     Resources,
     adder,
@@ -27,7 +24,10 @@ from targets.hls.resources import (
     rom_luts,
     uram,
 )
-from targets.hls.sharing import shared_multipliers
+from targets.hls.hardware.sharing import shared_multipliers
+from targets.hls.parts import Part
+from targets.hls.printing.verilog import fifo_storage, storage
+from targets.hls.program import Channel, Memory, Program
 
 
 def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resources:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from targets.hls.resources import Family, Resources
+from targets.hls.hardware.resources import Family, Resources
 from tensorc.errors import UserError
 from tensorc.toolchain import find_tool, first_error
 

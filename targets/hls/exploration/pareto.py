@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
+from targets.hls.exploration.search import Point
+from targets.hls.hardware.resources import Resources
 from targets.hls.parts import Part
-from targets.hls.resources import Resources
-from targets.hls.search import Point
 
 #: What is drawn, by the names of `Resources`.
 _LINES = {

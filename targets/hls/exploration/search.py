@@ -1,13 +1,13 @@
 """How far each layer is unrolled: the best program for an objective that a part holds.
 
-Every choice of every layer is costed (`targets.hls.cost`); one of each layer's is picked. The budget of a part is a
+Every choice of every layer is costed (`exploration.cost`); one of each layer's is picked. The budget of a part is a
 hard cap.
 - throughput: the least interval. For an interval T each layer takes the choice of the least share of the part among
   those that are done in T cycles; only where that exceeds a cap, an integer program decides. T is found by bisection.
 - latency: an integer program over the times at which layers begin to write and end, bounded by an effort; never worse
   than the choice for throughput.
 - resources: the least share of the part, whatever the time.
-- energy: the least picojoules of an image, by the proxy of `targets.hls.cost`, over intervals.
+- energy: the least picojoules of an image, by the proxy of `targets.hls.exploration.cost`, over intervals.
 What the costs leave out (FIFOs that must be deep, the exact logic of a datapath) is known when a program is made: if it
 does not fit then, the search is done again with so much less.
 """
@@ -21,14 +21,14 @@ from math import gcd, inf
 
 import numpy as np
 
-from targets.hls.cost import Cost, cost_of, idle_energy
-from targets.hls.estimate import fifo_resources, memory_resources
+from targets.hls.exploration.cost import Cost, cost_of, idle_energy
+from targets.hls.hardware.estimate import fifo_resources, memory_resources
+from targets.hls.hardware.resources import Family, Resources
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of
 from targets.hls.layers.tensor import Tensor
 from targets.hls.parts import PARTS, Part
 from targets.hls.program import Channel, Kind, Memory, Process
-from targets.hls.resources import Family, Resources
 from tensorc.errors import UserError
 from tensorc.options import Objective
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from targets.hls.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
+from targets.hls.hardware.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
 from targets.hls.names import identifier
 from targets.hls.program import Nest, Process, Program, Repeat, Step
 

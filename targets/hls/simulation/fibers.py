@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.hls.csim import FLAGS, compile_cpp, execute, headers
 from targets.hls.printing import cpp, fibers
 from targets.hls.program import Port, Program
+from targets.hls.simulation.csim import FLAGS, compile_cpp, execute, headers
 from tensorc.errors import UserError
 
 _BOUNDED = Path(__file__).with_name("headers")

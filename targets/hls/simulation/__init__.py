@@ -1,0 +1,1 @@
+"""A project run and checked without vendor tools: g++, fibers, Icarus or Verilator, yosys, and a lint of pragmas."""

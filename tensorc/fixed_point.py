@@ -25,8 +25,31 @@ _MOST_FRACTION = 60
 _CUT_OFF = 3
 
 
+def bits_for(low: int, high: int) -> int:
+    """Bits of the narrowest integer that holds all of low..high: with a sign if low < 0. At least 1."""
+    if low >= 0:
+        return max(high.bit_length(), 1)
+    return max((-low - 1).bit_length(), high.bit_length()) + 1
+
+
+class Between:
+    """Whole numbers from `low` to `high`, both included, and what an integer must be that holds them."""
+
+    low: int
+    high: int
+
+    @property
+    def bits(self) -> int:
+        """At least 1."""
+        return bits_for(self.low, self.high)
+
+    @property
+    def signed(self) -> bool:
+        return self.low < 0
+
+
 @dataclass(frozen=True)
-class Grid:
+class Grid(Between):
     """Numbers raw / (2^fraction * divisor) with whole `raw` from `low` to `high`.
 
     Only means have a divisor; they are rounded before anything else is done with them.
@@ -36,17 +59,6 @@ class Grid:
     low: int
     high: int
     divisor: int = 1
-
-    @property
-    def signed(self) -> bool:
-        return self.low < 0
-
-    @property
-    def bits(self) -> int:
-        """Of the narrowest integer that holds `low` and `high`, at least 1."""
-        if not self.signed:
-            return max(self.high.bit_length(), 1)
-        return max((-self.low - 1).bit_length(), self.high.bit_length()) + 1
 
     def at(self, fraction: int) -> Grid:
         """The same numbers on a finer grid."""

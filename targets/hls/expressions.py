@@ -9,28 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-
-def bits_for(low: int, high: int) -> int:
-    """Bits of the narrowest integer that holds all of low..high: with a sign if low < 0. At least 1."""
-    if low >= 0:
-        return max(high.bit_length(), 1)
-    return max((-low - 1).bit_length(), high.bit_length()) + 1
+from tensorc.fixed_point import Between
 
 
 @dataclass(frozen=True)
-class Expr:
+class Expr(Between):
     """An integer between `low` and `high`, both included."""
 
     low: int
     high: int
-
-    @property
-    def bits(self) -> int:
-        return bits_for(self.low, self.high)
-
-    @property
-    def signed(self) -> bool:
-        return self.low < 0
 
     def __add__(self, other: Expr | int) -> Expr:
         return _binary("add", whole(self), whole(other), lambda a, b: a + b)

@@ -21,24 +21,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from targets.hls.expressions import Const, Counter, Expr, Local, bits_for, whole
+from targets.hls.expressions import Const, Counter, Expr, Local, whole
+from tensorc.fixed_point import Between
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(Between):
     """Integers from `low` to `high`; as fixed-point numbers they have `fraction` bits behind the point."""
 
     low: int
     high: int
     fraction: int = 0
-
-    @property
-    def bits(self) -> int:
-        return bits_for(self.low, self.high)
-
-    @property
-    def signed(self) -> bool:
-        return self.low < 0
 
     @property
     def full(self) -> Kind:

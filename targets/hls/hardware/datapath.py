@@ -26,7 +26,6 @@ from targets.hls.expressions import (
     Shift,
     ShiftBy,
     Sum,
-    bits_for,
 )
 from targets.hls.program import (
     Channel,
@@ -43,6 +42,7 @@ from targets.hls.program import (
     When,
     Write,
 )
+from tensorc.fixed_point import Between, bits_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class Affine:
 
 
 @dataclass(eq=False)
-class Op:
+class Op(Between):
     """A scalar between `low` and `high`, or a word of lanes.
 
     Kinds and their `detail`: const; counter (a loop); affine; word (a channel: what it shows at issue);
@@ -96,14 +96,6 @@ class Op:
     high: int
     detail: object = None
     hint: str = ""
-
-    @property
-    def bits(self) -> int:
-        return bits_for(self.low, self.high)
-
-    @property
-    def signed(self) -> bool:
-        return self.low < 0
 
     @property
     def is_const(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from targets.hls.expressions import bits_for
 from targets.hls.hardware.datapath import Access, Op
 from targets.hls.hardware.pipeline import Design, Pipeline
 from targets.hls.hardware.resources import (
@@ -28,6 +27,7 @@ from targets.hls.hardware.sharing import shared_multipliers
 from targets.hls.parts import Part
 from targets.hls.printing.verilog import fifo_storage, storage
 from targets.hls.program import Channel, Memory, Program
+from tensorc.fixed_point import bits_for
 
 
 def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resources:

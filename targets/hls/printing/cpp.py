@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from targets.hls.exploration.cores import leaves
-from targets.hls.expressions import bits_for
 from targets.hls.hardware.sharing import multipliers_needed
 from targets.hls.printing.expressions import Dialect, Printer
 from targets.hls.program import Channel, Kind, Memory, Process, Program
+from tensorc.fixed_point import bits_for
 
 #: Memories of so many numbers are written into the function, others into headers.
 _INLINE = 64

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from targets.hls.expressions import bits_for
 from targets.hls.hardware.datapath import Access, Affine, Cell, Loop, Op, Stored, reachable
 from targets.hls.hardware.pipeline import Design, Pipeline, Place, designs_of, updates_of
 from targets.hls.hardware.resources import memory_kind
 from targets.hls.hardware.sharing import Multiplier, Operand, shared_multipliers, wider_first
 from targets.hls.names import RESERVED
 from targets.hls.program import Channel, Memory, Process, Program
+from tensorc.fixed_point import bits_for
 
 FIFO = """\
 // Words wait here, `DEPTH` of them at most; the first one shows. `reserve` takes room for a word that is on its way.

@@ -14,7 +14,6 @@ from targets.hls.expressions import (
     Counter,
     Select,
     Shift,
-    bits_for,
     clamp,
     greater,
     round_to,
@@ -22,6 +21,7 @@ from targets.hls.expressions import (
     smaller,
 )
 from targets.hls.layers.elements import Number, floor_divide, rounded
+from tensorc.fixed_point import bits_for
 
 SMALL = st.integers(-40, 40)
 

@@ -69,7 +69,7 @@ def test_lists_multiply_and_defaults_hold_where_a_job_says_nothing(folder):
         ("[[job]]\nmodel='a.onnx'\nbudget=1.5", "budget: 1.5 is not a text"),
         ("[[job]]\nmodel='a.onnx'\nbudget=true", "budget: True is not a text"),
         ("[[job]]\nmodel='a.onnx'\nthreads=-1", "threads: -1 is not a whole number"),
-        ("[[job]]\nmodel='a.onnx'\ntarget='abacus'", "target: unknown target 'abacus'; installed: cpu"),
+        ("[[job]]\nmodel='a.onnx'\ntarget='abacus'", "target: unknown target 'abacus'; installed: c, cpu, hls"),
         ("[[job]]\nmodel='a.onnx'\nprecision='half'", "precision: no precision 'half'; legal: float32, bfloat16"),
         ("[[job]]\nmodel='a.onnx'\nnumerics='sloppy'", "numerics: no numerics 'sloppy'; legal: strict, fast"),
         ("[[job]]\nmodel='a.onnx'\nshape='1x3'", "shape: '1x3' is not a table such as"),

@@ -28,6 +28,7 @@ from targets.hls.program import (
     Update,
     When,
 )
+from tensorc.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def used_loops(loops: Sequence[Counter]) -> tuple[Counter, ...]:
 
 
 def pixels(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Rows, columns and channels of an image [1, C, H, W] or a signal [1, C, L]."""
-    _, channels, rows, *columns = shape
+    """Rows, columns and channels of an image [1, C, H, W] or a signal [1, C, L]. Raises UnsupportedError for several."""
+    batch, channels, rows, *columns = shape
+    if batch != 1:
+        raise UnsupportedError(f"hardware takes one image at a time, not a batch of {batch}: fix the shape by --shape")
     return rows, math.prod(columns), channels

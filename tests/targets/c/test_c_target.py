@@ -16,7 +16,7 @@ from targets.c.build import build
 from targets.hls.layers.network import network_of, program_of
 from targets.hls.vectors import golden
 from tensorc.driver import compile_model
-from tensorc.errors import UserError
+from tensorc.errors import UnsupportedError, UserError
 from tensorc.frontend.importer import open_model
 from tensorc.options import CompileOptions
 from tensorc.pipeline import run_passes
@@ -201,6 +201,13 @@ def test_other_targets_compute_in_floats(tmp_path):
     with pytest.raises(UserError, match="the target c has no --quantize int8; legal: fixed8"):
         compile_model(DIGITS / "digits.onnx", CompileOptions(target="c", quantize=how), tmp_path / "out.c")
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_are_refused():
+    model = model_of([helper.make_node("Conv", ["x", "w"], ["y"])], {"x": [2, 3, 5, 5]}, {"y": [2, 4, 3, 3]},
+                     {"w": weights(4, 3, 3, 3)})  # fmt: skip
+    with pytest.raises(UnsupportedError, match="one image at a time, not a batch of 2"):
+        build(fixed(model, "fixed8", images([2, 3, 5, 5])))
 
 
 def test_files_of_others_are_told_in_one_line(tmp_path):

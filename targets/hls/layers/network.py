@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from targets.hls.layers.attention import Attention
+from targets.hls.layers.concat import Concat
 from targets.hls.layers.elementwise import Elementwise
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
@@ -84,6 +85,8 @@ class _Builder:
             return self._add_input(node)
         if node.op in _MOVES:
             return self._add_move(node)
+        if node.op == "concat":
+            return self._add_concat(node.output, node.inputs, node.attrs["axis"])
         if node.op != "group":
             raise UnsupportedError(f"%{node.output.name}: no hardware for {node.op}")
         group = self._group(node)
@@ -92,6 +95,9 @@ class _Builder:
                 return make(self, group, group.head(op))
         if all(inner.op in _MOVES for inner in group.body.nodes):
             return self._add_moves(group)
+        if [inner.op for inner in group.body.nodes] == ["concat"]:
+            axis = group.body.nodes[0].attrs["axis"]
+            return self._add_concat(node.output, [group.outer[v] for v in group.body.nodes[0].inputs], axis)
         return self._add_elementwise(group)
 
     def _group(self, node: Node) -> Group:
@@ -249,6 +255,16 @@ class _Builder:
             self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))) for outer in outers
         )
         self._finish(group, Elementwise(self._name(value.name), group, inputs, result))
+
+    def _add_concat(self, value: Value, operands: Sequence[Value], axis: int) -> None:
+        rank = value.type.rank
+        orders = {rank - 1: as_it_is(rank), **({1: channels_last(rank)} if rank > 2 else {})}
+        if axis not in orders or any(operand.constant is not None for operand in operands):
+            raise UnsupportedError(f"%{value.name}: what is joined along axis {axis} of {value.type} has no hardware")
+        inputs = tuple(self._input(operand, orders[axis]) for operand in operands)
+        result = in_order(value, self.grids[value], orders[axis])
+        self.layers.append(Concat(self._name(result.name), inputs, result))
+        self.tensors[value] = result
 
     def _add_move(self, node: Node) -> None:
         self._moved(node.output, node.inputs[0], [node], _constant)

@@ -177,7 +177,7 @@ def used_loops(loops: Sequence[Counter]) -> tuple[Counter, ...]:
 
 
 def pixels(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Rows, columns and channels of an image [1, C, H, W] or a signal [1, C, L]. Raises UnsupportedError for several."""
+    """Rows, columns and channels of an image [1, C, H, W] or a signal [1, C, L]. Raises UnsupportedError for more."""
     batch, channels, rows, *columns = shape
     if batch != 1:
         raise UnsupportedError(f"hardware takes one image at a time, not a batch of {batch}: fix the shape by --shape")

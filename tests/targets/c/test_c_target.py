@@ -140,6 +140,16 @@ CASES = {
          helper.make_node("Slice", ["t", "from", "to", "axes"], ["s"]), helper.make_node("Abs", ["s"], ["y"])],
         [1, 4, 6], [1, 3, 4], {"from": np.array([1]), "to": np.array([4]), "axes": np.array([1])},
     ),
+    "joined along channels, on grids of their own": (
+        [helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), helper.make_node("Relu", ["x"], ["r"]),
+         helper.make_node("Concat", ["c", "r"], ["j"], axis=1), helper.make_node("Conv", ["j", "v"], ["y"])],
+        [1, 2, 5, 4], [1, 3, 4, 3], {"w": weights(4, 2, 3, 3), "v": weights(3, 6, 2, 2)},
+    ),
+    "joined rows": (
+        [helper.make_node("MatMul", ["x", "m"], ["p"]), helper.make_node("Concat", ["x", "p"], ["j"], axis=-1),
+         helper.make_node("Abs", ["j"], ["y"])],
+        [3, 4], [3, 6], {"m": weights(4, 2)},
+    ),
     "constants of every shape": (
         [helper.make_node("Mul", ["x", "a"], ["p"]), helper.make_node("Sub", ["p", "b"], ["q"]),
          helper.make_node("Div", ["q", "c"], ["r"]), helper.make_node("Max", ["r", "d"], ["m"]),

@@ -24,7 +24,7 @@ from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.curves import weight_bits
 from tensorc.ir.ops.fixed import fix_numpy
-from tensorc.quantization.calibration import Quantizer, Replacement
+from tensorc.quantization.calibration import Calibrated
 from tensorc.quantization.params import Range
 
 #: Bits of what a table is asked for: 1,024 entries fill one block of memory of 18 bits.
@@ -38,7 +38,7 @@ _ANCHORS = frozenset({"conv", "matmul"})
 
 
 @dataclass(frozen=True)
-class FixedPoint(Quantizer):
+class FixedPoint(Calibrated):
     """`bits` for what is computed, `weight_bits` for what is multiplied with it; `ranges` by the names of values. The
     graph is of float64."""
 
@@ -49,9 +49,6 @@ class FixedPoint(Quantizer):
 
     def watched(self, graph: Graph) -> list[Value]:
         return [value for value in graph.values() if value.dtype == "float64"]
-
-    def replacements(self, graph: Graph) -> list[Replacement]:
-        raise NotImplementedError("a whole graph is made fixed-point at once")
 
     def run(self, graph: Graph) -> bool:
         rewriter = _Rewriter(self, graph)

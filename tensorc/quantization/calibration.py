@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from tensorc.target import Executable, Progress, Target
 
 #: How many samples are drawn where there are none.
 _RANDOM_SAMPLES = 32
+
+
+Wanted = TypeVar("Wanted", bound=Pass)
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Replacement:
             user.inputs = tuple(value if read is self.old else read for read in user.inputs)
 
 
-class Quantizer(Pass):
-    """A pass that quantizes layers of a canonical graph, each by the name of what it gives. What comes before it among
-    a target's passes makes the graph canonical, what comes after it compiles a graph of floats, too."""
+class Calibrated(Pass):
+    """A pass that asks for ranges of values of a canonical graph. What comes before it among a target's passes makes
+    the graph canonical, what comes after it compiles a graph of floats, too."""
 
     @abc.abstractmethod
     def watched(self, graph: Graph) -> list[Value]:
@@ -60,6 +63,10 @@ class Quantizer(Pass):
     def multiplied(self, graph: Graph) -> list[Value]:  # noqa: ARG002
         """The values the second moments of whose last axis it asks for."""
         return []
+
+
+class Quantizer(Calibrated):
+    """Quantizes layers, each by the name of what it gives."""
 
     @abc.abstractmethod
     def replacements(self, graph: Graph) -> list[Replacement]:
@@ -84,19 +91,18 @@ class Preparation(Pass):
 
 
 def at_quantizer(graph: Graph, target: Target, options: CompileOptions) -> tuple[Quantizer, list[Pass]]:
-    """The pass that quantizes and those behind it; `graph` is as the former gets it. Raises UserError."""
-    passes = list(target.passes(options))
-    for place, step in enumerate(passes):
-        if isinstance(step, Quantizer):
-            run_passes(graph, passes[:place])
-            return step, passes[place + 1 :]
-    raise UserError(f"the target {options.target} does not quantize")
+    """The pass that quantizes layers and those behind it; `graph` is as the former gets it. Raises UserError."""
+    found = _at(Quantizer, graph, target, options)  # type: ignore[type-abstract]
+    if found is None:
+        raise UserError(f"the target {options.target} does not quantize")
+    return found
 
 
-def _at_preparation(graph: Graph, target: Target, options: CompileOptions) -> tuple[Preparation, list[Pass]] | None:
+def _at(kind: type[Wanted], graph: Graph, target: Target, options: CompileOptions) -> tuple[Wanted, list[Pass]] | None:
+    """The first pass of a kind and those behind it; `graph` becomes what it gets."""
     passes = list(target.passes(options))
     for place, step in enumerate(passes):
-        if isinstance(step, Preparation):
+        if isinstance(step, kind):
             run_passes(graph, passes[:place])
             return step, passes[place + 1 :]
     return None
@@ -129,9 +135,12 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
         how = replace(how, largest=_largest(graph, given, names, target, options, progress))
     options = replace(options, quantize=how)
     graph = clone(graph)
-    quantizer, later = at_quantizer(graph, target, options)
-    axes = quantizer.channels(graph)
-    watched = _Watched(graph, quantizer.watched(graph), later, target, options)
+    found = _at(Calibrated, graph, target, options)  # type: ignore[type-abstract]
+    if found is None:
+        raise UserError(f"the target {options.target} does not quantize")
+    step, later = found
+    axes = step.channels(graph)
+    watched = _Watched(graph, step.watched(graph), later, target, options)
     if given is None:
         assert ranges is not None
         if unknown := sorted(watched.names - ranges.ranges.keys()):
@@ -180,7 +189,7 @@ def _largest(graph: Graph, given: Samples, names: Sequence[str], target: Target,
              progress: Progress) -> dict[str, tuple[float, ...]]:  # fmt: skip
     """What the preparation asks for."""
     graph = clone(graph)
-    found = _at_preparation(graph, target, options)
+    found = _at(Preparation, graph, target, options)  # type: ignore[type-abstract]
     values = [] if found is None else found[0].watched(graph)
     if found is None or not values:
         return {}
@@ -224,7 +233,7 @@ class _Watched:
     def __init__(self, graph: Graph, values: Sequence[Value], later: Sequence[Pass], target: Target,
                  options: CompileOptions):  # fmt: skip
         self.graph = graph
-        self.later = [step for step in later if not isinstance(step, (Preparation, Quantizer))]
+        self.later = [step for step in later if not isinstance(step, (Preparation, Calibrated))]
         self.target = target
         self.options = options
         self.names = {value.name for value in values}

@@ -23,7 +23,7 @@ from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
 from targets.hls.layers.softmax import Softmax
-from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, stored
+from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, inverse, stored
 from targets.hls.layers.windows import Window, pixels
 from targets.hls.names import RESERVED, identifier
 from targets.hls.program import Channel, Port, Process, Program
@@ -139,9 +139,7 @@ class _Builder:
     def _reordered(self, tensor: Tensor, wanted: Tensor) -> Tensor:
         if tensor.same_order(wanted):
             return tensor
-        place = np.empty(tensor.size, np.int64)
-        place[tensor.order] = np.arange(tensor.size)
-        source = place[wanted.order]
+        source = inverse(tensor.order)[wanted.order]
         result = replace(wanted, name=f"{tensor.name}.ordered", kind=tensor.kind)
         key = id(tensor.root), result.channels, source.tobytes()
         if key in self.rearranged:
@@ -286,14 +284,11 @@ class _Builder:
         shape = static_shape(value.shape)
         if len(moved) == tensor.size and len(np.unique(moved)) == tensor.size:
             # A permutation: the same numbers pass in the same order, and are others in the model.
-            back = np.empty(tensor.size, np.int64)
-            back[moved] = np.arange(tensor.size)
-            self.tensors[value] = Tensor(value.name, tensor.kind, shape, back[tensor.order], tensor.channels, tensor)
+            order = inverse(moved)[tensor.order]
+            self.tensors[value] = Tensor(value.name, tensor.kind, shape, order, tensor.channels, tensor)
             return
-        place = np.empty(tensor.size, np.int64)
-        place[tensor.order] = np.arange(tensor.size)
         result = Tensor(value.name, tensor.kind, shape, np.arange(len(moved)), shape[-1] if shape else 1)
-        self.layers.append(Rearrange(self._name(value.name), tensor, result, place[moved]))
+        self.layers.append(Rearrange(self._name(value.name), tensor, result, inverse(tensor.order)[moved]))
         self.tensors[value] = result
 
 

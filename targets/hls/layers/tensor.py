@@ -67,3 +67,10 @@ def channels_last(rank: int) -> tuple[int, ...]:
 
 def as_it_is(rank: int) -> tuple[int, ...]:
     return tuple(range(rank))
+
+
+def inverse(order: np.ndarray) -> np.ndarray:
+    """Of a permutation: where each number stands in it."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return places

@@ -38,3 +38,12 @@ struct half {
 #define CUDART_NAN_F __int_as_float(0x7fffffff)
 #define CUDART_INF __longlong_as_double(0x7ff0000000000000ll)
 #define CUDART_NAN __longlong_as_double(0xfff8000000000000ll)
+
+/* Warps: what threads of a warp tell each other. */
+
+
+/* Memory: what a thread moves at once. */
+
+
+/* Tensor cores, and copies to shared memory that go on by themselves. */
+

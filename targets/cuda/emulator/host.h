@@ -165,3 +165,12 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
 }
 
 /* Device functions, as in prelude.cuh ---------------------------------------------------------------------- */
+
+/* Warps: what threads of a warp tell each other. */
+
+
+/* Memory: what a thread moves at once. */
+
+
+/* Tensor cores, and copies to shared memory that go on by themselves. */
+

@@ -8,10 +8,10 @@ from typing import Any
 
 from targets.cpu.kernels.group import GroupKernel
 from targets.cuda.gpu import Gpu
-from targets.cuda.schedules import Schedule
 from targets.packing import Packing
 from tensorc.ir import Graph, Value
 from tensorc.lowering.gpu import BlockBuilder
+from tensorc.search.schedule import Schedule
 from tensorc.search.space import ScheduleJson
 
 

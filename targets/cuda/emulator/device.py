@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +30,7 @@ class Emulator(Device):
 
     def __init__(self) -> None:
         self._memory: dict[int, np.ndarray] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="tensorc-")
+        self._compilers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def allocate(self, nbytes: int) -> int:
         # 0xff: nan to every float type, until it is written.
@@ -50,26 +53,28 @@ class Emulator(Device):
         ctypes.memset(address, 0, nbytes)
 
     def load(self, name: str, code: KernelCode) -> object:
-        """Raises UserError where there is no g++, RuntimeError with its first error for a text that is wrong."""
-        return compile_for_host(name, code.source)
+        """The kernel is compiled beside others, until it is first launched."""
+        return self._compilers.submit(compile_for_host, name, code.source)
 
     def record(self, calls: Sequence[Call]) -> Sequence[Call]:
         return calls
 
     def replay(self, recording: object) -> None:
-        """Raises RuntimeError for threads that wait for each other for ever."""
+        """Raises UserError where there is no g++, RuntimeError with its first error for a text that is wrong, and for
+        threads that wait for each other for ever."""
         assert isinstance(recording, Sequence)
         for call in recording:
-            launch(call)
+            launch(call.kernel.result(), call)
 
     def close(self) -> None:
+        self._compilers.shutdown(cancel_futures=True)
         self._memory.clear()
-        self._folder.cleanup()
 
 
-def launch(call: Call) -> None:
+def launch(function: Any, call: Call) -> None:
+    """`function` is what `compile_for_host` gave."""
     arguments = (ctypes.c_void_p * len(call.arguments))(*call.arguments)
-    error = call.kernel(call.blocks, call.threads, call.shared_bytes, ctypes.addressof(arguments))  # type: ignore[operator]
+    error = function(call.blocks, call.threads, call.shared_bytes, ctypes.addressof(arguments))
     if error:
         raise RuntimeError(f"{call.name}: {error.decode()}")
 

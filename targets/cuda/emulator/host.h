@@ -1,17 +1,13 @@
 /* CUDA C on a CPU: what `prelude.cuh` is to a GPU, for g++. A block's threads are fibers that take turns where they wait
    for each other; blocks run one after the other. For tests: it is exact, and slow. */
 
-#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
-#include <algorithm>
 #include <utility>
-#include <vector>
 
 typedef unsigned char uchar;
 
@@ -21,19 +17,22 @@ typedef unsigned char uchar;
 #define __launch_bounds__(...)
 #define TENSORC_DEVICE static inline
 
-using std::max;
-using std::min;
+template <typename T> static T max(T a, T b) { return a < b ? b : a; }
+template <typename T> static T min(T a, T b) { return b < a ? b : a; }
 
 #define CUDART_INF_F (__builtin_inff())
 #define CUDART_NAN_F (__builtin_nanf(""))
 #define CUDART_INF (__builtin_inf())
 #define CUDART_NAN (__builtin_nan(""))
 
+/* By the compiler's own functions for the instructions: the header that has them takes a second to read. */
 struct half {
+    typedef float floats __attribute__((vector_size(16)));
+    typedef short halves __attribute__((vector_size(16)));
     uint16_t bits;
     half() = default;
-    template <typename T> half(T x) : bits(_cvtss_sh((float)x, _MM_FROUND_TO_NEAREST_INT)) {}
-    operator float() const { return _cvtsh_ss(bits); }
+    template <typename T> half(T x) : bits(__builtin_ia32_vcvtps2ph((floats){(float)x}, 0)[0]) {}
+    operator float() const { return __builtin_ia32_vcvtph2ps((halves){(short)bits})[0]; }
 };
 
 /* Threads ------------------------------------------------------------------------------------------------- */
@@ -43,10 +42,12 @@ struct tc_index {
 };
 static tc_index threadIdx, blockIdx;
 
+#define TC_STACK (256 << 10)
+
 /* Who waits goes on when the number at `gate` is no longer what it was. */
 struct tc_fiber {
     ucontext_t context;
-    std::vector<char> stack;
+    char *stack;
     const int *gate;
     int seen;
     bool done;
@@ -58,7 +59,7 @@ struct tc_team {
     void *given[1024];
 };
 
-static std::vector<tc_fiber> tc_fibers;
+static tc_fiber tc_fibers[1024];
 static ucontext_t tc_scheduler;
 static int tc_current;
 static tc_team tc_block, tc_warps[32];
@@ -107,17 +108,16 @@ template <typename F> static void tc_warp(void *given, F all) {
 }
 
 static void tc_one_block(int threads) {
-    if ((int)tc_fibers.size() < threads) tc_fibers.resize(threads);
     tc_block = tc_team{threads, 0, 0, {}};
     for (int first = 0; first < threads; first += 32) {
-        tc_warps[first / 32] = tc_team{std::min(32, threads - first), 0, 0, {}};
+        tc_warps[first / 32] = tc_team{min(32, threads - first), 0, 0, {}};
     }
     for (int i = 0; i < threads; i++) {
         tc_fiber &fiber = tc_fibers[i];
-        if (fiber.stack.empty()) fiber.stack.resize(256 << 10);
+        if (!fiber.stack) fiber.stack = (char *)malloc(TC_STACK);
         getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = TC_STACK;
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, tc_run, 0);
         fiber.done = false;

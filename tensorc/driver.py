@@ -118,6 +118,8 @@ def compile_model(
     if lowered.quantized is not None:
         summary.append(("quantized", lowered.quantized.described()))
         quantized = {"scheme": lowered.quantized.scheme}
+        if lowered.quantized.widths:
+            quantized["bits"] = lowered.quantized.widths.to_json()
     summary += [(record.name.replace("-", " "), record.note) for record in lowered.passes if record.note]
     if accuracy is not None and lowered.assessment is not None:
         summary.append(("accuracy", accuracy.described()))
@@ -356,8 +358,9 @@ def _quantization(
     watch: Callable[[TuningProgress], None] | None,
 ) -> tuple[Quantization, Assessment | None]:
     """With the ranges that were found, and without the layers that are left out."""
-    from tensorc.quantization.assessment import Assessment, WholeAssessment, evaluation_samples
+    from tensorc.quantization.assessment import Assessment, evaluation_samples
     from tensorc.quantization.calibration import calibrated, calibration_samples, compensating
+    from tensorc.quantization.whole import WholeAssessment
 
     how = options.quantize
     assert how is not None

@@ -19,12 +19,12 @@ EOF NULL and_eq ap_int ap_uint asm bitand bitor catch compl constexpr decltype e
 or_eq std typeid unix wchar_t xor_eq
 known smaller greater leading_bit
 """
-#: What a layer cannot be called, in any of the languages.
+#: What nothing of a model can be called, in any of the languages.
 RESERVED = frozenset(_WORDS.split())
 
 
 def identifier(text: str) -> str:
     """`text` with an underscore for what is no letter, digit or underscore, not beginning with a digit. Names that hold
-    two underscores in a row, or begin with one and a capital letter, belong to C++."""
+    two underscores in a row, or begin with one and a capital letter, belong to C++. Words of the languages get an n."""
     legal = re.sub(r"[\W_]+", "_", text, flags=re.ASCII).strip("_") or "n"
-    return f"n{legal}" if legal[0].isdigit() else legal
+    return f"n{legal}" if legal[0].isdigit() or legal in RESERVED else legal

@@ -16,7 +16,8 @@ def described(network: Network, unrolls: Mapping[str, Unroll], program: Program)
     return {
         "top": program.name,
         "layers": {
-            layer.name: {"title": layer.title, **asdict(unrolls[layer.name])} for layer in network.layers
+            layer.name: {"title": layer.title, **asdict(unrolls[layer.name]), "bits": layer.bits}
+            for layer in network.layers
         },
         "processes": [_process(process) for process in program.processes],
         "channels": {

@@ -159,7 +159,8 @@ def quantize_options(function: Decorated) -> Decorated:
                   help="Samples to measure accuracy on, with an array `labels` of classes if there are any. "
                   "Default: those of --calibration.")  # fmt: skip
     @click.option("--max-accuracy-drop", "max_drop", metavar="0.5%",
-                  help="Leave so many layers in float32 that accuracy drops by no more.")  # fmt: skip
+                  help="Leave so many layers in float32 that accuracy drops by no more; in fixed point, give each "
+                  "tensor the fewest bits that will do.")  # fmt: skip
     @functools.wraps(function)
     def wrapped(*arguments: Any, scheme: str | None, calibration: Path | None, method: str, save_ranges: Path | None,
                 per_tensor: bool, equalise: bool | None, smooth: float, correct_bias: bool, evaluate: Path | None,

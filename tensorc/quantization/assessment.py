@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tensorc.errors import TensorcWarning, UserError
-from tensorc.ir.graph import Graph, clone
+from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
 from tensorc.quantization.accuracy import Accuracy, Judge, LayerAccuracy, Noise, Quality, holds
 from tensorc.quantization.data import Samples

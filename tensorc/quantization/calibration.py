@@ -98,7 +98,9 @@ def at_quantizer(graph: Graph, target: Target, options: CompileOptions) -> tuple
     return found
 
 
-def at_pass(kind: type[Wanted], graph: Graph, target: Target, options: CompileOptions) -> tuple[Wanted, list[Pass]] | None:
+def at_pass(
+    kind: type[Wanted], graph: Graph, target: Target, options: CompileOptions
+) -> tuple[Wanted, list[Pass]] | None:
     """The first pass of a kind and those behind it, if there is one; `graph` becomes what it gets."""
     passes = list(target.passes(options))
     for place, step in enumerate(passes):

@@ -309,6 +309,8 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
             raise UserError(f"the target {options.target} has no precision {options.precision}; legal: {legal}")
         if options.objective is not None and not target.has_objectives:
             raise UserError(f"the target {options.target} makes no hardware: it has no objective {options.objective}")
+        if options.clock is not None and not target.has_objectives:
+            raise UserError(f"the target {options.target} makes no hardware: it has no clock")
         if options.quantize is not None and target.is_fixed_point != (options.quantize.fixed is not None):
             legal = "fixed8, fixed16, ..." if target.is_fixed_point else "int8, int8-dynamic, and formats of weights"
             raise UserError(f"the target {options.target} has no --quantize {options.quantize.scheme}; legal: {legal}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.layers.attention import Attention
 from targets.hls.layers.concat import Concat
 from targets.hls.layers.elementwise import Elementwise
@@ -314,7 +315,7 @@ _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
 }  # fmt: skip
 
 
-def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Program:
+def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock: float = CLOCK) -> Program:
     """Processes and the channels between them, for a choice of how to unroll each layer (by its name; as little as it
     can be where none is given)."""
     chosen = {layer.name: unrolls.get(layer.name, layer.choices()[0]) for layer in network.layers}
@@ -361,7 +362,9 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
     for layer in network.layers:
         processes += gears.get(layer.name, [])
         processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
-    return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+    levels = levels_of(clock)
+    made = tuple(replace(process, levels=levels) for process in processes)
+    return Program(name, made, tuple(channels), tuple(ports), tuple(outputs), clock=clock)
 
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:

@@ -93,6 +93,8 @@ class _Rewriter:
             self.round_operands(node)
         elif node.op == "clip":
             self.round_limits(node)
+        elif node.op == "pad" and node.attrs["mode"] == "constant":
+            self.fit_pad(node)
         elif _is_function(node):
             node = self.as_table(node)
         self.graph.nodes.append(node)
@@ -101,7 +103,9 @@ class _Rewriter:
             types = ", ".join(map(repr, node.inputs))
             raise UnsupportedError(f"%{result.name}: {node.op} of {types} has no fixed-point form")
         self.known[result] = grid
-        if node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
+        if node.op == "pad":
+            self.round(result)  # what stands around may be greater than what is inside
+        elif node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
             self.round(result)
 
     def is_kept(self, value: Value) -> bool:
@@ -178,6 +182,16 @@ class _Rewriter:
         for key in ("min", "max"):
             if math.isfinite(node.attrs[key]):
                 node.attrs[key] = round(node.attrs[key] / step) * step
+
+    def fit_pad(self, node: Node) -> None:
+        """What stands around is as fine as what is inside; what is cut off is so first."""
+        widths = {key: node.attrs[key] for key in ("before", "after")}
+        cut = {key: tuple(min(each, 0) for each in row) for key, row in widths.items()}
+        if any(map(any, cut.values())) and any(each > 0 for row in widths.values() for each in row):
+            node.set_input(0, self.made(node.output.name, "pad", [node.inputs[0]], **cut, mode="constant", value=0.0))
+            node.attrs |= {key: tuple(max(each, 0) for each in row) for key, row in widths.items()}
+        step = 2.0 ** -self.known[node.inputs[0]].fraction
+        node.attrs["value"] = float(np.floor(node.attrs["value"] / step + 0.5) * step)
 
     def as_product(self, node: Node) -> Node:
         """A division by a constant."""

@@ -12,7 +12,7 @@ from targets.hls.exploration.optimize import Optimum, optimum
 from targets.hls.hardware.clock import CLOCK, period_of
 from targets.hls.hardware.pipeline import Design, longest_stage
 from targets.hls.layers.network import network_of
-from targets.hls.names import identifier
+from targets.hls.names import own_name
 from targets.hls.parts import Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
@@ -37,7 +37,7 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     network = network_of(graph)
     clock = CLOCK if options.clock is None else options.clock
     progress(0, 0, "schedule")
-    found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name), clock)
+    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock)
     unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
     longest = longest_stage(designs)
     needed = period_of(longest.pipeline.levels if longest is not None else 0)

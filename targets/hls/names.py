@@ -19,12 +19,18 @@ EOF NULL and_eq ap_int ap_uint asm bitand bitor catch compl constexpr decltype e
 or_eq std typeid unix wchar_t xor_eq
 known smaller greater leading_bit
 """
-#: What nothing of a model can be called, in any of the languages.
+#: What nothing can be called in one of the languages.
 RESERVED = frozenset(_WORDS.split())
 
 
 def identifier(text: str) -> str:
     """`text` with an underscore for what is no letter, digit or underscore, not beginning with a digit. Names that hold
-    two underscores in a row, or begin with one and a capital letter, belong to C++. Words of the languages get an n."""
+    two underscores in a row, or begin with one and a capital letter, belong to C++."""
     legal = re.sub(r"[\W_]+", "_", text, flags=re.ASCII).strip("_") or "n"
-    return f"n{legal}" if legal[0].isdigit() or legal in RESERVED else legal
+    return f"n{legal}" if legal[0].isdigit() else legal
+
+
+def own_name(text: str) -> str:
+    """An identifier that stands by itself, and is no word of the languages."""
+    name = identifier(text)
+    return f"n{name}" if name in RESERVED else name

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from targets.hls.hardware.clock import LEVELS
 from targets.hls.hardware.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
+from targets.hls.names import identifier
 from targets.hls.program import Nest, Process, Program, Repeat, Step
 
 #: An addition of usual width is 2. What is not listed is wiring.
@@ -249,7 +250,7 @@ def designed(process: Process) -> Design:
                 repeats.append(loop)
                 walk(step.steps, {**around, step.counter.name: loop}, (loop, *moved), (len(places), *back))
                 continue
-            name = unique(step.name)
+            name = unique(identifier(step.name))
             loops = {counter.name: Loop(f"{name}_{counter.name}", counter.high + 1) for counter in step.loops}
             path = datapath_of(process, {**around, **loops}, step.body)
             pipeline = pipelined(path, step.ii, f"{process.name}.{step.name}", process.levels)

@@ -15,8 +15,10 @@ from targets.hls.program import Process, Program, Repeat, Step
 def described(network: Network, unrolls: Mapping[str, Unroll], program: Program) -> dict[str, Any]:
     return {
         "top": program.name,
+        "clock_ns": program.clock,
         "layers": {
-            layer.name: {"title": layer.title, **asdict(unrolls[layer.name])} for layer in network.layers
+            layer.name: {"title": layer.title, **asdict(unrolls[layer.name]), "bits": layer.bits}
+            for layer in network.layers
         },
         "processes": [_process(process) for process in program.processes],
         "channels": {
@@ -61,6 +63,8 @@ def depths_of(schedule: dict[str, Any]) -> dict[str, int]:
     return {name: row["depth"] for name, row in schedule["channels"].items()}
 
 
-def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int]) -> Program:
+def scheduled(
+    network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int], clock: float
+) -> Program:
     """The program of a choice; channels that `depths` does not name are as deep as they are by themselves."""
-    return with_depths(program_of(network, unrolls, name), depths)
+    return with_depths(program_of(network, unrolls, name, clock), depths)

@@ -40,6 +40,10 @@ class Product(Layer):
         self.title = f"{output.name}: {'depthwise ' if self.depthwise else ''}{what}"
         self.title += f", {_shape(self.inputs[0])} -> {_shape(output)}"
 
+    @property
+    def weight_bits(self) -> int:
+        return kind_of(self.group.grids[self.head.inputs[1]]).bits
+
     def choices(self) -> list[Unroll]:
         groups, outputs, _, channels = self.weights.shape
         if self.depthwise:

@@ -24,6 +24,9 @@ import numpy as np
 from targets.hls.expressions import Const, Counter, Expr, Local, whole
 from tensorc.fixed_point import Between
 
+#: No array is cut into more parts, and no loop unrolled further.
+MOST_PARTS = 4096
+
 
 @dataclass(frozen=True)
 class Kind(Between):

@@ -117,7 +117,8 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
         else:
             yield (
                 f"{share}: UNROLL {_unrolled(further)} instead of {_unrolled(now)} (schedule.json: outputs "
-                f"{further.outputs}, inputs {further.inputs}) would nearly halve that, if the part has room."
+                f"{further.outputs}, inputs {further.inputs}, places {further.places}) would nearly halve that, if "
+                "the part has room."
             )
     others = [name for name in timing.processes if name not in slow]
     if others:
@@ -126,13 +127,14 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
 
 def _further(layer: Layer, now: Unroll) -> Unroll | None:
     """The next larger choice."""
-    size = now.outputs * now.inputs
-    larger = [choice for choice in layer.choices() if choice.outputs * choice.inputs > size]
-    return min(larger, key=lambda choice: choice.outputs * choice.inputs, default=None)
+    larger = [choice for choice in layer.choices() if choice.size > now.size]
+    return min(larger, key=lambda choice: choice.size, default=None)
 
 
 def _unrolled(unroll: Unroll | None) -> str:
-    return "" if unroll is None else f"{unroll.outputs} x {unroll.inputs}"
+    if unroll is None:
+        return ""
+    return f"{unroll.outputs} x {unroll.inputs}" + (f" x {unroll.places}" if unroll.places > 1 else "")
 
 
 def _bits(found: Mapping[str, Any] | None) -> str:

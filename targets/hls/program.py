@@ -25,6 +25,9 @@ from targets.hls.expressions import Const, Counter, Expr, Local, whole
 from targets.hls.hardware.clock import CLOCK, LEVELS
 from tensorc.fixed_point import Between
 
+#: No array is cut into more parts, and no loop unrolled further.
+MOST_PARTS = 4096
+
 
 @dataclass(frozen=True)
 class Kind(Between):

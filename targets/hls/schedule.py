@@ -55,7 +55,10 @@ def _steps(steps: tuple[Step, ...]) -> Iterator[dict[str, Any]]:
 
 def unrolls_of(schedule: dict[str, Any]) -> dict[str, Unroll]:
     """What a project's schedule says of how its layers are unrolled."""
-    return {name: Unroll(row["outputs"], row["inputs"], row["constants"]) for name, row in schedule["layers"].items()}
+    return {
+        name: Unroll(row["outputs"], row["inputs"], row["constants"], row["places"])
+        for name, row in schedule["layers"].items()
+    }
 
 
 def depths_of(schedule: dict[str, Any]) -> dict[str, int]:

@@ -87,8 +87,8 @@ def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVEL
     further than such a one is not looked at."""
     found: list[Option] = []
     beyond: list[Unroll] = []
-    for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.outputs * unroll.inputs, unroll.outputs)):
-        if any(unroll.outputs >= too.outputs and unroll.inputs >= too.inputs for too in beyond):
+    for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.size, unroll.outputs, unroll.places)):
+        if any(_is_further(unroll, too) for too in beyond):
             continue
         option = _option(layer, unroll, family, levels)
         if _exceeds(replace(option.used, bram18=0), cap):
@@ -99,6 +99,11 @@ def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVEL
             used = option.used + option.cost.tables * -1 + moved.tables
             found.append(replace(option, unroll=replace(unroll, constants="distributed"), cost=moved, used=used))
     return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
+
+
+def _is_further(unroll: Unroll, other: Unroll) -> bool:
+    return (unroll.outputs >= other.outputs and unroll.inputs >= other.inputs
+            and unroll.places % other.places == 0)  # fmt: skip
 
 
 def _option(layer: Layer, unroll: Unroll, family: Family, levels: int) -> Option:

@@ -13,6 +13,7 @@ from targets.hls.names import identifier
 from targets.hls.parts import Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
+from targets.hls.traffic import traffic_of
 from targets.hls.vectors import golden, write_rows
 from targets.hls.vendor import CLOCK
 from tensorc.ir.cost import flops
@@ -35,7 +36,8 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     network = network_of(graph)
     progress(0, 0, "schedule")
     found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
-    unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
+    program, designs, timing, used = found.program, found.designs, found.timing, found.used
+    layers, unrolls = found.schedule.arranged(network).layers, found.schedule.unrolls
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), _count(graph))
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
@@ -45,10 +47,10 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         files |= {f"tb_data/{kind}_{number}.dat": write_rows(rows) for number, rows in enumerate(arrays)}
     files["hls_config.cfg"] = vendor.config(program, part).encode()
     files["build_prj.tcl"] = vendor.script(program, part).encode()
-    files[project.SCHEDULE] = json.dumps(schedule.described(network, unrolls, program), indent=1).encode()
-    files[project.REPORT] = json.dumps(report(part, timing, used, CLOCK), indent=1).encode()
+    files[project.SCHEDULE] = json.dumps(schedule.described(found.schedule, network), indent=1).encode()
+    files[project.REPORT] = json.dumps(report(program, part, timing, used, CLOCK), indent=1).encode()
     files |= _front(part, found)
-    files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, CLOCK).encode()
+    files["report.html"] = page.render(program, layers, unrolls, timing, used, part, CLOCK).encode()
     files |= dict(project.graph_files(graph))
     summary = [
         ("part", part.number),
@@ -57,6 +59,8 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         ("interval", f"{timing.interval:,} cycles, {1e9 / CLOCK / timing.interval:,.0f} images a second"),
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
+    if moved := traffic_of(program):
+        summary.append(("outside the chip", page.outside(moved, timing, CLOCK)))
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
 
 

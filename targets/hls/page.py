@@ -12,6 +12,8 @@ from targets.hls.hardware.timing import ProcessTiming, Timing
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.parts import Part
 from targets.hls.program import Program
+from targets.hls.traffic import Traffic, gigabytes, traffic_of
+from tensorc.options import format_bytes
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 1000, 22, 190, 20, 24
@@ -37,6 +39,9 @@ def render(
         ("interval", f"{timing.interval:,} cycles, {1e9 / clock / timing.interval:,.0f} images a second"),
         ("slowest", f"{slowest}, {timing.processes[slowest].busy:,} cycles of work an image"),
     ]
+    moved = traffic_of(program)
+    if moved:
+        facts.append(("outside the chip", outside(moved, timing, clock)))
     titles = {process.name: process.title for process in program.processes}
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(program.name),
@@ -67,6 +72,15 @@ def render(
             ("resource", "used", "available", "share"),
             [(name, f"{mine:,}", f"{there:,}", f"{mine / there:.1%}") for name, mine, there in uses(used, part)],
         ),
+        outside=_table(
+            ("port", "what", "bytes there", "read an image", "written an image", "bytes a cycle at most"),
+            [
+                (one.port, one.what, f"{one.nbytes:,}", f"{one.read:,}", f"{one.written:,}", f"{one.rate:g}")
+                for one in moved
+            ],
+        )
+        if moved
+        else "<tr><td>Nothing lies outside the chip.</td></tr>",
         channels=_table(
             ("channel", "bits", "words that fit", "greatest number in it", "reader waited", "writer waited"),
             [
@@ -83,6 +97,14 @@ def render(
             ],
         ),
     )
+
+
+def outside(moved: Sequence[Traffic], timing: Timing, clock: float) -> str:
+    """What passes to and from memory outside the chip."""
+    total = sum(one.moved for one in moved)
+    rate = gigabytes(total, timing.interval, clock)
+    ports = f"{len(moved)} ports" if len(moved) > 1 else "a port"
+    return f"{format_bytes(total)} an image by {ports}, {rate:.2g} GB/s where images follow each other"
 
 
 def bottleneck(timing: Timing) -> str:
@@ -160,7 +182,7 @@ def _short(name: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: str = "") -> str:
-    names = ("layer", "what", "resource", "channel")
+    names = ("layer", "what", "resource", "channel", "port")
 
     def cell(tag: str, column: str, text: str) -> str:
         kind = ' class="name"' if column in names else ""

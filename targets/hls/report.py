@@ -9,6 +9,8 @@ from typing import Any
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import Timing
 from targets.hls.parts import Part
+from targets.hls.program import OUTSIDE_LATENCY, Program
+from targets.hls.traffic import gigabytes, traffic_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Promise:
         return cls(found["BestLatency"], found["IntervalMin"], found["DSP"], found["BRAM_18K"])
 
 
-def report(part: Part, timing: Timing, used: Resources, clock: float) -> dict[str, Any]:
+def report(program: Program, part: Part, timing: Timing, used: Resources, clock: float) -> dict[str, Any]:
+    moved = traffic_of(program)
+    total = sum(one.moved for one in moved)
     return {
         "part": part.name,
         "CSynthesisReport": {
@@ -46,6 +50,22 @@ def report(part: Part, timing: Timing, used: Resources, clock: float) -> dict[st
             "AvailableFF": part.ff,
             "AvailableLUT": part.lut,
             "AvailableURAM": part.uram,
+        },
+        "MemoryOutside": {
+            "BytesPerImage": total,
+            "GBPerSecond": round(gigabytes(total, timing.interval, clock), 3),
+            "AvailableGBPerSecond": part.memory,
+            "LatencyCycles": OUTSIDE_LATENCY,
+            "Ports": {
+                one.port: {
+                    "What": one.what,
+                    "Bytes": one.nbytes,
+                    "ReadPerImage": one.read,
+                    "WrittenPerImage": one.written,
+                    "BytesPerCycle": one.rate,
+                }
+                for one in moved
+            },
         },
         "layers": {name: asdict(times) for name, times in timing.processes.items()},
         "channels": {name: asdict(times) for name, times in timing.channels.items()},

@@ -16,11 +16,9 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
 
-from targets.hls.exploration.cores import with_cores
 from targets.hls.exploration.cost import Cost, cost_of
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import designs_of
@@ -28,12 +26,13 @@ from targets.hls.hardware.resources import Resources, bram18, memory_kind
 from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of, program_of
+from targets.hls.layers.outside import Outside
 from targets.hls.layers.product import Product
-from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, split, stored_beyond, ways
+from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, ways
 from targets.hls.parts import Part
+from targets.hls.plan import Mode, Plan, Stage
 from targets.hls.program import Channel, Program
 
-Mode = Literal["sequential", "dataflow", "mix"]
 #: No design has more cores.
 _MOST_CORES = 16
 #: By how much a program may be slower with FIFOs that are smaller.
@@ -81,35 +80,6 @@ def best_cut(count: int, ways: Callable[[int, int], Sequence[Segment]], cap: int
 
 
 # Plans ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A layer on `count` cores, each part of it unrolled by `unroll`."""
-
-    layer: str
-    count: int
-    unroll: Unroll
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`segments` in order. `beyond`: inputs that wait outside the chip, by a layer's name and the input's number."""
-
-    mode: Mode
-    segments: tuple[tuple[Stage, ...], ...]
-    beyond: frozenset[tuple[str, int]] = frozenset()
-
-    def cores(self) -> dict[str, list[str]]:
-        """The stages of each core, by their processes' names."""
-        found: dict[str, list[str]] = {}
-        for segment in self.segments:
-            numbers = itertools.count()
-            for stage in segment:
-                for which in range(stage.count):
-                    name = f"{stage.layer}_{which}" if stage.count > 1 else stage.layer
-                    found.setdefault(f"core{next(numbers)}", []).append(name)
-        return {core: stages for core, stages in found.items() if len(stages) > 1}
 
 
 @dataclass(frozen=True)
@@ -307,28 +277,21 @@ class Choice:
     # Programs -------------------------------------------------------------------------------------------
 
     def built(self, plan: Plan, name: str) -> Built:
-        stages = {stage.layer: stage for segment in plan.segments for stage in segment}
-        network = stored_beyond(self.network, plan.beyond, self.bandwidth)
+        stages, network = plan.stages, plan.arranged(self.network, self.bandwidth)
         #: What layers stand for, once they are split.
         origin = {
             part: layer
-            for layer in network.layers
+            for layer in self.layers
             if layer.name in stages and stages[layer.name].count > 1
             for part in part_names(layer, stages[layer.name].count)
         }
-        network = split(network, {layer: stage.count for layer, stage in stages.items()})
-        program = program_of(network, self._unrolls(network, stages, origin), name)
-        outside = {f"{layer}_in{number or ''}_load_in" for layer, number in plan.beyond}
-        program = replace(program, channels=tuple(
-            replace(channel, depth=channel.count, place="beyond") if channel.name in outside else channel
-            for channel in program.channels
-        ))  # fmt: skip
-        program = with_cores(program, plan.cores())
+        unrolls = self._unrolls(network, stages, origin)
+        program = plan.merged(program_of(network, unrolls, name, self.bandwidth))
         designs = designs_of(program)
         spread = {layer.name for layer in network.layers if isinstance(layer, (Spread, Take))}
         narrow = {c.name for process in program.processes if process.name in spread for c in process.outputs}
-        program = with_depths(program, depths(program, designs, 1, narrow - outside, _SLACK))
-        passed = sum(2 * -(-c.bits * c.count // 8) for c in program.channels if c.place == "beyond")
+        program = with_depths(program, depths(program, designs, 1, narrow, _SLACK))
+        passed = sum(2 * memory.nbytes for _, _, memory in program.outside)
         return Built(plan, program, timing_of(program, designs), estimate(program, designs, self.part), passed)
 
     def _unrolls(self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]) -> dict[str, Unroll]:
@@ -344,6 +307,8 @@ class Choice:
                 unroll = Unroll(stage.unroll.outputs, stage.unroll.outputs)
             elif (stage is not None and isinstance(layer, Product)) or (whole is None and stage is not None):
                 unroll = stage.unroll
+            elif isinstance(layer, Outside):
+                unroll = layer.choices()[-1]
             elif isinstance(layer, (Spread, Take)):
                 taken = lanes[id(layer.output.root)]
                 unroll = Unroll(taken, taken)

@@ -8,7 +8,6 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
@@ -16,10 +15,10 @@ from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
-from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
 from targets.hls.parts import Part
 from targets.hls.program import Program
+from targets.hls.schedule import Schedule, depths_of
 from tensorc.errors import UserError
 from tensorc.options import Objective
 
@@ -30,9 +29,9 @@ _GIVEN = 0.005
 
 @dataclass(frozen=True)
 class Optimum:
-    """`timing` and `used` are of the program; `front` is by costs."""
+    """`timing` and `used` are of the program, which `schedule` makes of a network; `front` is by costs."""
 
-    unrolls: Mapping[str, Unroll]
+    schedule: Schedule
     program: Program
     designs: tuple[Design, ...]
     timing: Timing
@@ -41,9 +40,16 @@ class Optimum:
 
 
 def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
-    """Raises UserError, with the reason and what would hold it, for a network that the part cannot."""
-    search = Search(network, part)
-    less = Resources()
+    """Weights are on the chip where there is room for them. Raises UserError, with the reason and what would hold it,
+    for a network that the part cannot."""
+    try:
+        return _optimum(Search(network, part), objective, name)
+    except UserError:
+        return _optimum(Search(network, part, outside=True), objective, name)
+
+
+def _optimum(search: Search, objective: Objective, name: str) -> Optimum:
+    part, less = search.part, Resources()
     for _ in range(_TRIES):
         found, program, designs = _quickest(search, objective, less, name)
         used = estimate(program, designs, part)
@@ -51,7 +57,8 @@ def optimum(network: Network, part: Part, objective: Objective, name: str) -> Op
             program = with_depths(program, depths(program, designs))
             used = estimate(program, designs, part)
         if _fits(used, part):
-            return Optimum(found.unrolls, program, designs, timing_of(program, designs), used, search.front(less))
+            schedule = Schedule(program.name, found.unrolls, depths_of(program), part.port)
+            return Optimum(schedule, program, designs, timing_of(program, designs), used, search.front(less))
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
 
@@ -65,10 +72,10 @@ def _quickest(
 ) -> tuple[Found, Program, tuple[Design, ...]]:
     """What is best by its costs. The latency, which they do not know to the cycle, decides among a few."""
     if objective != "latency":
-        return _made(search.network, search.best(objective, less), name)
+        return _made(search, search.best(objective, less), name)
     best, least = None, math.inf
     for found in search.quick(less):
-        made = _made(search.network, found, name)
+        made = _made(search, found, name)
         latency = _unbounded(*made[1:]).latency
         if best is None or latency < (1 - _GIVEN) * least:
             best, least = made, latency
@@ -76,8 +83,8 @@ def _quickest(
     return best
 
 
-def _made(network: Network, found: Found, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
-    program = program_of(network, found.unrolls, name)
+def _made(search: Search, found: Found, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
+    program = program_of(search.network, found.unrolls, name, search.part.port)
     return found, program, designs_of(program)
 
 

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from targets.hls.expressions import TRUE, Const, Counter, Expr, Load, Register, Sum, select, whole
+from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Sum, select, whole
 from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
-from targets.hls.program import Channel, Lanes, Let, Memory, Nest, Process, State, Statement, Update, When
+from targets.hls.program import Channel, Kind, Lanes, Let, Memory, Nest, Process, Read, State, Statement, Update, When
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 
@@ -49,7 +49,20 @@ class Product(Layer):
     def input_lanes(self, unroll: Unroll) -> tuple[int, ...]:
         return (unroll.inputs, *(unroll.outputs for _ in self.inputs[1:]))
 
-    def _words(self, unroll: Unroll) -> np.ndarray:
+    @property
+    def weight_kind(self) -> Kind:
+        return kind_of(self.group.grids[self.head.inputs[1]])
+
+    @property
+    def passes(self) -> int:
+        """How often all weights are read for an image."""
+        return self.window.out[0] * self.window.out[1]
+
+    def width(self, unroll: Unroll) -> int:
+        """Weights that are read together."""
+        return unroll.outputs * (1 if self.depthwise else unroll.inputs)
+
+    def words(self, unroll: Unroll) -> np.ndarray:
         """The weights that are read together, in the order in which they are."""
         pe, simd = unroll.outputs, unroll.inputs
         groups, per_group, _, channels = self.weights.shape
@@ -59,6 +72,7 @@ class Product(Layer):
         return words.transpose(0, 1, 3, 4, 2, 5).reshape(-1, pe * simd)
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+        """Weights come by a channel behind those of `inputs`, if there is one."""
         pe, simd = unroll.outputs, unroll.inputs
         window, head = self.window, self.head
         grid = self.group.grids[head.output]
@@ -71,19 +85,17 @@ class Product(Layer):
         row = Counter.of("row", window.out[0])
         lane = Counter.of("lane", pe, is_lane=True)
         part = Counter.of("part", simd, is_lane=True)
-        weight_kind = kind_of(self.group.grids[head.inputs[1]])
+        inputs, streams = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
         if self.depthwise:
             outer = (Counter.of("chunk", groups // pe),)
             loops: tuple[Counter, ...] = (column, *outer, ky, kx)
             place: Expr = outer[0]
             word: Expr = outer[0]
             ends: tuple[Counter, ...] = (ky, kx)
-            width = pe
             places = rows.place(row, ky, column, kx, word)
-            at = Let("weight", _flat((outer[0], ky, kx)))
+            weights = _Weights(self, unroll, streams, (outer[0], ky, kx))
             x = rows.element(places, lane)
-            weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, whole(lane))
-            product = times(weight, x)
+            product = times(weights.element(whole(lane)), x)
         else:
             which, out = Counter.of("group", groups), Counter.of("filter", per_group // pe)
             inner = Counter.of("chunk", channels // simd)
@@ -91,16 +103,11 @@ class Product(Layer):
             place = which * (per_group // pe) + out
             word = which * (channels // simd) + inner
             ends = (ky, kx, inner)
-            width = pe * simd
             places = rows.place(row, ky, column, kx, word)
-            at = Let("weight", _flat((which, out, ky, kx, inner)))
+            weights = _Weights(self, unroll, streams, (which, out, ky, kx, inner))
             x = rows.element(places, part)
-            weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, lane * simd + part)
-            one = times(weight, x)
+            one = times(weights.element(lane * simd + part), x)
             product = Sum(*_interval(one, simd), part, one) if simd > 1 else one
-        depth = self.weights.size // width
-        weights = Memory("weights", weight_kind, width, depth, partial(self._words, unroll))
-
         first: Expr = TRUE
         last: Expr = TRUE
         for counter in ends:
@@ -113,15 +120,37 @@ class Product(Layer):
             end_of_row = end_of_row & counter.equals(counter.high)
         body: list[Statement] = [
             *places,
-            at,
+            weights.read,
             Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + product),)),
         ]
         body += written if last == TRUE else [When(last, tuple(written))]
         body += rows.advance(end_of_row)
         steps = rows.steps(Nest("compute", used_loops(loops), tuple(body)))
-        memories = (rows.memory, weights, *epilogue.memories)
-        return Process(self.name, self.title, steps, tuple(inputs), tuple(outputs), memories,
+        memories = (rows.memory, *weights.memories, *epilogue.memories)
+        return Process(self.name, self.title, steps, (*inputs, *streams), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
+
+
+class _Weights:
+    """Of a product, those that `counters` number: out of its memory, or by a channel that brings them in their order.
+    `read` stands before elements of them."""
+
+    def __init__(self, layer: Product, unroll: Unroll, channels: Sequence[Channel], counters: Sequence[Counter]):
+        self.kind = layer.weight_kind
+        self.memories: tuple[Memory, ...] = ()
+        self.read: Let | Read
+        if channels:
+            self.read = Read(channels[0], "weight_in")
+        else:
+            width = layer.width(unroll)
+            depth = layer.weights.size // width
+            self.memories = (Memory("weights", self.kind, width, depth, partial(layer.words, unroll)),)
+            self.read = Let("weight", _flat(counters))
+
+    def element(self, lane: Expr) -> Expr:
+        if isinstance(self.read, Read):
+            return Element(self.kind.low, self.kind.high, self.read.word, lane)
+        return Load(self.kind.low, self.kind.high, self.memories[0].name, self.read.local, lane)
 
 
 def times(weight: Expr, x: Expr) -> Expr:

@@ -41,11 +41,14 @@ _KEYWORDS = re.compile(
 #: What defines.h and the vendor's headers call something else.
 _TAKEN = frozenset({"known", "word", "smaller", "greater", "leading_bit", "ap_int", "ap_uint", "hls", "std", "main"})
 
+#: What declares a pointer or a reference, before the name.
+_POINTER = r"\(?(?P<points>[&*])"
+
 _TYPE = (
     r"(?:hls::stream<.*>|word<.*>|known<.*>|ap_u?int<\d+>|(?:unsigned |long )*(?:int|long|char|bool|float|double)|"
     r"u?int\d+_t)"
 )
-_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:\(?[&*]\s*)?"
+_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:{_POINTER}\s*)?"
                        r"(?P<name>\w+)\)?\s*(?P<extents>(?:\[\d+\])*)\s*(?:=.*|\(.*\))?$")  # fmt: skip
 _LOOP = re.compile(
     r"^(?:(?P<label>\w+):\s*)?for\s*\(\s*\w+\s+(?P<name>\w+)\s*=\s*0\s*;\s*\w+\s*<\s*(?P<trip>\w+)\s*;.*\)$"
@@ -75,6 +78,7 @@ class _Variable:
     extents: tuple[int, ...]
     constant: bool
     line: int
+    is_pointer: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -162,6 +166,7 @@ class _Linter:
                     rule(self, scope, pragma)
             if scope.has("DATAFLOW"):
                 self._dataflow(scope, functions)
+                self._ports(scope)
         for function in functions.values():
             self._labels(function)
         self.shared.variables.update(root.variables)
@@ -244,8 +249,9 @@ class _Linter:
                 found = _DECLARED.match(parameter)
                 if found is not None:
                     extents = tuple(int(extent) for extent in re.findall(r"\d+", found["extents"]))
-                    constant = "const" in found["how"]
-                    self._declare(made, line, found["name"], _Variable(found["type"], extents, constant, line))
+                    constant, is_pointer = "const" in found["how"], found["points"] == "*"
+                    variable = _Variable(found["type"], extents, constant, line, is_pointer)
+                    self._declare(made, line, found["name"], variable)
         return made
 
     # Rules ----------------------------------------------------------------------------------------------
@@ -352,6 +358,27 @@ class _Linter:
             self.say(pragma.line, f"INTERFACE: {mode!r} is none of {', '.join(_PORTS)}")
         elif mode == "m_axi" and scope.variables[port].is_stream:
             self.say(pragma.line, f"INTERFACE: {port} is a stream, which has axis or ap_fifo and not m_axi")
+        elif mode == "m_axi":
+            self._memory_port(scope, pragma, port)
+        elif mode == "axis" and scope.variables[port].is_pointer:
+            self.say(pragma.line, f"INTERFACE: {port} is an array outside the chip, which has m_axi and not axis")
+
+    def _memory_port(self, scope: _Scope, pragma: _Pragma, port: str) -> None:
+        if not scope.variables[port].is_pointer:
+            self.say(pragma.line, f"INTERFACE: {port} is no pointer, which m_axi needs")
+        if "depth" not in pragma.options:
+            self.say(pragma.line, f"INTERFACE: m_axi of {port} needs depth=N, or co-simulation does not know its size")
+        self.number(pragma, "depth", 1)
+        self.number(pragma, "latency", 0)
+        offset = pragma.options.get("offset", "slave")
+        if offset not in ("off", "direct", "slave"):
+            self.say(pragma.line, f"INTERFACE: offset={offset} is none of off, direct, slave")
+        bundle = pragma.options.get("bundle", "gmem")
+        for other in scope.pragmas:
+            is_port = other.name == "INTERFACE" and "m_axi" in (*other.words, other.options.get("mode"))
+            if is_port and other.line < pragma.line and other.options.get("bundle", "gmem") == bundle:
+                names = f"{other.options.get('port')} and {port}"
+                self.say(pragma.line, f"INTERFACE: {names} share the bundle {bundle}: one waits for the other's bursts")
 
     def storage(self, scope: _Scope, pragma: _Pragma) -> None:
         variable = self._variable(scope, pragma)
@@ -383,6 +410,7 @@ class _Linter:
             self.say(inner.line, f"DATAFLOW: {scope.name} holds more than declarations and calls")
         writers: dict[str, list[str]] = {}
         readers: dict[str, list[str]] = {}
+        users: dict[str, list[str]] = {}
         for line, text in scope.statements:
             call = _CALL.match(text)
             if call is None or call["name"] not in functions:
@@ -395,7 +423,15 @@ class _Linter:
                     writers.setdefault(argument, []).append(call["name"])
                 if reads:
                     readers.setdefault(argument, []).append(call["name"])
+            for argument in _split(call["arguments"]):
+                users.setdefault(argument, []).append(call["name"])
         for name, variable in scope.variables.items():
+            if variable.is_pointer:
+                used = users.get(name, [])
+                if len(used) > 1:
+                    self.say(variable.line, f"DATAFLOW: {name} is used by {' and '.join(used)}; one may do that")
+                elif not used:
+                    self.say(variable.line, f"DATAFLOW: the port {name} is used by none")
             if not variable.is_stream:
                 continue
             outside = variable.line == scope.line
@@ -406,6 +442,13 @@ class _Linter:
                     self.say(variable.line, f"DATAFLOW: {name} is {what} by none")
             if outside and name not in writers and name not in readers:
                 self.say(variable.line, f"DATAFLOW: the port {name} is used by none")
+
+    def _ports(self, scope: _Scope) -> None:
+        """Arrays that a top function gets are memory outside, which has to be said."""
+        named = {pragma.options.get("port") for pragma in scope.pragmas if pragma.name == "INTERFACE"}
+        for name, variable in scope.variables.items():
+            if variable.is_pointer and name not in named:
+                self.say(variable.line, f"INTERFACE: the pointer {name} of {scope.name} has none: m_axi is missing")
 
     def _labels(self, function: _Scope) -> None:
         seen: dict[str, int] = {}

@@ -37,7 +37,7 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     progress(0, 0, "schedule")
     found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
     program, designs, timing, used = found.program, found.designs, found.timing, found.used
-    layers, unrolls = found.schedule.arranged(network).layers, found.schedule.unrolls
+    layers = found.schedule.arranged(network).layers
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), _count(graph))
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
@@ -48,9 +48,11 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     files["hls_config.cfg"] = vendor.config(program, part).encode()
     files["build_prj.tcl"] = vendor.script(program, part).encode()
     files[project.SCHEDULE] = json.dumps(schedule.described(found.schedule, network), indent=1).encode()
-    files[project.REPORT] = json.dumps(report(program, part, timing, used, CLOCK), indent=1).encode()
+    files[project.REPORT] = json.dumps(
+        report(program, found.schedule.plan, part, timing, used, CLOCK), indent=1
+    ).encode()
     files |= _front(part, found)
-    files["report.html"] = page.render(program, layers, unrolls, timing, used, part, CLOCK).encode()
+    files["report.html"] = page.render(program, layers, found.schedule, timing, used, part, CLOCK).encode()
     files |= dict(project.graph_files(graph))
     summary = [
         ("part", part.number),
@@ -59,6 +61,8 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         ("interval", f"{timing.interval:,} cycles, {1e9 / CLOCK / timing.interval:,.0f} images a second"),
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
+    if found.schedule.plan is not None:
+        summary.append(("layers take turns", str(found.schedule.plan)))
     if moved := traffic_of(program):
         summary.append(("outside the chip", page.outside(moved, timing, CLOCK)))
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)

@@ -12,6 +12,7 @@ from targets.hls.hardware.timing import ProcessTiming, Timing
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.parts import Part
 from targets.hls.program import Program
+from targets.hls.schedule import Schedule
 from targets.hls.traffic import Traffic, gigabytes, traffic_of
 from tensorc.options import format_bytes
 
@@ -24,14 +25,14 @@ _NEARLY = 0.9
 def render(
     program: Program,
     layers: Sequence[Layer],
-    unrolls: Mapping[str, Unroll],
+    schedule: Schedule,
     timing: Timing,
     used: Resources,
     part: Part,
     clock: float,
 ) -> str:
     """The page; `clock` in nanoseconds."""
-    slowest = bottleneck(timing)
+    slowest, unrolls = bottleneck(timing), schedule.unrolls
     facts = [
         ("part", f"{part.name} ({part.number})"),
         ("clock", f"{clock:g} ns"),
@@ -39,10 +40,13 @@ def render(
         ("interval", f"{timing.interval:,} cycles, {1e9 / clock / timing.interval:,.0f} images a second"),
         ("slowest", f"{slowest}, {timing.processes[slowest].busy:,} cycles of work an image"),
     ]
+    if schedule.plan is not None:
+        facts.append(("layers take turns", str(schedule.plan)))
     moved = traffic_of(program)
     if moved:
         facts.append(("outside the chip", outside(moved, timing, clock)))
     titles = {process.name: process.title for process in program.processes}
+    cores = {process.name: [stage.name for stage in process.stages] for process in program.processes if process.stages}
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(program.name),
         part=escape(part.name),
@@ -67,7 +71,7 @@ def render(
             ],
             slowest,
         ),
-        advice="\n".join(f"<li>{escape(line)}</li>" for line in advice(layers, unrolls, timing)),
+        advice="\n".join(f"<li>{escape(line)}</li>" for line in advice(layers, unrolls, timing, cores)),
         used=_table(
             ("resource", "used", "available", "share"),
             [(name, f"{mine:,}", f"{there:,}", f"{mine / there:.1%}") for name, mine, there in uses(used, part)],
@@ -119,8 +123,10 @@ def uses(used: Resources, part: Part) -> list[tuple[str, int, int]]:
     return [row for row in rows if row[2]]
 
 
-def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timing) -> Iterator[str]:
-    """What would make the design faster, layer by layer, the slowest first."""
+def advice(
+    layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timing, cores: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """What would make the design faster, layer by layer, the slowest first. `cores`: the stages of each."""
     by_name = {layer.name: layer for layer in layers}
     most = timing.processes[bottleneck(timing)].busy
     slow = {name: times for name, times in timing.processes.items() if times.busy >= _NEARLY * most}
@@ -129,7 +135,10 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
         now = unrolls.get(name)
         further = _further(layer, now) if layer is not None and now is not None else None
         share = f"{name} works {times.busy:,} of {timing.interval:,} cycles between images"
-        if now is None or layer is None:
+        if name in cores:
+            turns = " and ".join(cores[name])
+            yield f"{share}: {turns} take turns on it; a part with more DSP blocks would make it faster."
+        elif now is None or layer is None:
             yield f"{share}: it passes a word a cycle; wider words on both of its sides would make it faster."
         elif further is None:
             yield f"{share}, and is unrolled as far as it can be: fewer numbers, or another layer, would help."

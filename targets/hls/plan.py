@@ -60,3 +60,14 @@ class Plan:
     def merged(self, program: Program) -> Program:
         """The program of such a network with its cores."""
         return with_cores(program, self.cores())
+
+    def __str__(self) -> str:
+        """For people."""
+        turns = "; then ".join(
+            " and ".join(
+                f"{stage.layer} on {stage.count} cores" if stage.count > 1 else stage.layer for stage in segment
+            )
+            for segment in self.segments
+        )
+        waiting = ", ".join(f"input {number + 1} of {layer}" for layer, number in sorted(self.beyond))
+        return turns + (f"; outside the chip waits {waiting}" if waiting else "")

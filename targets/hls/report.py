@@ -9,6 +9,7 @@ from typing import Any
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import Timing
 from targets.hls.parts import Part
+from targets.hls.plan import Plan
 from targets.hls.program import OUTSIDE_LATENCY, Program
 from targets.hls.traffic import gigabytes, traffic_of
 
@@ -29,7 +30,9 @@ class Promise:
         return cls(found["BestLatency"], found["IntervalMin"], found["DSP"], found["BRAM_18K"])
 
 
-def report(program: Program, part: Part, timing: Timing, used: Resources, clock: float) -> dict[str, Any]:
+def report(program: Program, plan: Plan | None, part: Part, timing: Timing, used: Resources,
+           clock: float) -> dict[str, Any]:  # fmt: skip
+    """`Segments`, where layers take turns on cores: those of each, and how many cores work on them."""
     moved = traffic_of(program)
     total = sum(one.moved for one in moved)
     return {
@@ -51,6 +54,7 @@ def report(program: Program, part: Part, timing: Timing, used: Resources, clock:
             "AvailableLUT": part.lut,
             "AvailableURAM": part.uram,
         },
+        "Segments": [{stage.layer: stage.count for stage in segment} for segment in plan.segments] if plan else [],
         "MemoryOutside": {
             "BytesPerImage": total,
             "GBPerSecond": round(gigabytes(total, timing.interval, clock), 3),

@@ -21,9 +21,9 @@ from functools import cached_property, partial
 
 from targets.hls.exploration.cost import Cost, cost_of
 from targets.hls.hardware.estimate import estimate
-from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources, bram18, memory_kind
-from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
+from targets.hls.hardware.timing import DeadlockError, Timing, depths, timing_of, with_depths
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of, program_of
 from targets.hls.layers.outside import Outside
@@ -32,6 +32,8 @@ from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, w
 from targets.hls.parts import Part
 from targets.hls.plan import Mode, Plan, Stage
 from targets.hls.program import Channel, Program
+from targets.hls.schedule import Schedule, depths_of
+from targets.hls.traffic import traffic_of
 
 #: No design has more cores.
 _MOST_CORES = 16
@@ -84,14 +86,23 @@ def best_cut(count: int, ways: Callable[[int, int], Sequence[Segment]], cap: int
 
 @dataclass(frozen=True)
 class Built:
-    """A plan as a program, with its exact cycles and what it takes. `bytes_beyond`: written to and read from memory
-    outside the chip for an image."""
+    """A plan as a program, with its exact cycles and what it takes."""
 
-    plan: Plan
+    schedule: Schedule
     program: Program
+    designs: tuple[Design, ...]
     timing: Timing
     used: Resources
-    bytes_beyond: int
+
+    @property
+    def plan(self) -> Plan:
+        assert self.schedule.plan is not None
+        return self.schedule.plan
+
+    @property
+    def bytes_beyond(self) -> int:
+        """Written to and read from memory outside the chip for an image."""
+        return sum(one.moved for one in traffic_of(self.program))
 
 
 @dataclass(frozen=True)
@@ -103,8 +114,8 @@ class _Option:
 
 
 class Choice:
-    """For a network under caps of DSP blocks and block RAMs; `bandwidth` in bytes a cycle is that of each tensor that
-    passes beyond the chip, in each direction."""
+    """For a network under caps of DSP blocks and block RAMs, and the other caps of a part; `bandwidth` in bytes a cycle
+    is that of each tensor that passes beyond the chip, in each direction."""
 
     def __init__(self, network: Network, part: Part, dsp: int, bram18: int, bandwidth: int = 8):
         self.network = network
@@ -126,7 +137,8 @@ class Choice:
         key = layer.name, count
         if key not in self.options:
             part = layer if count == 1 else next(p for p in parts_of(layer, count) if isinstance(p, Product))
-            self.options[key] = [self._option(part, unroll, count) for unroll in part.choices()]
+            small = [one for one in part.choices() if not isinstance(part, Product) or part.width(one) <= self.dsp]
+            self.options[key] = [self._option(part, unroll, count) for unroll in small]
         return self.options[key]
 
     def _option(self, layer: Layer, unroll: Unroll, count: int) -> _Option:
@@ -291,8 +303,8 @@ class Choice:
         spread = {layer.name for layer in network.layers if isinstance(layer, (Spread, Take))}
         narrow = {c.name for process in program.processes if process.name in spread for c in process.outputs}
         program = with_depths(program, depths(program, designs, 1, narrow, _SLACK))
-        passed = sum(2 * memory.nbytes for _, _, memory in program.outside)
-        return Built(plan, program, timing_of(program, designs), estimate(program, designs, self.part), passed)
+        schedule = Schedule(name, unrolls, depths_of(program), self.bandwidth, plan)
+        return Built(schedule, program, designs, timing_of(program, designs), estimate(program, designs, self.part))
 
     def _unrolls(self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]) -> dict[str, Unroll]:
         """Of parts as planned; what stands between them passes their words, and other layers keep pace."""
@@ -324,21 +336,31 @@ class Choice:
         options = self._options(self.layers[self.number[stage.layer]], stage.count)
         return next(option.cycles for option in options if option.unroll == stage.unroll)
 
-    def best(self, mode: Mode, name: str, tries: int = 3) -> Built | None:
+    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf) -> Built | None:
         """The plan of the least exact latency that holds the caps, of the most promising ones; a mix is as good as the
-        others at least. None where none fits."""
+        others at least. None where none fits. Those that are not expected to take less than `limit` are not built."""
         modes: tuple[Mode, ...] = ("sequential", "dataflow", "mix") if mode == "mix" else (mode,)
-        found = [built for one in modes for built in self._fitting(one, name, tries)]
+        found = [built for one in modes for built in self._fitting(one, name, tries, limit)]
         return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
 
-    def _fitting(self, mode: Mode, name: str, tries: int) -> Iterator[Built]:
+    def _holds(self, used: Resources) -> bool:
+        budget = self.part.budget
+        within = used.lut <= budget.lut and used.ff <= budget.ff and used.uram <= budget.uram
+        return within and used.dsp <= self.dsp and used.bram18 <= self.cap
+
+    def _fitting(self, mode: Mode, name: str, tries: int, limit: float) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
         for _ in range(6):
             least = None
-            for _, plan in self.plans(mode, cap)[:tries]:
-                built = self.built(plan, name)
-                if built.used.dsp <= self.dsp and built.used.bram18 <= self.cap:
+            for cycles, plan in self.plans(mode, cap)[:tries]:
+                if cycles >= limit:
+                    break
+                try:
+                    built = self.built(plan, name)
+                except DeadlockError:  # what waits outside the chip is all written before it is read
+                    continue
+                if self._holds(built.used):
                     yield built
                     least = 0
                 else:

@@ -8,8 +8,10 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from targets.hls.exploration.intar import Choice
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
@@ -23,6 +25,12 @@ from tensorc.errors import UserError
 from tensorc.options import Objective
 
 _TRIES = 6
+#: Cores are worth it if an image takes no more than this share of the cycles.
+_SOONER = 0.95
+#: Layers that multiply, from which on plans of cores are not looked for: where there is another design, and where not.
+_FEW_LAYERS, _MANY_LAYERS = 12, 24
+#: Plans of cores that are built.
+_PLANS = 3
 #: The share of the latency that is given for a smaller design.
 _GIVEN = 0.005
 
@@ -40,8 +48,35 @@ class Optimum:
 
 
 def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
-    """Weights are on the chip where there is room for them. Raises UserError, with the reason and what would hold it,
-    for a network that the part cannot."""
+    """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
+    shared cores where an image is done sooner by that, or nothing else fits. Raises UserError, with the reason and what
+    would hold it, for a network that the part cannot."""
+    try:
+        found = _beside(network, part, objective, name)
+    except UserError:
+        shared = _taking_turns(network, part, name, math.inf)
+        if shared is None:
+            raise
+        return shared
+    if objective != "latency":
+        return found
+    return _taking_turns(network, part, name, _SOONER * found.timing.latency, found.front) or found
+
+
+def _taking_turns(network: Network, part: Part, name: str, limit: float, front: Sequence[Point] = ()) -> Optimum | None:
+    """The best plan of cores that is done with an image in fewer cycles than `limit`; None if there is none."""
+    choice = Choice(network, part, part.budget.dsp, part.budget.bram18, part.port)
+    most = _FEW_LAYERS if limit < math.inf else _MANY_LAYERS
+    if not 1 < len(choice.layers) <= most:
+        return None
+    built = choice.best("mix", name, _PLANS, limit)
+    if built is None or built.timing.latency >= limit:
+        return None
+    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*front])
+
+
+def _beside(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
+    """Weights lie outside the chip only if they must."""
     try:
         return _optimum(Search(network, part), objective, name)
     except UserError:

@@ -174,14 +174,20 @@ class _Linter:
     # Text -----------------------------------------------------------------------------------------------
 
     def _read(self, scope: _Scope, text: str) -> None:
-        """Statements, scopes and pragmas of `text` into `scope`."""
+        """Statements, scopes and pragmas of `text` into `scope`, as synthesis sees them."""
         text = re.sub(r"//[^\n]*|/\*.*?\*/", lambda found: re.sub(r"[^\n]", " ", found[0]), text, flags=re.S)
         text = re.sub(r'"[^"\n]*"', '""', text)
         line = 1
         pending, first, parentheses, skipped = "", 1, 0, 0
+        conditions: list[str] = []
         for part in re.findall(r"\n[ \t]*#[^\n]*|^#[^\n]*|\n|[;{}()]|[^\n;{}()]+", text):
             line += part.count("\n")
-            if skipped:  # the numbers of an array
+            directive = re.match(r"\s*#\s*(if|else|endif)", part)
+            if directive is not None:
+                _follow(conditions, directive[1], part)
+            elif "simulation" in conditions:
+                continue
+            elif skipped:  # the numbers of an array
                 skipped += (part == "{") - (part == "}")
             elif part.lstrip().startswith("#"):
                 self._pragma(scope, line, part.strip())
@@ -417,7 +423,7 @@ class _Linter:
                 self.say(line, f"DATAFLOW: {text!r} is no call of a function of this file")
                 continue
             for argument, (writes, reads) in zip(
-                _split(call["arguments"]), _ends(functions[call["name"]]), strict=False
+                _split(call["arguments"]), _ends(functions[call["name"]], functions), strict=False
             ):
                 if writes:
                     writers.setdefault(argument, []).append(call["name"])
@@ -461,15 +467,29 @@ class _Linter:
                 seen.setdefault(scope.label, scope.line)
 
 
-def _ends(function: _Scope) -> list[tuple[bool, bool]]:
-    """Of each parameter whether it is a stream that is written, and one that is read."""
+def _follow(conditions: list[str], directive: str, text: str) -> None:
+    """What the text behind a directive is for."""
+    if directive == "if":
+        conditions.append("synthesis" if "ifdef __SYNTHESIS__" in text else "all")
+    elif directive == "endif" and conditions:
+        conditions.pop()
+    elif conditions and conditions[-1] == "synthesis":
+        conditions[-1] = "simulation"
+
+
+def _ends(function: _Scope, functions: Mapping[str, _Scope]) -> list[tuple[bool, bool]]:
+    """Of each parameter whether it is a stream that is written, and one that is read, by itself or by what it calls."""
     text = " ".join(part for one in function.all() for part in (*one.values, *(text for _, text in one.statements)))
-
-    def is_used(name: str, what: str) -> bool:
-        return re.search(rf"\b{name}\.{what}\(", text) is not None
-
-    parameters = [name for name, variable in function.variables.items() if variable.line == function.line]
-    return [(is_used(name, "write"), is_used(name, "read")) for name in parameters]
+    names = [name for name, variable in function.variables.items() if variable.line == function.line]
+    ends = {name: [re.search(rf"\b{name}\.{what}\(", text) is not None for what in ("write", "read")] for name in names}
+    for _, statement in function.statements:
+        call = _CALL.match(statement)
+        if call is not None and call["name"] in functions and functions[call["name"]] is not function:
+            passed = zip(_split(call["arguments"]), _ends(functions[call["name"]], functions), strict=False)
+            for name, used in passed:
+                if name in ends:
+                    ends[name] = [a or b for a, b in zip(ends[name], used, strict=True)]
+    return [(writes, reads) for writes, reads in ends.values()]
 
 
 def _split(text: str) -> list[str]:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from targets.hls import project
+from targets.hls import project, schedule
 from targets.hls.hardware.pipeline import designs_of
 from targets.hls.layers.network import network_of
 from targets.hls.parts import find_part
 from targets.hls.printing import verilog
 from targets.hls.program import Port, Program
 from targets.hls.report import Promise
-from targets.hls.schedule import depths_of, scheduled, unrolls_of
 from targets.hls.simulation import csim, fibers, pragmas, rtl
 from targets.hls.simulation.synthesis import synthesize
 from targets.hls.vectors import Vectors, raw_of, read_rows, reference
@@ -75,10 +74,7 @@ def check(folder: Path, model: Path | None, samples: Path | None, progress: Prog
 def _open(folder: Path) -> _Project:
     manifest = project.read_json(folder, PROJECT)
     graph = project.read_graph(folder)
-    schedule = project.read_json(folder, project.SCHEDULE)
-    program = scheduled(
-        network_of(graph), unrolls_of(schedule), schedule["top"], depths_of(schedule), schedule["clock_ns"]
-    )
+    program = schedule.read(project.read_json(folder, project.SCHEDULE)).program(network_of(graph))
 
     def rows(kind: str, ports: Sequence[Port]) -> list[np.ndarray]:
         return [read_rows(folder / "tb_data" / f"{kind}_{number}.dat") for number in range(len(ports))]

@@ -8,32 +8,39 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from targets.hls.exploration.intar import Choice
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
 from targets.hls.hardware.clock import CLOCK
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
-from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
 from targets.hls.parts import Part
 from targets.hls.program import Program
+from targets.hls.schedule import Schedule, depths_of
 from tensorc.errors import UserError
 from tensorc.options import Objective
 
 _TRIES = 6
+#: Cores are worth it if an image takes no more than this share of the cycles.
+_SOONER = 0.95
+#: Layers that multiply, from which on plans of cores are not looked for: where there is another design, and where not.
+_FEW_LAYERS, _MANY_LAYERS = 12, 24
+#: Plans of cores that are built.
+_PLANS = 3
 #: The share of the latency that is given for a smaller design.
 _GIVEN = 0.005
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """`timing` and `used` are of the program; `front` is by costs."""
+    """`timing` and `used` are of the program, which `schedule` makes of a network; `front` is by costs."""
 
-    unrolls: Mapping[str, Unroll]
+    schedule: Schedule
     program: Program
     designs: tuple[Design, ...]
     timing: Timing
@@ -42,9 +49,45 @@ class Optimum:
 
 
 def optimum(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK) -> Optimum:
-    """Raises UserError, with the reason and what would hold it, for a network that the part cannot."""
-    search = Search(network, part, clock)
-    less = Resources()
+    """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
+    shared cores where an image is done sooner by that, or nothing else fits. Raises UserError, with the reason and what
+    would hold it, for a network that the part cannot."""
+    try:
+        found = _beside(network, part, objective, name, clock)
+    except UserError:
+        shared = _taking_turns(network, part, name, clock, math.inf)
+        if shared is None:
+            raise
+        return shared
+    if objective != "latency":
+        return found
+    return _taking_turns(network, part, name, clock, _SOONER * found.timing.latency, found.front) or found
+
+
+def _taking_turns(
+    network: Network, part: Part, name: str, clock: float, limit: float, front: Sequence[Point] = ()
+) -> Optimum | None:
+    """The best plan of cores that is done with an image in fewer cycles than `limit`; None if there is none."""
+    choice = Choice(network, part, part.budget.dsp, part.budget.bram18, part.port, clock)
+    most = _FEW_LAYERS if limit < math.inf else _MANY_LAYERS
+    if not 1 < len(choice.layers) <= most:
+        return None
+    built = choice.best("mix", name, _PLANS, limit)
+    if built is None or built.timing.latency >= limit:
+        return None
+    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*front])
+
+
+def _beside(network: Network, part: Part, objective: Objective, name: str, clock: float) -> Optimum:
+    """Weights lie outside the chip only if they must."""
+    try:
+        return _optimum(Search(network, part, clock), objective, name)
+    except UserError:
+        return _optimum(Search(network, part, clock, outside=True), objective, name)
+
+
+def _optimum(search: Search, objective: Objective, name: str) -> Optimum:
+    part, less = search.part, Resources()
     for _ in range(_TRIES):
         found, program, designs = _quickest(search, objective, less, name)
         used = estimate(program, designs, part)
@@ -52,7 +95,8 @@ def optimum(network: Network, part: Part, objective: Objective, name: str, clock
             program = with_depths(program, depths(program, designs))
             used = estimate(program, designs, part)
         if _fits(used, part):
-            return Optimum(found.unrolls, program, designs, timing_of(program, designs), used, search.front(less))
+            schedule = Schedule(program.name, found.unrolls, depths_of(program), search.clock, part.port)
+            return Optimum(schedule, program, designs, timing_of(program, designs), used, search.front(less))
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
 
@@ -78,7 +122,7 @@ def _quickest(
 
 
 def _made(search: Search, found: Found, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
-    program = program_of(search.network, found.unrolls, name, search.clock)
+    program = program_of(search.network, found.unrolls, name, search.clock, search.part.port)
     return found, program, designs_of(program)
 
 

@@ -111,13 +111,12 @@ def depths(
 ) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
     others being what they are; in large programs, the next power of two instead. What can wait elsewhere does not in
-    those that are `narrow`. `slack` is how much longer it may take, as a share. Channels beyond the chip are left as
-    they are.
+    those that are `narrow`. `slack` is how much longer it may take, as a share.
 
     What takes too long is not done, with a TensorcWarning: FIFOs that hold few bits stay deeper than they must be."""
     tables = _Tables(program, designs or designs_of(program))
-    inner = [c for c in program.channels if not (tables.is_outside[tables.number[c.name]] or c.place)]
-    unbounded = {channel.name: channel.count * images for channel in inner}
+    inner = [c for c in program.channels if not tables.is_outside[tables.number[c.name]]]
+    unbounded = {channel.name: channel.most or channel.count * images for channel in inner}
     best = tables.run(unbounded, images)
     most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
     words = images * sum(channel.count for channel in program.channels)

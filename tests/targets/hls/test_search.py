@@ -18,7 +18,6 @@ from targets.hls.exploration.optimize import optimum
 from targets.hls.exploration.search import NAMES, Search, obstacle
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import timing_of
-from targets.hls.layers.network import program_of
 from targets.hls.parts import PARTS, Part, find_part
 from tensorc.errors import UserError
 from tensorc.ir import Graph, TensorType
@@ -95,9 +94,7 @@ def test_programs_stay_below_the_caps_with_their_fifos(fixed, how, lut, dsp, obj
     part = part_of(Resources(lut=lut, ff=2 * lut, bram18=8, dsp=dsp))
     found = optimum(network(fixed, *how), part, objective, "random")
     assert below(found.used, part.budget)
-    again = timing_of(program_of(network(fixed, *how), found.unrolls, "random"), depths={
-        channel.name: channel.depth for channel in found.program.channels
-    })  # fmt: skip
+    again = timing_of(found.schedule.program(network(fixed, *how)))
     assert (again.latency, again.interval) == (found.timing.latency, found.timing.interval)
 
 

@@ -83,7 +83,7 @@ def _feeds(graph: Graph, how: Quantization | None) -> list[dict[str, Any]]:
     if how is None or how.calibration is None or is_ranges(how.calibration) or graph.labels is None:
         return []
     rows = [
-        {"name": name, "dtype": "float32", "shape": list(value.shape)}
+        {"name": name, "dtype": "float32" if value.dtype == "float64" else value.dtype, "shape": list(value.shape)}
         for name, value in zip(graph.labels[0], graph.inputs, strict=True)
     ]
     return list(Samples.read(how.calibration, rows).feeds)

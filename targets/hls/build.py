@@ -34,7 +34,7 @@ _OPERATIONS = 4_000_000_000
 def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress) -> Built:
     network = network_of(graph)
     progress(0, 0, "schedule")
-    found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
+    found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name), options.max_latency)
     unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), _count(graph))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from targets.hls.exploration.cores import with_cores
 from targets.hls.hardware.timing import with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
@@ -28,9 +29,11 @@ def described(network: Network, unrolls: Mapping[str, Unroll], program: Program)
 
 
 def _process(process: Process) -> dict[str, Any]:
+    stages = {"stages": [stage.name for stage in process.stages]} if process.stages else {}
     return {
         "name": process.name,
         "title": process.title,
+        **stages,
         "reads": [channel.name for channel in process.inputs],
         "writes": [channel.name for channel in process.outputs],
         "memories": {
@@ -61,6 +64,12 @@ def depths_of(schedule: dict[str, Any]) -> dict[str, int]:
     return {name: row["depth"] for name, row in schedule["channels"].items()}
 
 
-def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int]) -> Program:
+def cores_of(schedule: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Those of its processes that walk several."""
+    return {row["name"]: tuple(row["stages"]) for row in schedule["processes"] if "stages" in row}
+
+
+def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int],
+              cores: Mapping[str, tuple[str, ...]] | None = None) -> Program:  # fmt: skip
     """The program of a choice; channels that `depths` does not name are as deep as they are by themselves."""
-    return with_depths(program_of(network, unrolls, name), depths)
+    return with_depths(with_cores(program_of(network, unrolls, name), cores or {}), depths)

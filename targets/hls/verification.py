@@ -23,7 +23,7 @@ from targets.hls.parts import find_part
 from targets.hls.printing import verilog
 from targets.hls.program import Port, Program
 from targets.hls.report import Promise
-from targets.hls.schedule import depths_of, scheduled, unrolls_of
+from targets.hls.schedule import cores_of, depths_of, scheduled, unrolls_of
 from targets.hls.simulation import csim, fibers, pragmas, rtl
 from targets.hls.simulation.synthesis import synthesize
 from targets.hls.vectors import Vectors, raw_of, read_rows, reference
@@ -77,7 +77,8 @@ def _open(folder: Path) -> _Project:
     manifest = project.read_json(folder, PROJECT)
     graph = project.read_graph(folder)
     schedule = project.read_json(folder, project.SCHEDULE)
-    program = scheduled(network_of(graph), unrolls_of(schedule), schedule["top"], depths_of(schedule))
+    how = unrolls_of(schedule), schedule["top"], depths_of(schedule), cores_of(schedule)
+    program = scheduled(network_of(graph), *how)
 
     def rows(kind: str, ports: Sequence[Port]) -> list[np.ndarray]:
         return [read_rows(folder / "tb_data" / f"{kind}_{number}.dat") for number in range(len(ports))]

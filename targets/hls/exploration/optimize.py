@@ -8,10 +8,11 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.exploration.tasks import shared
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources
@@ -24,15 +25,18 @@ from tensorc.errors import UserError
 from tensorc.options import Objective
 
 _TRIES = 6
+#: Designs within a limit of the latency that are made to know it.
+_LOOKED_AT = 12
 #: The share of the latency that is given for a smaller design.
 _GIVEN = 0.005
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """`timing` and `used` are of the program; `front` is by costs."""
+    """`timing` and `used` are of the program, where `cores` stand for several processes each; `front` is by costs."""
 
     unrolls: Mapping[str, Unroll]
+    cores: Mapping[str, tuple[str, ...]]
     program: Program
     designs: tuple[Design, ...]
     timing: Timing
@@ -40,20 +44,54 @@ class Optimum:
     front: list[Point]
 
 
-def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
-    """Raises UserError, with the reason and what would hold it, for a network that the part cannot."""
+def optimum(network: Network, part: Part, objective: Objective, name: str, max_latency: int | None = None) -> Optimum:
+    """`max_latency`: cycles that an image may take of a design for `resources`. Raises UserError, with the reason and
+    what would hold it, for a network that the part cannot."""
     search = Search(network, part)
     less = Resources()
     for _ in range(_TRIES):
-        found, program, designs = _quickest(search, objective, less, name)
-        used = estimate(program, designs, part)
-        if _fits(used, part):  # without what FIFOs need: it is known when all of them were tried
-            program = with_depths(program, depths(program, designs))
-            used = estimate(program, designs, part)
-        if _fits(used, part):
-            return Optimum(found.unrolls, program, designs, timing_of(program, designs), used, search.front(less))
+        best = None
+        for found, program, designs in _designs(search, objective, less, name, max_latency):
+            one = _finished(search, found, program, designs, objective, less, max_latency)
+            used = one.used
+            if _fits(used, part) and (max_latency is None or one.timing.latency <= max_latency) and (
+                best is None or search.share(used) < search.share(best.used)
+            ):  # fmt: skip
+                best = one
+        if best is not None:
+            return best
+        if max_latency is not None:
+            raise UserError(f"{name}: no design was found that takes at most {max_latency:,} cycles and has room on "
+                            f"{part.name}: --objective latency tells the least")  # fmt: skip
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
+
+
+def _finished(search: Search, found: Found, program: Program, designs: tuple[Design, ...], objective: Objective,
+              less: Resources, max_latency: int | None) -> Optimum:  # fmt: skip
+    """With FIFOs as they must be, and a unit for several tasks where that is smaller; as it is where it does not
+    fit."""
+    part = search.part
+    used = estimate(program, designs, part)
+    if not _fits(used, part):
+        return Optimum(found.unrolls, {}, program, designs, _unbounded(program, designs), used, [])
+    program = with_depths(program, depths(program, designs))  # known when all of them were tried
+    used = estimate(program, designs, part)
+    timing, front = timing_of(program, designs), search.front(less)
+    unit = shared(search.network, program, timing, used, part, objective, search.share, max_latency)
+    if unit is not None and _fits(unit.used, part):
+        return Optimum(found.unrolls, unit.cores, unit.program, unit.designs, unit.timing, unit.used, front)
+    return Optimum(found.unrolls, {}, program, designs, timing, used, front)
+
+
+def _designs(search: Search, objective: Objective, less: Resources, name: str,
+             max_latency: int | None) -> Iterator[tuple[Found, Program, tuple[Design, ...]]]:  # fmt: skip
+    """Those to be looked at: what is best by its costs, or some that may be within a limit."""
+    if max_latency is None:
+        yield _quickest(search, objective, less, name)
+    else:
+        for found in search.within(max_latency, less)[:_LOOKED_AT]:
+            yield _made(search.network, found, name)
 
 
 def _fits(used: Resources, part: Part) -> bool:

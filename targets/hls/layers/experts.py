@@ -43,7 +43,7 @@ class Experts(Layer):
             raise UnsupportedError(f"%{head.output.name}: experts that are computed have no hardware")
         #: [experts, outputs, inputs] and [experts, outputs].
         self.weights = group.grids[head.inputs[2]].raw(weights).transpose(0, 2, 1)
-        self.bias = group.grids[head.inputs[3]].raw(bias)
+        self.bias = group.grids[head.output].raw(bias)  # as they are added to products
         self.rows, self.each = static_shape(head.inputs[1].shape)
         self.own = static_shape(head.inputs[0].shape)[1] > 1
         experts, width, depth = self.weights.shape
@@ -76,8 +76,9 @@ class Experts(Layer):
         target = Memory("target", Kind(0, count - 1), 1, count)
         weight_kind = kind_of(grids[head.inputs[2]])
         weights = Memory("weights", weight_kind, pe * simd, experts * chunks * parts, partial(self._words, unroll))
-        bias = Memory("bias", kind_of(grids[head.inputs[3]]), pe, experts * chunks, self.bias.reshape(-1, pe))
         grid = grids[head.output]
+        summands = Kind(int(self.bias.min()), int(self.bias.max()), grid.fraction)
+        bias = Memory("bias", summands, pe, experts * chunks, self.bias.reshape(-1, pe))
         result = Memory("results", kind_of(grid), pe, count * chunks)
         accumulator = State("sum", kind_of(grid), pe)
         nexts = State("next", Kind(0, count), experts)

@@ -38,7 +38,7 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     network = network_of(graph)
     clock = CLOCK if options.clock is None else options.clock
     progress(0, 0, "schedule")
-    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock)
+    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock, options.max_latency)
     program, designs, timing, used = found.program, found.designs, found.timing, found.used
     layers = found.schedule.arranged(network).layers
     longest = longest_stage(designs)
@@ -103,7 +103,7 @@ def _feeds(graph: Graph, how: Quantization | None) -> list[dict[str, Any]]:
     if how is None or how.calibration is None or is_ranges(how.calibration) or graph.labels is None:
         return []
     rows = [
-        {"name": name, "dtype": "float32", "shape": list(value.shape)}
+        {"name": name, "dtype": "float32" if value.dtype == "float64" else value.dtype, "shape": list(value.shape)}
         for name, value in zip(graph.labels[0], graph.inputs, strict=True)
     ]
     return list(Samples.read(how.calibration, rows).feeds)

@@ -9,11 +9,9 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from targets.hls.exploration.cores import with_cores
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network
 from targets.hls.layers.split import split, waiting_outside
-from targets.hls.program import Program
 
 Mode = Literal["sequential", "dataflow", "mix"]
 
@@ -56,10 +54,6 @@ class Plan:
         so many bytes."""
         outside = waiting_outside(network, self.beyond, port)
         return split(outside, {layer: stage.count for layer, stage in self.stages.items()})
-
-    def merged(self, program: Program) -> Program:
-        """The program of such a network with its cores."""
-        return with_cores(program, self.cores())
 
     def __str__(self) -> str:
         """For people."""

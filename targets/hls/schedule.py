@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from targets.hls.exploration.cores import with_cores
 from targets.hls.hardware.timing import with_depths
 from targets.hls.layers.layer import Unroll
 from targets.hls.layers.network import Network, program_of
@@ -16,14 +17,16 @@ from targets.hls.program import Process, Program, Repeat, Step
 @dataclass(frozen=True)
 class Schedule:
     """What makes a program of a network: the name of the top function, how far each layer is unrolled, how deep
-    channels are, the nanoseconds of the clock, the bytes of ports to memory outside the chip, and if layers share
-    cores, how."""
+    channels are, the nanoseconds of the clock, the bytes of ports to memory outside the chip, and the processes that
+    cores walk one after the other, by the core's name. `plan` is what cores were planned for, if that is more than one
+    unit for several tasks."""
 
     top: str
     unrolls: Mapping[str, Unroll]
     depths: Mapping[str, int]
     clock: float
     port: int
+    cores: Mapping[str, Sequence[str]] = field(default_factory=dict)
     plan: Plan | None = None
 
     def arranged(self, network: Network) -> Network:
@@ -32,7 +35,7 @@ class Schedule:
 
     def program(self, network: Network) -> Program:
         made = program_of(self.arranged(network), self.unrolls, self.top, self.clock, self.port)
-        return with_depths(made if self.plan is None else self.plan.merged(made), self.depths)
+        return with_depths(with_cores(made, self.cores), self.depths)
 
 
 def depths_of(program: Program) -> dict[str, int]:
@@ -68,9 +71,11 @@ def _segments(plan: Plan) -> Iterator[list[dict[str, Any]]]:
 
 
 def _process(process: Process) -> dict[str, Any]:
+    stages = {"stages": [stage.name for stage in process.stages]} if process.stages else {}
     return {
         "name": process.name,
         "title": process.title,
+        **stages,
         "reads": [channel.name for channel in process.inputs],
         "writes": [channel.name for channel in process.outputs],
         "memories": {
@@ -107,6 +112,7 @@ def read(described: Mapping[str, Any]) -> Schedule:
         {name: row["depth"] for name, row in described["channels"].items()},
         described["clock_ns"],
         described["port_bytes"],
+        {row["name"]: row["stages"] for row in described["processes"] if "stages" in row},
         plan,
     )
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from targets.hls.exploration.cores import with_cores
 from targets.hls.exploration.cost import Cost, cost_of
 from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.hardware.estimate import estimate
@@ -302,12 +303,13 @@ class Choice:
             for part in part_names(layer, stages[layer.name].count)
         }
         unrolls = self._unrolls(network, stages, origin)
-        program = plan.merged(program_of(network, unrolls, name, self.clock, self.bandwidth))
+        cores = plan.cores()
+        program = with_cores(program_of(network, unrolls, name, self.clock, self.bandwidth), cores)
         designs = designs_of(program)
         spread = {layer.name for layer in network.layers if isinstance(layer, (Spread, Take))}
         narrow = {c.name for process in program.processes if process.name in spread for c in process.outputs}
         program = with_depths(program, depths(program, designs, 1, narrow, _SLACK))
-        schedule = Schedule(name, unrolls, depths_of(program), self.clock, self.bandwidth, plan)
+        schedule = Schedule(name, unrolls, depths_of(program), self.clock, self.bandwidth, cores, plan)
         return Built(schedule, program, designs, timing_of(program, designs), estimate(program, designs, self.part))
 
     def _unrolls(self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]) -> dict[str, Unroll]:

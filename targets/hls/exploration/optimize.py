@@ -8,11 +8,12 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from targets.hls.exploration.intar import Choice
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.exploration.tasks import shared
 from targets.hls.hardware.clock import CLOCK
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
@@ -32,6 +33,8 @@ _SOONER = 0.95
 _FEW_LAYERS, _MANY_LAYERS = 12, 24
 #: Plans of cores that are built.
 _PLANS = 3
+#: Designs within a limit of the latency that are made to know it.
+_LOOKED_AT = 12
 #: The share of the latency that is given for a smaller design.
 _GIVEN = 0.005
 
@@ -48,17 +51,19 @@ class Optimum:
     front: list[Point]
 
 
-def optimum(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK) -> Optimum:
+def optimum(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK,
+            max_latency: int | None = None) -> Optimum:  # fmt: skip
     """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
     shared cores where an image is done sooner by that, or nothing else fits. Raises UserError, with the reason and what
-    would hold it, for a network that the part cannot."""
+    would hold it, for a network that the part cannot. `max_latency`: cycles that an image may take, of a design for
+    `resources`."""
     try:
-        found = _beside(network, part, objective, name, clock)
+        found = _beside(network, part, objective, name, clock, max_latency)
     except UserError:
-        shared = _taking_turns(network, part, name, clock, math.inf)
-        if shared is None:
+        turns = _taking_turns(network, part, name, clock, math.inf if max_latency is None else max_latency + 1)
+        if turns is None:
             raise
-        return shared
+        return turns
     if objective != "latency":
         return found
     return _taking_turns(network, part, name, clock, _SOONER * found.timing.latency, found.front) or found
@@ -78,27 +83,65 @@ def _taking_turns(
     return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*front])
 
 
-def _beside(network: Network, part: Part, objective: Objective, name: str, clock: float) -> Optimum:
+def _beside(network: Network, part: Part, objective: Objective, name: str, clock: float,
+            max_latency: int | None) -> Optimum:  # fmt: skip
     """Weights lie outside the chip only if they must."""
     try:
-        return _optimum(Search(network, part, clock), objective, name)
+        return _optimum(Search(network, part, clock), objective, name, max_latency)
     except UserError:
-        return _optimum(Search(network, part, clock, outside=True), objective, name)
+        return _optimum(Search(network, part, clock, outside=True), objective, name, max_latency)
 
 
-def _optimum(search: Search, objective: Objective, name: str) -> Optimum:
+def _optimum(search: Search, objective: Objective, name: str, max_latency: int | None) -> Optimum:
     part, less = search.part, Resources()
     for _ in range(_TRIES):
-        found, program, designs = _quickest(search, objective, less, name)
-        used = estimate(program, designs, part)
-        if _fits(used, part):  # without what FIFOs need: it is known when all of them were tried
-            program = with_depths(program, depths(program, designs))
-            used = estimate(program, designs, part)
-        if _fits(used, part):
-            schedule = Schedule(program.name, found.unrolls, depths_of(program), search.clock, part.port)
-            return Optimum(schedule, program, designs, timing_of(program, designs), used, search.front(less))
+        best = None
+        for found, program, designs in _designs(search, objective, less, name, max_latency):
+            one = _finished(search, found, program, designs, objective, less, max_latency)
+            used = one.used
+            if _fits(used, part) and (max_latency is None or one.timing.latency <= max_latency) and (
+                best is None or search.share(used) < search.share(best.used)
+            ):  # fmt: skip
+                best = one
+        if best is not None:
+            return best
+        if max_latency is not None:
+            raise UserError(f"{name}: no design was found that takes at most {max_latency:,} cycles and has room on "
+                            f"{part.name}: --objective latency tells the least")  # fmt: skip
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
     raise UserError(obstacle(search, less))
+
+
+def _finished(search: Search, found: Found, program: Program, designs: tuple[Design, ...], objective: Objective,
+              less: Resources, max_latency: int | None) -> Optimum:  # fmt: skip
+    """With FIFOs as they must be, and a unit for several tasks where that is smaller; as it is where it does not
+    fit."""
+    part = search.part
+    used = estimate(program, designs, part)
+
+    def schedule(program: Program, cores: Mapping[str, Sequence[str]]) -> Schedule:
+        return Schedule(program.name, found.unrolls, depths_of(program), search.clock, part.port, cores)
+
+    if not _fits(used, part):
+        return Optimum(schedule(program, {}), program, designs, _unbounded(program, designs), used, [])
+    program = with_depths(program, depths(program, designs))  # known when all of them were tried
+    used = estimate(program, designs, part)
+    timing, front = timing_of(program, designs), search.front(less)
+    unit = shared(search.network, program, timing, used, part, objective, search.share, max_latency)
+    if unit is not None and _fits(unit.used, part):
+        cores = schedule(unit.program, unit.cores)
+        return Optimum(cores, unit.program, unit.designs, unit.timing, unit.used, front)
+    return Optimum(schedule(program, {}), program, designs, timing, used, front)
+
+
+def _designs(search: Search, objective: Objective, less: Resources, name: str,
+             max_latency: int | None) -> Iterator[tuple[Found, Program, tuple[Design, ...]]]:  # fmt: skip
+    """Those to be looked at: what is best by its costs, or some that may be within a limit."""
+    if max_latency is None:
+        yield _quickest(search, objective, less, name)
+    else:
+        for found in search.within(max_latency, less)[:_LOOKED_AT]:
+            yield _made(search, found, name)
 
 
 def _fits(used: Resources, part: Part) -> bool:

@@ -226,6 +226,16 @@ class Search:
                 found.append(one)
         return found
 
+    def within(self, latency: float, less: Resources | None = None) -> list[Found]:
+        """Designs of no greater latency than that, as far as costs know it, the smallest first."""
+        cap = self._cap(less)
+        smallest = self._pick(inf, cap)
+        if smallest is None:
+            raise UserError(obstacle(self, less))
+        picks = (*self._along(cap, self._fastest(cap, smallest), smallest), *self._quickest(cap))
+        found = {str(one.unrolls): one for one in map(self.found, picks) if one.latency <= latency}
+        return sorted(found.values(), key=lambda one: self.share(one.used))
+
     def front(self, less: Resources | None = None) -> list[Point]:
         """Intervals against what they take, the fastest first."""
         cap = self._cap(less)

@@ -38,6 +38,10 @@ class ProcessTiming:
     stalled: int
 
 
+#: Simulated to know how far apart they are.
+IMAGES = 4
+
+
 @dataclass(frozen=True)
 class ChannelTiming:
     """The greatest number of words that were in it or on their way; cycles that its reader waited for words, and its
@@ -84,7 +88,7 @@ def timing_of(
     program: Program,
     designs: Sequence[Design] | None = None,
     depths: Mapping[str, int] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
 ) -> Timing:
     """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
 
@@ -105,7 +109,7 @@ _MOST_WORDS = 1_500_000_000
 def depths(
     program: Program,
     designs: Sequence[Design] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
     narrow: Collection[str] = (),
     slack: float = 0.0,
 ) -> dict[str, int]:

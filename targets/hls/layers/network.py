@@ -15,8 +15,11 @@ import numpy as np
 
 from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.layers.attention import Attention
+from targets.hls.layers.choice import Pick, TopK
+from targets.hls.layers.computed_product import ComputedProduct
 from targets.hls.layers.concat import Concat
 from targets.hls.layers.elementwise import Elementwise
+from targets.hls.layers.experts import Experts
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
@@ -203,7 +206,9 @@ class _Builder:
         self._finish(group, convolution(self._name(result.name), group, head, inputs, result))
 
     def _matmul(self, group: Group, head: Node) -> None:
-        self._known_weights(group, head)
+        if self._outer(group, head.inputs[1]).constant is None:
+            self._rows(group, head)
+            return
         if head.inputs[1].type.rank != 2:
             raise UnsupportedError(f"%{head.output.name}: a product by several matrices has no hardware")
         value = self._outer(group, head.inputs[0])
@@ -243,9 +248,13 @@ class _Builder:
         inputs = (x, *self._others(group, head, result))
         self._finish(group, Pool(self._name(result.name), group, head, inputs, result, window))
 
-    def _rows(self, group: Group, head: Node) -> None:
-        """Operators on rows of numbers, whose operands come as they lie in the model."""
-        operands = [self._outer(group, value) for value in head.inputs[:3]]  # a fourth is a mask, which is known
+    def _experts(self, group: Group, head: Node) -> None:
+        self._rows(group, head, 2)
+
+    def _rows(self, group: Group, head: Node, most: int = 3) -> None:
+        """Operators on rows of numbers, whose operands come as they lie in the model: `most` of them, those behind are
+        known, as masks are."""
+        operands = [self._outer(group, value) for value in head.inputs[:most]]
         if any(value.constant is not None for value in operands):
             raise UnsupportedError(f"%{head.output.name}: {head.op} of constants has no hardware")
         result = self._result(group, as_it_is(group.node.output.type.rank))
@@ -333,12 +342,13 @@ def _rounds_an_input(node: Node) -> bool:
 
 
 _ROWS: dict[str, Callable[[str, Group, Node, tuple[Tensor, ...], Tensor], Layer]] = {
-    "fixed_attention": Attention, "fixed_norm": Norm, "fixed_softmax": Softmax,
+    "experts": Experts, "fixed_attention": Attention, "fixed_norm": Norm, "fixed_softmax": Softmax, "fixed_top_k": TopK,
+    "gather_elements": Pick, "matmul": ComputedProduct,
 }  # fmt: skip
 _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
+    **dict.fromkeys(_ROWS, _Builder._rows), "experts": _Builder._experts,
     "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
     "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
-    **dict.fromkeys(_ROWS, _Builder._rows),
 }  # fmt: skip
 
 

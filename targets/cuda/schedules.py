@@ -2,12 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from targets.cuda.gpu import Gpu
 from tensorc.search.schedule import Schedule
 
-KINDS: Mapping[str, type[Schedule]] = {}
+# Attention -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AttentionExtents:
+    """`batch` times queries [rows, depth], keys [keys, depth] and values [keys, values], of `size` bytes an element in
+    shared memory. The rows are the queries of all heads that share keys."""
+
+    batch: int
+    rows: int
+    keys: int
+    depth: int
+    values: int
+    size: int
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        return self.size == 2
+
+    @property
+    def depth_chunks(self) -> int:
+        """Of 16 bytes: what tensor cores multiply at once is two of them, of 16 bits."""
+        return 2 * -(-self.depth // 16) if self.on_tensor_cores else -(-self.depth // 4)
+
+    @property
+    def value_chunks(self) -> int:
+        """Without tensor cores, 8 threads take a chunk each of a row at once."""
+        return 2 * -(-self.values // 16) if self.on_tensor_cores else 8 * -(-self.values // 32)
+
+
+@dataclass(frozen=True)
+class FlashSchedule(Schedule):
+    """Queries of a block, 16 to a warp; keys that pass through registers at once; buffers of shared memory that they
+    pass through; and into how many parts the keys are split, of which each is a block's."""
+
+    kind = "flash"
+    rows: int
+    keys: int
+    stages: int
+    splits: int
+
+    @property
+    def threads(self) -> int:
+        return 2 * self.rows
+
+    def shared_bytes(self, extents: AttentionExtents) -> int:
+        """Queries, then keys and values of all stages, then the weights of the values where they pass through memory;
+        results on their way out lie where queries and keys were."""
+        depth, values = extents.depth_chunks, extents.value_chunks
+        if extents.on_tensor_cores:
+            tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.keys + 1)
+            return 16 * max(tiles, values * (self.rows + 1))
+        tiles = self.rows * (depth + 1) + self.stages * self.keys * (depth + values + 2)
+        return 16 * tiles + 4 * self.rows * (self.keys + 4)
+
+    def registers(self, extents: AttentionExtents) -> int:
+        """Of a thread, about: weighted sums, scores, what of the queries is held, addresses."""
+        per_chunk = 4 if extents.on_tensor_cores else 2
+        scores = self.keys // 2 + self.keys // 4 if extents.on_tensor_cores else self.keys // 2
+        held = 2 * extents.depth_chunks if extents.on_tensor_cores else 32
+        return per_chunk * extents.value_chunks + scores + held + 40
+
+
+#: A part of the keys has so many tiles at least: below that, the parts take longer to join than to weigh.
+_LEAST_TILES = 2
+_MOST_REGISTERS = 240
+
+
+def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule:
+    """The largest tile of queries with which every multiprocessor has a block, as keys are read once for each. Where
+    none is small enough, the keys are split, so that each has two blocks. Raises ValueError where no tile fits."""
+    fitting = list(flash_candidates(extents, gpu))
+    if not fitting:
+        raise ValueError(f"no tile of attention fits {gpu.name}: {extents}")
+    most = max(schedule.keys for schedule in fitting)
+    fitting = [schedule for schedule in fitting if schedule.keys == most]
+    filling = [s for s in fitting if _blocks(s, extents) >= gpu.multiprocessors]
+    if filling:
+        return max(filling, key=lambda s: (s.rows, s.stages == 2))
+    least = min(fitting, key=lambda s: (s.rows, s.stages != 2))
+    wanted = -(-2 * gpu.multiprocessors // _blocks(least, extents))
+    tiles = -(-extents.keys // least.keys)
+    return FlashSchedule(least.rows, least.keys, least.stages, max(1, min(wanted, tiles // _LEAST_TILES)))
+
+
+def flash_candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
+    """Those that fit, with the keys in one part."""
+    for rows in (128, 64, 32, 16):
+        if rows > 16 and rows >= 2 * extents.rows:
+            continue
+        for keys in (64, 32, 16):
+            if keys > 16 and keys >= 2 * extents.keys:
+                continue
+            for stages in (2, 3):
+                schedule = FlashSchedule(rows, keys, stages, 1)
+                if flash_fits(schedule, extents, gpu):
+                    yield schedule
+
+
+def flash_fits(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> bool:
+    fits = schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
+    return fits and schedule.splits <= -(-extents.keys // schedule.keys)
+
+
+def _blocks(schedule: FlashSchedule, extents: AttentionExtents) -> int:
+    return extents.batch * -(-extents.rows // schedule.rows) * schedule.splits
+
+
+KINDS: Mapping[str, type[Schedule]] = {kind.kind: kind for kind in (FlashSchedule,)}
 
 
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:

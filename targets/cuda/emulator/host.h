@@ -8,6 +8,7 @@
 #include <ucontext.h>
 
 #include <utility>
+#include <vector>
 
 typedef unsigned char uchar;
 
@@ -257,7 +258,9 @@ template <int N> TENSORC_DEVICE void tc_copies_wait() {
 }
 
 static float tc_widened(uint16_t bits, const half *) {
-    return _cvtsh_ss(bits);
+    half x;
+    x.bits = bits;
+    return x;
 }
 static float tc_widened(uint16_t bits, const uint16_t *) {
     uint32_t wide = (uint32_t)bits << 16;
@@ -266,7 +269,7 @@ static float tc_widened(uint16_t bits, const uint16_t *) {
     return value;
 }
 static uint16_t tc_narrowed(float x, const half *) {
-    return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+    return half(x).bits;
 }
 static uint16_t tc_narrowed(float x, const uint16_t *) {
     uint32_t bits;

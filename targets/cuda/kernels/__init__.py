@@ -7,6 +7,7 @@ from typing import Any
 
 from targets.cpu.kernels import head
 from targets.cuda.gpu import Gpu
+from targets.cuda.kernels.attention import lower_attention
 from targets.cuda.kernels.kernel import Kernel
 from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.schedules import parse_schedule
@@ -21,6 +22,7 @@ _KERNELS: dict[str, Callable[[Graph, Node, Gpu, Schedule | None], Kernel]] = {
     # Products: matmul, matmul_packed, conv_blocked.
 
     # Attention.
+    "attention": lower_attention,
 
     # Rows and windows: reductions, softmax, norms, pools.
 }  # fmt: skip

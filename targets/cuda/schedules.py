@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from targets.cuda.gpu import Gpu
@@ -38,6 +38,11 @@ class AttentionExtents:
         """Without tensor cores, 8 threads take a chunk each of a row at once."""
         return 2 * -(-self.values // 16) if self.on_tensor_cores else 8 * -(-self.values // 32)
 
+    @property
+    def holds_queries(self) -> bool:
+        """Whether the queries stay in registers, and are not read again for each tile of keys."""
+        return self.on_tensor_cores and self.depth_chunks <= _MOST_HELD
+
 
 @dataclass(frozen=True)
 class FlashSchedule(Schedule):
@@ -67,13 +72,15 @@ class FlashSchedule(Schedule):
     def registers(self, extents: AttentionExtents) -> int:
         """Of a thread, about: weighted sums, scores, what of the queries is held, addresses."""
         per_chunk = 4 if extents.on_tensor_cores else 2
-        scores = self.keys // 2 + self.keys // 4 if extents.on_tensor_cores else self.keys // 2
-        held = 2 * extents.depth_chunks if extents.on_tensor_cores else 32
+        scores = self.keys // 2 + self.keys // 4 if extents.on_tensor_cores else self.keys
+        held = 2 * extents.depth_chunks if extents.holds_queries else 16
         return per_chunk * extents.value_chunks + scores + held + 40
 
 
-#: A part of the keys has so many tiles at least: below that, the parts take longer to join than to weigh.
-_LEAST_TILES = 2
+#: Chunks of a query: beyond, weighted sums want the registers.
+_MOST_HELD = 8
+#: Keys of a part at least: below that, the parts take longer to join than to weigh.
+_LEAST_KEYS = 128
 _MOST_REGISTERS = 240
 
 
@@ -83,15 +90,16 @@ def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule:
     fitting = list(flash_candidates(extents, gpu))
     if not fitting:
         raise ValueError(f"no tile of attention fits {gpu.name}: {extents}")
-    most = max(schedule.keys for schedule in fitting)
-    fitting = [schedule for schedule in fitting if schedule.keys == most]
+    # Without tensor cores shared memory has twice as many bytes for a key, and is to have several blocks.
+    wanted = 64 if extents.on_tensor_cores else 32
+    keys = min((schedule.keys for schedule in fitting), key=lambda keys: abs(keys - wanted))
+    fitting = [schedule for schedule in fitting if schedule.keys == keys]
     filling = [s for s in fitting if _blocks(s, extents) >= gpu.multiprocessors]
     if filling:
         return max(filling, key=lambda s: (s.rows, s.stages == 2))
     least = min(fitting, key=lambda s: (s.rows, s.stages != 2))
-    wanted = -(-2 * gpu.multiprocessors // _blocks(least, extents))
-    tiles = -(-extents.keys // least.keys)
-    return FlashSchedule(least.rows, least.keys, least.stages, max(1, min(wanted, tiles // _LEAST_TILES)))
+    splits = -(-2 * gpu.multiprocessors // _blocks(least, extents))
+    return replace(least, splits=max(1, min(splits, extents.keys // max(_LEAST_KEYS, least.keys))))
 
 
 def flash_candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:

@@ -337,51 +337,64 @@ class _Flash:
 
         for ahead in range(stages - 1):  # the queries come with the first
             copy(ahead)
-        self._held: Buffer | None = builder.registers("uint32", 2 * self.extents.depth_chunks) if self.tensor else None
+        self.held = builder.registers("uint32", 2 * self.extents.depth_chunks) if self.extents.holds_queries else None
         with builder.serial(count, name="tile") as step:
             builder.call(f"tc_copies_wait<{stages - 2}>")
             builder.sync()
-            if self._held is not None:
-                held = self._held
-                first_step = True if isinstance(step, int) else tir.compare("equal", step, 0)
-                _when(builder, first_step, lambda: self._hold_queries(held))
             copy(builder.bind(step + (stages - 1)))
-            base = builder.bind(tir.floor_mod(step, stages) * self.stage_bytes)
-            scores = builder.registers("float32", self.scores.size, "scores")
-            with builder.unrolled(self.scores.size) as i:
-                builder.store(scores, const(0, "float32"), i)
-            (self._score_tensor if self.tensor else self._score)(scores, base)
-            self._soften(scores, builder.bind((first + step) * self.schedule.keys))
-            (self._weigh_tensor if self.tensor else self._weigh)(scores, base)
+
+            def attend() -> None:
+                if self.held is not None:
+                    first_step = True if isinstance(step, int) else tir.compare("equal", step, 0)
+                    _when(builder, first_step, self._hold_queries)
+                base = builder.bind(tir.floor_mod(step, stages) * self.stage_bytes)
+                scores = builder.registers("float32", self.scores.size, "scores")
+                with builder.unrolled(self.scores.size) as i:
+                    builder.store(scores, const(0, "float32"), i)
+                (self._score_tensor if self.tensor else self._score)(scores, base)
+                self._soften(scores, builder.bind((first + step) * self.schedule.keys))
+                (self._weigh_tensor if self.tensor else self._weigh)(scores, base)
+
+            # Warps without a query only copy.
+            rows = self.extents.rows
+            works = True if -rows % self.schedule.rows < 16 else self.first_row + self.warp * 16 < rows
+            _when(builder, works, attend)
 
     # Products ---------------------------------------------------------------------------------------------
 
     def _address(self, place: Expr) -> Expr:
         return self.builder.address(self.memory, place)
 
-    def _hold_queries(self, held: Buffer) -> None:
+    def _hold_queries(self) -> None:
+        assert self.held is not None
+        with self.builder.unrolled(self.extents.depth_chunks // 2) as step:
+            self._load_queries(self.held, step * 4, step)
+
+    def _load_queries(self, to: Buffer, at: Expr, step: Expr) -> None:
         """Rows of a warp as the left operand: matrices of 8 rows and a chunk, below each other, then beside."""
-        builder, lane = self.builder, self.lane
-        row = builder.bind(self.warp * 16 + tir.floor_mod(lane, 16))
-        with builder.unrolled(self.extents.depth_chunks // 2) as step:
-            place = self.query_tile.place(row, step * 2 + tir.floor_div(lane, 16))
-            builder.call("tc_ldmatrix", builder.address(held, step * 4), self._address(place))
+        row = self.warp * 16 + tir.floor_mod(self.lane, 16)
+        place = self.query_tile.place(row, step * 2 + tir.floor_div(self.lane, 16))
+        self.builder.call("tc_ldmatrix", self.builder.address(to, at), self._address(place))
 
     def _score_tensor(self, scores: Buffer, base: Expr) -> None:
         builder, lane = self.builder, self.lane
-        assert self._held is not None
         multiply = f"tc_mma_{self.dtype}"
         # Matrices of 8 keys and a chunk, beside each other, then below.
         key = builder.bind(tir.floor_mod(lane, 8) + tir.floor_div(lane, 16) * 8)
         beside = builder.bind(tir.floor_mod(tir.floor_div(lane, 8), 2))
         place = builder.bind(base + self.key_tile.place(key, beside))
         found = builder.registers("uint32", 4, "found")
-        with builder.unrolled(self.extents.depth_chunks // 2) as step, builder.unrolled(self.scores.blocks // 2) as j:
-            more = step * (2 * self.key_tile.chunk_bytes) + j * (16 * self.key_tile.row_bytes)
-            builder.call("tc_ldmatrix", builder.address(found, 0), self._address(place + more))
-            for half in range(2):
-                to, left = builder.address(scores, (j * 2 + half) * 4), builder.address(self._held, step * 4)
-                builder.call(multiply, to, left, builder.address(found, half * 2))
+        left = builder.registers("uint32", 4, "left") if self.held is None else self.held
+        with builder.unrolled(self.extents.depth_chunks // 2) as step:
+            at = 0 if self.held is None else step * 4
+            if self.held is None:
+                self._load_queries(left, 0, step)
+            with builder.unrolled(self.scores.blocks // 2) as j:
+                more = step * (2 * self.key_tile.chunk_bytes) + j * (16 * self.key_tile.row_bytes)
+                builder.call("tc_ldmatrix", builder.address(found, 0), self._address(place + more))
+                for half in range(2):
+                    to = builder.address(scores, (j * 2 + half) * 4)
+                    builder.call(multiply, to, builder.address(left, at), builder.address(found, half * 2))
 
     def _weigh_tensor(self, weights: Buffer, base: Expr) -> None:
         builder, lane = self.builder, self.lane

@@ -20,12 +20,12 @@ from passes.fixed_curves import Curve, Function, fit, sample, saturated
 from tensorc.errors import UnsupportedError, UserError
 from tensorc.fixed_point import Grid, grid_of, grids
 from tensorc.ir.dims import static_shape
-from tensorc.ir.graph import Graph, Node, Value
+from tensorc.ir.graph import Graph, Node, Value, clone
 from tensorc.ir.ops import OPS, Kind
 from tensorc.ir.ops.curves import weight_bits
 from tensorc.ir.ops.fixed import fix_numpy
-from tensorc.quantization.calibration import Calibrated
-from tensorc.quantization.params import Range
+from tensorc.quantization.params import Range, Widths
+from tensorc.quantization.widths import Widened
 
 #: Bits of what a table is asked for: 1,024 entries fill one block of memory of 18 bits.
 TABLE_BITS = 10
@@ -38,37 +38,45 @@ _ANCHORS = frozenset({"conv", "matmul"})
 
 
 @dataclass(frozen=True)
-class FixedPoint(Calibrated):
-    """`bits` for what is computed, `weight_bits` for what is multiplied with it; `ranges` by the names of values. The
-    graph is of float64."""
+class FixedPoint(Widened):
+    """`bits` for what is computed, `weight_bits` for what is multiplied with it, but for tensors that have `widths` of
+    their own; `ranges` by the names of values. The graph is of float64."""
 
     name: ClassVar[str] = "fixed-point"
     bits: int
     weight_bits: int
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    widths: Widths = field(default_factory=Widths)
 
     def watched(self, graph: Graph) -> list[Value]:
         return [value for value in graph.values() if value.dtype == "float64"]
 
     def run(self, graph: Graph) -> bool:
-        rewriter = _Rewriter(self, graph)
-        rewriter.run()
+        _Rewriter(self, graph).run()
         return True
+
+    def asked(self, graph: Graph) -> Widths:
+        rewriter = _Rewriter(self, clone(graph))
+        rewriter.run()
+        return Widths(rewriter.values, rewriter.weights)
 
 
 class _Rewriter:
-    """Goes through the nodes in order; `known` has the grids of what they read from then on."""
+    """Goes through the nodes in order; `known` has the grids of what they read from then on, `values` and `weights` the
+    bits that were given to tensors."""
 
     def __init__(self, how: FixedPoint, graph: Graph):
         self.how = how
         self.graph = graph
         self.known: dict[Value, Grid] = {}
         self.kept = set(graph.outputs)
+        self.values: dict[str, int] = {}
+        self.weights: dict[str, int] = {}
 
     def run(self) -> None:
         old, self.graph.nodes = self.graph.nodes, []
         for value in self.graph.inputs:
-            self.round(value, self.how.bits)
+            self.round(value)
         for node in old:
             self.rewrite(node)
         self.graph.sort()
@@ -85,6 +93,8 @@ class _Rewriter:
             self.round_operands(node)
         elif node.op == "clip":
             self.round_limits(node)
+        elif node.op == "pad" and node.attrs["mode"] == "constant":
+            self.fit_pad(node)
         elif _is_function(node):
             node = self.as_table(node)
         self.graph.nodes.append(node)
@@ -93,8 +103,10 @@ class _Rewriter:
             types = ", ".join(map(repr, node.inputs))
             raise UnsupportedError(f"%{result.name}: {node.op} of {types} has no fixed-point form")
         self.known[result] = grid
-        if node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
-            self.round(result, self.how.bits)
+        if node.op == "pad":
+            self.round(result)  # what stands around may be greater than what is inside
+        elif node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
+            self.round(result)
 
     def is_kept(self, value: Value) -> bool:
         """Whether its numbers lie somewhere before they are read."""
@@ -105,10 +117,14 @@ class _Rewriter:
             return False
         return user.op not in _LINEAR or all(other is value or other.constant is None for other in user.inputs)
 
-    def round(self, value: Value, bits: int) -> None:
-        """Readers get `value` as numbers of `bits` bits; it is as wide already where its grid says so."""
-        grid = self.known.get(value)
-        wanted = self.fitted(value.name, bits)
+    def bits(self, name: str) -> int:
+        """Of the tensor `name`."""
+        return self.values.setdefault(name, self.how.widths.values.get(name, self.how.bits))
+
+    def round(self, value: Value) -> None:
+        """Readers get `value` as numbers of its bits; it is as wide already where its grid says so."""
+        grid, bits = self.known.get(value), self.bits(value.name)
+        wanted = self.fitted(value.name)
         if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
             return
         readers = [node for node in value.users if node is not value.producer]
@@ -121,18 +137,19 @@ class _Rewriter:
         self.graph.outputs = [node.output if output is value else output for output in self.graph.outputs]
         self.known[node.output] = grid_of(node, self.known) or wanted
 
-    def fitted(self, name: str, bits: int) -> Grid:
+    def fitted(self, name: str) -> Grid:
         if name not in self.how.ranges:
             raise UserError(f"calibration: it has no range of %{name}")
         range = self.how.ranges[name]
-        return Grid.fit(range.low, range.high, bits)
+        return Grid.fit(range.low, range.high, self.bits(name))
 
     def round_weights(self, node: Node) -> None:
         weights = node.inputs[1]
         if weights.constant is None:
             return
         numbers = weights.constant.numpy()
-        rounded = Grid.closest(numbers, self.how.weight_bits).rounded(numbers)
+        bits = self.weights.setdefault(weights.name, self.how.widths.weights.get(weights.name, self.how.weight_bits))
+        rounded = Grid.closest(numbers, bits).rounded(numbers)
         value = self.graph.constant(rounded, name=weights.name)
         grid = Grid.of(rounded)
         assert grid is not None
@@ -166,6 +183,16 @@ class _Rewriter:
             if math.isfinite(node.attrs[key]):
                 node.attrs[key] = round(node.attrs[key] / step) * step
 
+    def fit_pad(self, node: Node) -> None:
+        """What stands around is as fine as what is inside; what is cut off is so first."""
+        widths = {key: node.attrs[key] for key in ("before", "after")}
+        cut = {key: tuple(min(each, 0) for each in row) for key, row in widths.items()}
+        if any(map(any, cut.values())) and any(each > 0 for row in widths.values() for each in row):
+            node.set_input(0, self.made(node.output.name, "pad", [node.inputs[0]], **cut, mode="constant", value=0.0))
+            node.attrs |= {key: tuple(max(each, 0) for each in row) for key, row in widths.items()}
+        step = 2.0 ** -self.known[node.inputs[0]].fraction
+        node.attrs["value"] = float(np.floor(node.attrs["value"] / step + 0.5) * step)
+
     def as_product(self, node: Node) -> Node:
         """A division by a constant."""
         x, by = node.inputs
@@ -177,7 +204,7 @@ class _Rewriter:
         """A function of one number. Where that has few bits the table has all results, rounded; else it has lines
         between some of them, off by half a step before they are rounded, if so many entries are enough, or the operand
         is rounded to few bits, if that is nearer."""
-        x, wanted = node.inputs[0], self.fitted(node.output.name, self.how.bits)
+        x, wanted = node.inputs[0], self.fitted(node.output.name)
         grid = self.known[x]
 
         def function(numbers: np.ndarray) -> np.ndarray:
@@ -246,7 +273,7 @@ class _Rewriter:
     def as_softmax(self, node: Node) -> Node:
         """Rows lie along the last axis; it is channels that are last where tensors are streams."""
         x, axis, name = self.index(node.inputs[0]), node.attrs["axis"], node.output.name
-        attrs = {"fraction": self.known[x].fraction, "width": self.how.bits}
+        attrs = {"fraction": self.known[x].fraction, "width": self.bits(name)}
         axes = [*(other for other in range(x.type.rank) if other != axis), axis]
         if axis == axes[axis]:
             return self.instead(node, "fixed_softmax", [x], attrs)
@@ -258,7 +285,7 @@ class _Rewriter:
         like other."""
         x, scale, *bias = node.inputs
         attrs = {"axis": node.attrs["axis"], "epsilon": node.attrs["epsilon"], "centred": int(node.op == "layer_norm"),
-                 "fraction": self.known[x].fraction, "result": self.how.bits}  # fmt: skip
+                 "fraction": self.known[x].fraction, "result": self.bits(node.output.name)}  # fmt: skip
         normal = self.graph.make("fixed_norm", [x], attrs, name=f"{node.output.name}.normal")
         made = [normal]
         if bias:
@@ -276,12 +303,12 @@ class _Rewriter:
         if any(x not in self.known for x in (q, k, v)):
             raise UnsupportedError(f"%{node.output.name}: attention to constants has no fixed-point form")
         grids = [self.known[x] for x in (q, k, v)]
-        wanted = self.fitted(node.output.name, self.how.bits)
-        p = weight_bits(static_shape(k.shape)[1], self.how.bits + 1)
+        wanted = self.fitted(node.output.name)
+        p = weight_bits(static_shape(k.shape)[1], wanted.bits + 1)
         scores = math.floor(math.log2((1 << TABLE_BITS) / ((p + 1) * math.log(2))))
         attrs = {
             "scale": node.attrs["scale"], "fractions": tuple(grid.fraction for grid in grids), "scores": scores,
-            "bits": self.how.bits, "width": wanted.bits, "result": wanted.fraction, "signed": int(wanted.signed),
+            "bits": wanted.bits, "width": wanted.bits, "result": wanted.fraction, "signed": int(wanted.signed),
         }  # fmt: skip
         if masks:
             most = static_shape(q.shape)[3] * abs(node.attrs["scale"])

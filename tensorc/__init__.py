@@ -56,6 +56,7 @@ def compile(
     metric: Metric | None = None,
     memory_budget: str | int | None = None,
     objective: Objective | None = None,
+    clock: str | None = None,
 ) -> Model:
     """Compile an ONNX model (a path, its bytes or a ModelProto) and load the result.
 
@@ -72,7 +73,7 @@ def compile(
     Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
     mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
     most that a process is to have resident which only loads the artifact and runs it. `objective` says what hardware is
-    to be best in, of targets that make some. Raises
+    to be best in, of targets that make some, and `clock`, as "200MHz" or "5ns", what it is clocked with. Raises
     `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
     """
     import os
@@ -82,12 +83,12 @@ def compile(
 
     from tensorc.driver import compile_model
     from tensorc.errors import UserError
-    from tensorc.options import parse_bytes
+    from tensorc.options import parse_bytes, parse_clock
     from tensorc.quantization.scheme import Quantization, parse_drop
     from tensorc.search.budget import Budget
 
     options = replace(_options(target, shapes, threads, database, numerics), fallback=fallback, precision=precision)
-    options = replace(options, objective=objective)
+    options = replace(options, objective=objective, clock=None if clock is None else parse_clock(clock))
     if memory_budget is not None:
         options = replace(options, memory_budget=parse_bytes(str(memory_budget)))
     if tune is not None:

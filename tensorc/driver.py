@@ -118,6 +118,8 @@ def compile_model(
     if lowered.quantized is not None:
         summary.append(("quantized", lowered.quantized.described()))
         quantized = {"scheme": lowered.quantized.scheme}
+        if lowered.quantized.widths:
+            quantized["bits"] = lowered.quantized.widths.to_json()
     summary += [(record.name.replace("-", " "), record.note) for record in lowered.passes if record.note]
     if accuracy is not None and lowered.assessment is not None:
         summary.append(("accuracy", accuracy.described()))
@@ -307,6 +309,8 @@ def _open(source: Source, options: CompileOptions, clock: _Clock) -> _Opened:
             raise UserError(f"the target {options.target} has no precision {options.precision}; legal: {legal}")
         if options.objective is not None and not target.has_objectives:
             raise UserError(f"the target {options.target} makes no hardware: it has no objective {options.objective}")
+        if options.clock is not None and not target.has_objectives:
+            raise UserError(f"the target {options.target} makes no hardware: it has no clock")
         if options.quantize is not None and target.is_fixed_point != (options.quantize.fixed is not None):
             legal = "fixed8, fixed16, ..." if target.is_fixed_point else "int8, int8-dynamic, and formats of weights"
             raise UserError(f"the target {options.target} has no --quantize {options.quantize.scheme}; legal: {legal}")
@@ -356,8 +360,9 @@ def _quantization(
     watch: Callable[[TuningProgress], None] | None,
 ) -> tuple[Quantization, Assessment | None]:
     """With the ranges that were found, and without the layers that are left out."""
-    from tensorc.quantization.assessment import Assessment, WholeAssessment, evaluation_samples
+    from tensorc.quantization.assessment import Assessment, evaluation_samples
     from tensorc.quantization.calibration import calibrated, calibration_samples, compensating
+    from tensorc.quantization.whole import WholeAssessment
 
     how = options.quantize
     assert how is not None

@@ -36,8 +36,8 @@ class CompileOptions:
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
     search goes on for so long before the model is built. `memory_budget` is the most bytes that a process which loads
-    and runs the artifact is to have resident, None for as many as there are. `objective` is for targets that make
-    hardware; None for what they think best.
+    and runs the artifact is to have resident, None for as many as there are. `objective` and `clock`, in
+    nanoseconds, are for targets that make hardware; None for what they think best.
     """
 
     target: str = "cpu"
@@ -51,6 +51,7 @@ class CompileOptions:
     quantize: Quantization | None = None
     memory_budget: int | None = None
     objective: Objective | None = None
+    clock: float | None = None
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -75,6 +76,21 @@ def parse_bytes(text: str) -> int:
     if nbytes < 1:
         raise UserError(f"{text!r} is not a size in memory, such as 400MiB, 1.5GiB or 64MB")
     return nbytes
+
+
+_PERIODS = {"PS": 1e-3, "NS": 1.0, "US": 1e3}
+_FREQUENCIES = {"HZ": 1e9, "KHZ": 1e6, "MHZ": 1e3, "GHZ": 1.0}
+
+
+def parse_clock(text: str) -> float:
+    """`200MHz` or `5ns`, in nanoseconds. Raises UserError."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]+)", text.strip(), re.IGNORECASE)
+    number, unit = (float(found[1]), found[2].upper()) if found else (0.0, "")
+    if number > 0 and unit in _PERIODS:
+        return number * _PERIODS[unit]
+    if number > 0 and unit in _FREQUENCIES:
+        return _FREQUENCIES[unit] / number
+    raise UserError(f"{text!r} is no clock: a frequency such as 200MHz, or a period such as 5ns")
 
 
 def format_bytes(nbytes: float) -> str:

@@ -111,7 +111,7 @@ class Target(abc.ABC):
     is_fixed_point: ClassVar[bool] = False
     #: Whether its programs can be held to `CompileOptions.memory_budget`.
     has_budgets: ClassVar[bool] = False
-    #: Whether it makes hardware, which is to be best in `CompileOptions.objective`.
+    #: Whether it makes hardware, which is to be best in `CompileOptions.objective`, at `CompileOptions.clock`.
     has_objectives: ClassVar[bool] = False
     #: What `CompileOptions.precision` may be.
     precisions: ClassVar[tuple[str, ...]] = ("float32",)

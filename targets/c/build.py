@@ -6,7 +6,7 @@ import tensorc
 from passes.memory.portfolio import quick_offsets
 from passes.memory.problem import Buffer, Problem
 from targets.hls.layers.network import network_of, program_of
-from targets.hls.names import identifier
+from targets.hls.names import own_name
 from targets.hls.printing.c99 import Arena, lifetimes, source, stored_bytes
 from targets.hls.program import Program as Scheduled
 from tensorc.ir.graph import Graph
@@ -19,7 +19,7 @@ _ALIGNMENT = 8
 
 def build(graph: Graph) -> Program:
     """Nothing is unrolled: each multiplication is a turn of a loop, which a C compiler vectorises as it likes."""
-    program = program_of(network_of(graph), {}, identifier(graph.name))
+    program = program_of(network_of(graph), {}, own_name(graph.name))
     arena = planned(program)
     text = source(program, arena, f"made by tensorc {tensorc.__version__}")
     summary = [("layers", str(len(program.processes))), ("working memory", format_bytes(arena.nbytes))]

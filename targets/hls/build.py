@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from targets.hls import page, project, schedule, vendor
 from targets.hls.exploration import pareto
 from targets.hls.exploration.optimize import Optimum, optimum
+from targets.hls.hardware.clock import CLOCK, period_of
+from targets.hls.hardware.pipeline import Design, longest_stage
 from targets.hls.layers.network import network_of
-from targets.hls.names import identifier
+from targets.hls.names import own_name
 from targets.hls.parts import Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
 from targets.hls.vectors import golden, write_rows
-from targets.hls.vendor import CLOCK
 from tensorc.ir.cost import flops
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions, Objective
@@ -33,9 +35,12 @@ _OPERATIONS = 4_000_000_000
 
 def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress) -> Built:
     network = network_of(graph)
+    clock = CLOCK if options.clock is None else options.clock
     progress(0, 0, "schedule")
-    found = optimum(network, part, options.objective or OBJECTIVE, identifier(graph.name))
+    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock)
     unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
+    longest = longest_stage(designs)
+    needed = period_of(longest.pipeline.levels if longest is not None else 0)
     progress(0, 0, "golden vectors")
     vectors = golden(graph, program, _feeds(graph, options.quantize), _count(graph))
     files: dict[str, bytes] = {f"firmware/{name}": text.encode() for name, text in cpp.files(program)}
@@ -46,18 +51,29 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     files["hls_config.cfg"] = vendor.config(program, part).encode()
     files["build_prj.tcl"] = vendor.script(program, part).encode()
     files[project.SCHEDULE] = json.dumps(schedule.described(network, unrolls, program), indent=1).encode()
-    files[project.REPORT] = json.dumps(report(part, timing, used, CLOCK), indent=1).encode()
+    files[project.REPORT] = json.dumps(report(part, timing, used, clock, needed), indent=1).encode()
     files |= _front(part, found)
-    files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, CLOCK).encode()
+    files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, clock).encode()
     files |= dict(project.graph_files(graph))
     summary = [
         ("part", part.number),
         ("layers", str(len(network.layers))),
-        ("latency", f"{timing.latency:,} cycles, {_microseconds(timing.latency)} at {CLOCK:g} ns"),
-        ("interval", f"{timing.interval:,} cycles, {1e9 / CLOCK / timing.interval:,.0f} images a second"),
+        ("clock", _described(clock, designs)),
+        ("latency", f"{timing.latency:,} cycles, {timing.latency * clock / 1e3:,.1f} us"),
+        ("interval", f"{timing.interval:,} cycles, {1e9 / clock / timing.interval:,.0f} images a second"),
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
+
+
+def _described(clock: float, designs: Sequence[Design]) -> str:
+    """With what may not keep up with it."""
+    text = f"{clock:.4g} ns ({1e3 / clock:,.0f} MHz)"
+    longest = longest_stage(designs)
+    if longest is None or period_of(longest.pipeline.levels) <= clock:
+        return text
+    (layer,) = (design.process.name for design in designs if longest in design.places)
+    return f"{text}; a stage of {layer} may need {period_of(longest.pipeline.levels):.4g} ns"
 
 
 def _count(graph: Graph) -> int:
@@ -72,10 +88,6 @@ def _front(part: Part, found: Optimum) -> dict[str, bytes]:
         project.PARETO: json.dumps(pareto.rows(part, found.front), indent=1).encode(),
         "pareto.svg": picture.encode(),
     }
-
-
-def _microseconds(cycles: int) -> str:
-    return f"{cycles * CLOCK / 1e3:,.1f} us"
 
 
 def _feeds(graph: Graph, how: Quantization | None) -> list[dict[str, Any]]:

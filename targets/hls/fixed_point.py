@@ -26,7 +26,8 @@ def fixed_point_passes(options: CompileOptions) -> list[Pass]:
     bits = options.quantize.fixed if options.quantize is not None else None
     passes: list[Pass] = [*canonical_passes(), ComputeExactly()]
     if options.quantize is not None and bits is not None:
-        passes.append(FixedPoint(bits.values, bits.weights, options.quantize.ranges))
+        how = options.quantize
+        passes.append(FixedPoint(bits.values, bits.weights, how.ranges, how.widths))
     return [*passes, Simplify(), FoldConstants(), EliminateCommonSubexpressions(), FuseGroups(moves=False)]
 
 

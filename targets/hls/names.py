@@ -19,7 +19,7 @@ EOF NULL and_eq ap_int ap_uint asm bitand bitor catch compl constexpr decltype e
 or_eq std typeid unix wchar_t xor_eq
 known smaller greater leading_bit
 """
-#: What a layer cannot be called, in any of the languages.
+#: What nothing can be called in one of the languages.
 RESERVED = frozenset(_WORDS.split())
 
 
@@ -28,3 +28,9 @@ def identifier(text: str) -> str:
     two underscores in a row, or begin with one and a capital letter, belong to C++."""
     legal = re.sub(r"[\W_]+", "_", text, flags=re.ASCII).strip("_") or "n"
     return f"n{legal}" if legal[0].isdigit() else legal
+
+
+def own_name(text: str) -> str:
+    """An identifier that stands by itself, and is no word of the languages."""
+    name = identifier(text)
+    return f"n{name}" if name in RESERVED else name

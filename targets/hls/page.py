@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from targets.hls.hardware.resources import Resources
 from targets.hls.hardware.timing import ProcessTiming, Timing
@@ -38,6 +39,7 @@ def render(
         ("slowest", f"{slowest}, {timing.processes[slowest].busy:,} cycles of work an image"),
     ]
     titles = {process.name: process.title for process in program.processes}
+    bits = {layer.name: layer.bits for layer in layers}
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(program.name),
         part=escape(part.name),
@@ -46,11 +48,12 @@ def render(
         height=_TOP + _ROW * len(timing.processes) + 8,
         timeline="\n".join(_timeline(timing, slowest)),
         layers=_table(
-            ("layer", "what", "unrolled", "starts", "ends", "works", "waits", "share of the interval"),
+            ("layer", "what", "bits", "unrolled", "starts", "ends", "works", "waits", "share of the interval"),
             [
                 (
                     name,
                     titles[name],
+                    _bits(bits.get(name)),
                     _unrolled(unrolls.get(name)),
                     f"{times.start:,}",
                     f"{times.end:,}",
@@ -114,7 +117,8 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
         else:
             yield (
                 f"{share}: UNROLL {_unrolled(further)} instead of {_unrolled(now)} (schedule.json: outputs "
-                f"{further.outputs}, inputs {further.inputs}) would nearly halve that, if the part has room."
+                f"{further.outputs}, inputs {further.inputs}, places {further.places}) would nearly halve that, if "
+                "the part has room."
             )
     others = [name for name in timing.processes if name not in slow]
     if others:
@@ -123,13 +127,22 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
 
 def _further(layer: Layer, now: Unroll) -> Unroll | None:
     """The next larger choice."""
-    size = now.outputs * now.inputs
-    larger = [choice for choice in layer.choices() if choice.outputs * choice.inputs > size]
-    return min(larger, key=lambda choice: choice.outputs * choice.inputs, default=None)
+    larger = [choice for choice in layer.choices() if choice.size > now.size]
+    return min(larger, key=lambda choice: choice.size, default=None)
 
 
 def _unrolled(unroll: Unroll | None) -> str:
-    return "" if unroll is None else f"{unroll.outputs} x {unroll.inputs}"
+    if unroll is None:
+        return ""
+    return f"{unroll.outputs} x {unroll.inputs}" + (f" x {unroll.places}" if unroll.places > 1 else "")
+
+
+def _bits(found: Mapping[str, Any] | None) -> str:
+    """`8 x 4 -> 6`: of inputs, weights and the output."""
+    if found is None:
+        return ""
+    weights = f" x {found['weights']}" if found["weights"] is not None else ""
+    return f"{', '.join(map(str, found['inputs']))}{weights} -> {found['output']}"
 
 
 def _timeline(timing: Timing, slowest: str) -> Iterator[str]:

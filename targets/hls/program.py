@@ -22,7 +22,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from targets.hls.expressions import Const, Counter, Expr, Local, whole
+from targets.hls.hardware.clock import CLOCK, LEVELS
 from tensorc.fixed_point import Between
+
+#: No array is cut into more parts, and no loop unrolled further.
+MOST_PARTS = 4096
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,8 @@ Step = Nest | Repeat
 class Process:
     """`title` is the layer, for people. Memories and registers are its own.
 
-    A core has been put together from `stages`, processes that it walks one after the other.
+    A core has been put together from `stages`, processes that it walks one after the other. Of its pipelines a stage
+    has `levels` of logic.
     """
 
     name: str
@@ -205,6 +210,7 @@ class Process:
     memories: tuple[Memory, ...] = ()
     registers: tuple[State, ...] = ()
     stages: tuple[Process, ...] = ()
+    levels: int = LEVELS
 
     @property
     def own(self) -> tuple[Channel, ...]:
@@ -236,7 +242,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Program:
-    """`channels` are all those between processes and of the ports."""
+    """`channels` are all those between processes and of the ports; `clock` is in nanoseconds."""
 
     name: str
     processes: tuple[Process, ...]
@@ -244,3 +250,4 @@ class Program:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     notes: dict[str, str] = field(default_factory=dict)
+    clock: float = CLOCK

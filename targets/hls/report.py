@@ -27,11 +27,13 @@ class Promise:
         return cls(found["BestLatency"], found["IntervalMin"], found["DSP"], found["BRAM_18K"])
 
 
-def report(part: Part, timing: Timing, used: Resources, clock: float) -> dict[str, Any]:
+def report(part: Part, timing: Timing, used: Resources, clock: float, estimated: float) -> dict[str, Any]:
+    """`clock`, and what the longest stage of a pipeline is taken to need, in nanoseconds."""
     return {
         "part": part.name,
         "CSynthesisReport": {
             "TargetClockPeriod": clock,
+            "EstimatedClockPeriod": estimated,
             "BestLatency": timing.latency,
             "WorstLatency": timing.latency,
             "IntervalMin": timing.interval,

@@ -15,8 +15,10 @@ from targets.hls.program import Process, Program, Repeat, Step
 def described(network: Network, unrolls: Mapping[str, Unroll], program: Program) -> dict[str, Any]:
     return {
         "top": program.name,
+        "clock_ns": program.clock,
         "layers": {
-            layer.name: {"title": layer.title, **asdict(unrolls[layer.name])} for layer in network.layers
+            layer.name: {"title": layer.title, **asdict(unrolls[layer.name]), "bits": layer.bits}
+            for layer in network.layers
         },
         "processes": [_process(process) for process in program.processes],
         "channels": {
@@ -53,7 +55,10 @@ def _steps(steps: tuple[Step, ...]) -> Iterator[dict[str, Any]]:
 
 def unrolls_of(schedule: dict[str, Any]) -> dict[str, Unroll]:
     """What a project's schedule says of how its layers are unrolled."""
-    return {name: Unroll(row["outputs"], row["inputs"], row["constants"]) for name, row in schedule["layers"].items()}
+    return {
+        name: Unroll(row["outputs"], row["inputs"], row["constants"], row["places"])
+        for name, row in schedule["layers"].items()
+    }
 
 
 def depths_of(schedule: dict[str, Any]) -> dict[str, int]:
@@ -61,6 +66,8 @@ def depths_of(schedule: dict[str, Any]) -> dict[str, int]:
     return {name: row["depth"] for name, row in schedule["channels"].items()}
 
 
-def scheduled(network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int]) -> Program:
+def scheduled(
+    network: Network, unrolls: Mapping[str, Unroll], name: str, depths: Mapping[str, int], clock: float
+) -> Program:
     """The program of a choice; channels that `depths` does not name are as deep as they are by themselves."""
-    return with_depths(program_of(network, unrolls, name), depths)
+    return with_depths(program_of(network, unrolls, name, clock), depths)

@@ -24,9 +24,12 @@ class HlsTarget(FixedPointTarget):
     has_objectives: ClassVar[bool] = True
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
+        from targets.hls.hardware.clock import check_clock
         from targets.hls.parts import find_part
 
         find_part(self.part or DEFAULT_PART)
+        if options.clock is not None:
+            check_clock(options.clock)
         return super().passes(options)
 
     def build(

@@ -5,13 +5,17 @@ from __future__ import annotations
 from targets.hls.parts import Part
 from targets.hls.program import Program
 
-#: Nanoseconds.
-CLOCK = 5.0
-
 
 def config(program: Program, part: Part) -> str:
     sources = [f"firmware/{program.name}.cpp"]
-    lines = [f"part={part.number}", "", "[hls]", "flow_target=vivado", f"clock={CLOCK:g}ns", f"syn.top={program.name}"]
+    lines = [
+        f"part={part.number}",
+        "",
+        "[hls]",
+        "flow_target=vivado",
+        f"clock={program.clock:g}ns",
+        f"syn.top={program.name}",
+    ]
     lines += [f"syn.file={name}" for name in sources]
     lines += [f"tb.file={program.name}_test.cpp", "tb.file=tb_data", "package.output.format=ip_catalog"]
     return "\n".join(lines) + "\n"
@@ -27,7 +31,7 @@ add_files -tb {program.name}_test.cpp -cflags "-std=c++14"
 add_files -tb tb_data
 open_solution -reset solution1 -flow_target vivado
 set_part {{{part.number}}}
-create_clock -period {CLOCK:g} -name default
+create_clock -period {program.clock:g} -name default
 csim_design
 csynth_design
 cosim_design

@@ -76,7 +76,9 @@ def _open(folder: Path) -> _Project:
     manifest = project.read_json(folder, PROJECT)
     graph = project.read_graph(folder)
     schedule = project.read_json(folder, project.SCHEDULE)
-    program = scheduled(network_of(graph), unrolls_of(schedule), schedule["top"], depths_of(schedule))
+    program = scheduled(
+        network_of(graph), unrolls_of(schedule), schedule["top"], depths_of(schedule), schedule["clock_ns"]
+    )
 
     def rows(kind: str, ports: Sequence[Port]) -> list[np.ndarray]:
         return [read_rows(folder / "tb_data" / f"{kind}_{number}.dat") for number in range(len(ports))]

@@ -18,6 +18,7 @@ from tensorc.runtime.artifact import replaced_file
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _COLUMNS = ("layer", "operator", "computed in", "why", "SNR alone", "SNR in the model", "float32, predicted",
             "quantized, predicted", "")  # fmt: skip
+_FACTS = ("scheme", "bits", "accuracy")
 #: Noise of so many decibels and less has the longest bar, of so many and more none.
 _LOUD, _QUIET = 0.0, 60.0
 
@@ -37,7 +38,7 @@ def write_report(path: Path, manifest: Mapping[str, Any]) -> None:
     found = manifest[QUANTIZED]
     with replaced_file(path) as file:
         if path.suffix == ".json":
-            facts = {"model": manifest["name"], "scheme": found["scheme"], "accuracy": found["accuracy"]}
+            facts = {"model": manifest["name"], **{key: found[key] for key in _FACTS if key in found}}
             file.write(json.dumps(facts, indent=1, allow_nan=False).encode() + b"\n")
         else:
             file.write(render(manifest["name"], found).encode())
@@ -58,6 +59,11 @@ def render(model: str, quantized: Mapping[str, Any]) -> str:
         facts.append((quality["name"], f"{quality['quantized']:.4g}, of float32 {quality['exact']:.4g}"))
     if found["max_accuracy_drop"] is not None:
         facts.append(("allowed drop", f"{found['max_accuracy_drop']:.4g}"))
+    bits = quantized.get("bits", {})
+    facts += [
+        (f"bits of {kind}", ", ".join(f"{name} {width}" for name, width in bits[kind].items()))
+        for kind in ("values", "weights") if kind in bits
+    ]  # fmt: skip
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(model),
         summary="\n".join(f"<dt>{escape(label)}</dt><dd>{escape(value)}</dd>" for label, value in facts),

@@ -11,6 +11,7 @@ from tensorc.cli.accuracy_page import check_report, write_report
 from tensorc.cli.console import duration, print_json, print_table, progress_bar, tensor
 from tensorc.cli.options import (
     Shape,
+    clock_option,
     compile_options,
     database_option,
     fallback_option,
@@ -49,6 +50,7 @@ from tensorc.search.budget import Budget
 @precision_option
 @quantize_options
 @objective_option
+@clock_option
 @click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
               help="What quantization costs, layer by layer.")  # fmt: skip
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
@@ -68,6 +70,7 @@ def compile_command(
     precision: Precision,
     quantize: Quantization | None,
     objective: Objective | None,
+    clock: float | None,
     accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -86,6 +89,7 @@ def compile_command(
         quantize=quantize,
         memory_budget=memory_budget,
         objective=objective,
+        clock=clock,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from tensorc.errors import UserError
-from tensorc.options import CompileOptions, Objective, Precision, Sizes, parse_bytes, parse_shape
+from tensorc.options import CompileOptions, Objective, Precision, Sizes, parse_bytes, parse_clock, parse_shape
 from tensorc.quantization.scheme import METHODS, SCHEMES, Quantization, parse_drop
 from tensorc.search.budget import Budget
 
@@ -127,6 +127,13 @@ def objective_option(function: Decorated) -> Decorated:
     )(function)  # fmt: skip
 
 
+def clock_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--clock", callback=_parse_clock, metavar="200MHz|5ns",
+        help="What hardware is to be clocked with; for targets that make some. Default: 5ns.",
+    )(function)  # fmt: skip
+
+
 def fallback_option(function: Decorated) -> Decorated:
     return click.option(
         "--fallback", type=click.Choice(["error", "onnxruntime"]), default="error", show_default=True,
@@ -160,7 +167,8 @@ def quantize_options(function: Decorated) -> Decorated:
                   help="Samples to measure accuracy on, with an array `labels` of classes if there are any. "
                   "Default: those of --calibration.")  # fmt: skip
     @click.option("--max-accuracy-drop", "max_drop", metavar="0.5%",
-                  help="Leave so many layers in float32 that accuracy drops by no more.")  # fmt: skip
+                  help="Leave so many layers in float32 that accuracy drops by no more; in fixed point, give each "
+                  "tensor the fewest bits that will do.")  # fmt: skip
     @functools.wraps(function)
     def wrapped(*arguments: Any, scheme: str | None, calibration: Path | None, method: str, save_ranges: Path | None,
                 per_tensor: bool, equalise: bool | None, smooth: float, correct_bias: bool, evaluate: Path | None,
@@ -192,6 +200,13 @@ def parse_budget(_: click.Context, param: click.Parameter, text: str | None) -> 
 def _parse_bytes(_: click.Context, param: click.Parameter, text: str | None) -> int | None:
     try:
         return None if text is None else parse_bytes(text)
+    except UserError as error:
+        raise click.BadParameter(str(error), param=param) from error
+
+
+def _parse_clock(_: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_clock(text)
     except UserError as error:
         raise click.BadParameter(str(error), param=param) from error
 

@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 
 from tensorc.errors import TensorcWarning, UserError
-from tensorc.ir.graph import Graph, clone
+from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
 from tensorc.quantization.accuracy import Accuracy, Judge, LayerAccuracy, Noise, Quality, holds
 from tensorc.quantization.data import Samples
 from tensorc.quantization.gains import Choose, Gain, gains
 from tensorc.quantization.mixed import QUANTIZED, SENSITIVE, Search
-from tensorc.quantization.scheme import FixedBits, Quantization
+from tensorc.quantization.scheme import Quantization
 from tensorc.quantization.trial import Trial
 from tensorc.sampling import Statistics
 from tensorc.target import Executable, Progress, Target
 
-#: Bits that a fixed-point model is widened to, at most, for the sake of accuracy.
-_MOST_BITS = 18
 #: About so many samples tell how sensitive the outputs are to one layer; bounds are held by all.
 _ALONE = 32
 
@@ -183,38 +181,3 @@ class Assessment:
             for one, *pair in zip(noise, got, exact, strict=True):
                 one.add(*pair)
         return sum(one.ratio for one in noise)
-
-
-class WholeAssessment(Assessment):
-    """Of a model all of which is in fixed point: no layer is left out, all get another bit where accuracy asks for
-    it."""
-
-    def __init__(self, graph: Graph, inputs: Sequence[Mapping[str, Any]], target: Target, options: CompileOptions,
-                 samples: Samples, _choose: Choose, progress: Progress):  # fmt: skip
-        assert options.quantize is not None
-        self.names = [str(row["name"]) for row in inputs]
-        self.how = options.quantize
-        self.samples = samples
-        self.judge = Judge(samples, self.how.metric)
-        self.progress = progress
-        self._reported = []
-        exact = target.executable(clone(graph), [], options)
-        self._exact = [exact.run([feed[name] for name in self.names]) for feed in samples.feeds]
-
-    def run(self) -> Quantization:
-        if self.how.max_drop is not None:
-            self._drop_of(self._exact)  # is there anything to tell it by?
-        return self.how
-
-    def give_up(self) -> Quantization | None:
-        """One bit more for everything; None where there are many already."""
-        bits = self.how.fixed
-        assert bits is not None
-        if bits.values >= _MOST_BITS:
-            return None
-        wider = FixedBits(bits.values + 1, max(bits.weights, min(bits.weights + 1, bits.values + 1)))
-        self.how = replace(self.how, scheme=wider.scheme)
-        return self.how
-
-    def close(self) -> None:
-        """Nothing is kept open."""

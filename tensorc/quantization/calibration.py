@@ -92,14 +92,16 @@ class Preparation(Pass):
 
 def at_quantizer(graph: Graph, target: Target, options: CompileOptions) -> tuple[Quantizer, list[Pass]]:
     """The pass that quantizes layers and those behind it; `graph` is as the former gets it. Raises UserError."""
-    found = _at(Quantizer, graph, target, options)  # type: ignore[type-abstract]
+    found = at_pass(Quantizer, graph, target, options)  # type: ignore[type-abstract]
     if found is None:
         raise UserError(f"the target {options.target} does not quantize")
     return found
 
 
-def _at(kind: type[Wanted], graph: Graph, target: Target, options: CompileOptions) -> tuple[Wanted, list[Pass]] | None:
-    """The first pass of a kind and those behind it; `graph` becomes what it gets."""
+def at_pass(
+    kind: type[Wanted], graph: Graph, target: Target, options: CompileOptions
+) -> tuple[Wanted, list[Pass]] | None:
+    """The first pass of a kind and those behind it, if there is one; `graph` becomes what it gets."""
     passes = list(target.passes(options))
     for place, step in enumerate(passes):
         if isinstance(step, kind):
@@ -135,7 +137,7 @@ def calibrated(graph: Graph, given: Samples | None, inputs: Sequence[Mapping[str
         how = replace(how, largest=_largest(graph, given, names, target, options, progress))
     options = replace(options, quantize=how)
     graph = clone(graph)
-    found = _at(Calibrated, graph, target, options)  # type: ignore[type-abstract]
+    found = at_pass(Calibrated, graph, target, options)  # type: ignore[type-abstract]
     if found is None:
         raise UserError(f"the target {options.target} does not quantize")
     step, later = found
@@ -189,7 +191,7 @@ def _largest(graph: Graph, given: Samples, names: Sequence[str], target: Target,
              progress: Progress) -> dict[str, tuple[float, ...]]:  # fmt: skip
     """What the preparation asks for."""
     graph = clone(graph)
-    found = _at(Preparation, graph, target, options)  # type: ignore[type-abstract]
+    found = at_pass(Preparation, graph, target, options)  # type: ignore[type-abstract]
     values = [] if found is None else found[0].watched(graph)
     if found is None or not values:
         return {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,39 @@ def _scale(step: float) -> float:
     """In float32, as kernels have it; 1 where there is nothing but zero (or what float32 cannot tell from it)."""
     scale = float(np.float32(step))
     return scale if scale > np.finfo(np.float32).tiny else 1.0
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bits of fixed-point tensors, by their names in the canonical graph: of what is computed, and of weights. `proxy`
+    is what hardware would take (see `tensorc.quantization.widths`) before they were searched for, and what it takes."""
+
+    values: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, int] = field(default_factory=dict)
+    proxy: tuple[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.weights)
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        return {**self.values, **self.weights}
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"values": dict(self.values), "weights": dict(self.weights)}
+        if self.proxy is not None:
+            found["proxy"] = {"before": self.proxy[0], "after": self.proxy[1]}
+        return found
+
+    def described(self) -> str:
+        """For a summary; "" where there are none."""
+        parts = ((_span(self.values), "bits"), (_span(self.weights), "in weights"))
+        text = ", ".join(f"{span} {what}" for span, what in parts if span)
+        return text if self.proxy is None else f"{text} (proxy of hardware {self.proxy[1] / self.proxy[0] - 1:+.0%})"
+
+
+def _span(bits: Mapping[str, int]) -> str:
+    if not bits:
+        return ""
+    least, most = min(bits.values()), max(bits.values())
+    return str(least) if least == most else f"{least} to {most}"

@@ -13,6 +13,7 @@ import numpy as np
 from tensorc.errors import UserError
 from tensorc.formats import Format, find_format
 from tensorc.formats.integers import Integers
+from tensorc.quantization.params import Widths
 
 if TYPE_CHECKING:
     from tensorc.quantization.accuracy import Metric
@@ -63,7 +64,8 @@ class Quantization:
     What makes it better: `equalise` layers (None: where a tensor of weights has one scale), `smooth` activations of
     transformers (so much of their differences between channels is left to the weights, of 1; 0 for nothing) and
     `correct_bias`. `means` and `largest` magnitudes of channels and `moments` (the
-    second ones) of rows, by the names of values, are what samples tell.
+    second ones) of rows, by the names of values, are what samples tell. `widths` of single tensors are what the search
+    for the fewest bits found.
     """
 
     scheme: str
@@ -84,6 +86,7 @@ class Quantization:
     largest: Mapping[str, Sequence[float]] = field(default_factory=dict)
     moments: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    widths: Widths = field(default_factory=Widths)
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES and self.fixed is None:
@@ -138,7 +141,8 @@ class Quantization:
         if self.format is not None:
             return f"weights of matrix products in {self.scheme}{', rounded ' + self.origin if self.origin else ''}"
         if self.fixed is not None:
-            return f"fixed point, {self.fixed.values} bits, weights of {self.fixed.weights}; ranges by {self.origin}"
+            bits = self.widths.described() or f"{self.fixed.values} bits, weights of {self.fixed.weights}"
+            return f"fixed point, {bits}; ranges by {self.origin}"
         weights = "a scale for each channel" if self.per_channel else "one scale for each tensor"
         found = f", {len(self.params)} inputs by {self.origin}" if self.is_static else ""
         return f"{self.scheme}, {weights} of weights{found}"

@@ -36,6 +36,15 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
             ["compile", "{model}", "--target", "interpreter", "--objective", "energy"],
             "the target interpreter makes no hardware: it has no objective energy",
         ),
+        (["compile", "{model}", "--clock", "fast"], "'fast' is no clock: a frequency such as 200MHz, or a period such"),
+        (["compile", "{model}", "--clock", "0MHz"], "'0MHz' is no clock"),
+        (["compile", "{model}", "--clock", "5"], "'5' is no clock"),
+        (
+            ["compile", "{model}", "--target", "hls", "--clock", "1GHz"],
+            "--clock 1ns: pipelines are made for 2.75ns (364MHz)",
+        ),
+        (["compile", "{model}", "--clock", "5ns"], "the target cpu makes no hardware: it has no clock"),
+        (["compile", "{model}", "--target", "c", "--clock", "5ns"], "the target c makes no hardware: it has no clock"),
         (["run", "{model}"], "is not a tensorc artifact"),
         (["compile", "{model}", "--memory-budget", "0MiB"], "'0MiB' is not a size in memory, such as 400MiB"),
         (["compile", "{model}", "--memory-budget", "4 pages"], "'4 pages' is not a size in memory"),
@@ -59,8 +68,8 @@ def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, 
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
         "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --equalise, "
-        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --objective, --accuracy-report, --print-ir-after, "
-        "--json"
+        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --objective, --clock, --accuracy-report, "
+        "--print-ir-after, --json"
     )
     assert f"options: {legal}" in line
 

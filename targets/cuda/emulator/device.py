@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +82,50 @@ def launch(function: Any, call: Call) -> None:
 
 
 @functools.cache
-def compile_for_host(name: str, source: str) -> object:
+def compile_for_host(name: str, source: str) -> Any:
     """A kernel's text as a function (blocks, threads, shared, arguments)."""
+    with _built(host_text(name, source), name, ()) as library:
+        return _Entry(("tensorc_launch", ctypes.CDLL(str(library))))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A kernel that notes its accesses (see trace.h): `launch` as above, `costs` (rows, how many there is room for),
+    the shared object that debuggers know the lines of, the address where it is loaded, and its text."""
+
+    launch: Any
+    costs: Any
+    library: Path
+    base: int
+    text: list[str]
+
+
+@contextlib.contextmanager
+def traced_for_host(name: str, source: str) -> Iterator[Traced]:
+    text = host_text(name, source)
+    head, brace, body = text.partition(") {\n")
+    head = re.sub(r"(\w+)\* (?:__restrict__ )?(\w+)(?=[,)]|$)", r"tc_pointer<\1> \2", head)
+    body = re.sub(r"alignas\(\d+\) static (\w+) (\w+)\[(\d+)\];", r"static tc_array<\1, \3> \2;", body)
+    text = head + brace + body
+    with _built(text, name, ("-DTENSORC_TRACED", "-g1")) as library:
+        loaded = ctypes.CDLL(str(library))
+        costs = loaded.tensorc_costs
+        costs.restype, costs.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_size_t]
+        loaded.tensorc_base.restype = ctypes.c_size_t
+        yield Traced(_Entry(("tensorc_launch", loaded)), costs, library, loaded.tensorc_base(), text.splitlines())
+
+
+@contextlib.contextmanager
+def _built(text: str, name: str, options: Sequence[str]) -> Iterator[Path]:
+    """A shared object of a text, for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
-        text, library = Path(folder, f"{name}.cpp"), Path(folder, f"{name}.so")
-        text.write_text(host_text(name, source))
-        command = [find_tool("g++", "emulating a GPU"), *_FLAGS, "-o", str(library), str(text)]
+        source, library = Path(folder, f"{name}.cpp"), Path(folder, f"{name}.so")
+        source.write_text(text)
+        command = [find_tool("g++", "emulating a GPU"), *_FLAGS, *options, "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"g++ failed to compile {name}: {first_error(done.stderr)}")
-        loaded = ctypes.CDLL(str(library))
-    return _Entry(("tensorc_launch", loaded))
+        yield library
 
 
 def host_text(name: str, source: str) -> str:

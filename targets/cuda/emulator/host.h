@@ -9,6 +9,12 @@
 
 #include <utility>
 #include <vector>
+#ifdef TENSORC_TRACED
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#endif
 
 typedef unsigned char uchar;
 
@@ -18,8 +24,15 @@ typedef unsigned char uchar;
 #define __launch_bounds__(...)
 #define TENSORC_DEVICE static inline
 
-template <typename T> static T max(T a, T b) { return a < b ? b : a; }
-template <typename T> static T min(T a, T b) { return b < a ? b : a; }
+#define TENSORC_ORDER(T) \
+    static inline T max(T a, T b) { return a < b ? b : a; } \
+    static inline T min(T a, T b) { return b < a ? b : a; }
+TENSORC_ORDER(float)
+TENSORC_ORDER(double)
+TENSORC_ORDER(int)
+TENSORC_ORDER(unsigned)
+TENSORC_ORDER(int64_t)
+TENSORC_ORDER(uint64_t)
 
 #define CUDART_INF_F (__builtin_inff())
 #define CUDART_NAN_F (__builtin_nanf(""))
@@ -110,6 +123,16 @@ template <typename F> static void tc_warp(void *given, F all) {
     tc_together(tc_warps[tc_current / 32], tc_current % 32, given, all);
 }
 
+/* Device functions say what they read and write. */
+#ifdef TENSORC_TRACED
+#include "trace.h"
+#define TENSORC_READS(where, bytes) tc_note(where, bytes, false)
+#define TENSORC_WRITES(where, bytes) tc_note(where, bytes, true)
+#else
+#define TENSORC_READS(where, bytes)
+#define TENSORC_WRITES(where, bytes)
+#endif
+
 static void tc_one_block(int threads) {
     tc_block = tc_team{threads, 0, 0, {}};
     for (int first = 0; first < threads; first += 32) {
@@ -161,7 +184,13 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
     for (int block = 0; block < blocks && !tc_error; block++) {
         blockIdx.x = block;
         memset(tc_dynamic_shared, 0xff, shared); /* nan to every float type, until it is written */
+#ifdef TENSORC_TRACED
+        tc_dynamic_end = (uintptr_t)tc_dynamic_shared + shared;
+#endif
         tc_one_block(threads);
+#ifdef TENSORC_TRACED
+        tc_count();
+#endif
     }
     free(tc_dynamic_shared);
     return tc_error;

@@ -84,6 +84,7 @@ def merged(name: str, stages: Sequence[Process]) -> Process:
         tuple(memories),
         tuple(registers),
         tuple(stages),
+        stages[0].levels,
     )
 
 

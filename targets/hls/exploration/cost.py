@@ -30,7 +30,7 @@ from targets.hls.expressions import (
 )
 from targets.hls.hardware import resources
 from targets.hls.hardware.estimate import memory_resources
-from targets.hls.hardware.pipeline import DELAYS, LEVELS
+from targets.hls.hardware.pipeline import DELAYS
 from targets.hls.hardware.resources import Family, Resources
 from targets.hls.program import (
     Lanes,
@@ -156,6 +156,7 @@ class _Walk:
     """Adds up what the nests of a process take."""
 
     def __init__(self, process: Process, family: Family):
+        self.levels = process.levels
         self.family = family
         self.process = process
         self.used = Resources()
@@ -470,7 +471,7 @@ class _Body:
         operands = [arg.at for arg in args if arg.at is not None]
         stage, level = max(operands, default=(0, 0))
         level += DELAYS.get(kind, 0)
-        if level > LEVELS:
+        if level > self.walk.levels:
             stage, level = stage + 1, DELAYS.get(kind, 0)
         return (stage + 1, 0) if kind in ("mul", "load") else (stage, level)
 

@@ -387,7 +387,7 @@ class Choice:
 def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:
     """What a core needs for a layer: weights that are all known at once would be shifts and additions, in LUTs."""
     if isinstance(layer, Product):
-        return unroll.outputs * (1 if layer.depthwise else unroll.inputs)
+        return layer.multipliers(unroll)
     return cost.used.dsp
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.hardware.clock import CLOCK
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources
@@ -40,9 +41,9 @@ class Optimum:
     front: list[Point]
 
 
-def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
+def optimum(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK) -> Optimum:
     """Raises UserError, with the reason and what would hold it, for a network that the part cannot."""
-    search = Search(network, part)
+    search = Search(network, part, clock)
     less = Resources()
     for _ in range(_TRIES):
         found, program, designs = _quickest(search, objective, less, name)
@@ -65,10 +66,10 @@ def _quickest(
 ) -> tuple[Found, Program, tuple[Design, ...]]:
     """What is best by its costs. The latency, which they do not know to the cycle, decides among a few."""
     if objective != "latency":
-        return _made(search.network, search.best(objective, less), name)
+        return _made(search, search.best(objective, less), name)
     best, least = None, math.inf
     for found in search.quick(less):
-        made = _made(search.network, found, name)
+        made = _made(search, found, name)
         latency = _unbounded(*made[1:]).latency
         if best is None or latency < (1 - _GIVEN) * least:
             best, least = made, latency
@@ -76,8 +77,8 @@ def _quickest(
     return best
 
 
-def _made(network: Network, found: Found, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
-    program = program_of(network, found.unrolls, name)
+def _made(search: Search, found: Found, name: str) -> tuple[Found, Program, tuple[Design, ...]]:
+    program = program_of(search.network, found.unrolls, name, search.clock)
     return found, program, designs_of(program)
 
 

@@ -22,6 +22,7 @@ from math import gcd, inf
 import numpy as np
 
 from targets.hls.exploration.cost import Cost, cost_of, idle_energy
+from targets.hls.hardware.clock import CLOCK, LEVELS, levels_of
 from targets.hls.hardware.estimate import fifo_resources, memory_resources
 from targets.hls.hardware.resources import Family, Resources
 from targets.hls.layers.layer import Layer, Unroll
@@ -81,15 +82,15 @@ class Point:
 # Options ------------------------------------------------------------------------------------------------
 
 
-def options_of(layer: Layer, family: Family, cap: Resources) -> list[Option]:
+def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVELS) -> list[Option]:
     """Those that could be best for something; one that takes more than the cap alone is none, and what is unrolled
     further than such a one is not looked at."""
     found: list[Option] = []
     beyond: list[Unroll] = []
-    for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.outputs * unroll.inputs, unroll.outputs)):
-        if any(unroll.outputs >= too.outputs and unroll.inputs >= too.inputs for too in beyond):
+    for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.size, unroll.outputs, unroll.places)):
+        if any(_is_further(unroll, too) for too in beyond):
             continue
-        option = _option(layer, unroll, family)
+        option = _option(layer, unroll, family, levels)
         if _exceeds(replace(option.used, bram18=0), cap):
             beyond.append(unroll)
         found.append(option)
@@ -100,8 +101,13 @@ def options_of(layer: Layer, family: Family, cap: Resources) -> list[Option]:
     return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
 
 
-def _option(layer: Layer, unroll: Unroll, family: Family) -> Option:
-    process = _process(layer, unroll)
+def _is_further(unroll: Unroll, other: Unroll) -> bool:
+    return (unroll.outputs >= other.outputs and unroll.inputs >= other.inputs
+            and unroll.places % other.places == 0)  # fmt: skip
+
+
+def _option(layer: Layer, unroll: Unroll, family: Family, levels: int) -> Option:
+    process = replace(_process(layer, unroll), levels=levels)
     cost = cost_of(process, family)
     used = cost.used
     for channel in process.inputs:
@@ -142,12 +148,13 @@ def _best(options: list[Option]) -> list[Option]:
 class Search:
     """Over the options of a network's layers, for a part."""
 
-    def __init__(self, network: Network, part: Part):
+    def __init__(self, network: Network, part: Part, clock: float = CLOCK):
         self.network = network
         self.part = part
         self.layers = network.layers
         self.budget = part.budget
-        self.options = [options_of(layer, part.family, self.budget) for layer in self.layers]
+        self.clock = clock
+        self.options = [options_of(layer, part.family, self.budget, levels_of(clock)) for layer in self.layers]
         self._shares: dict[Resources, float] = {}
         number = {id(layer.output): n for n, layer in enumerate(self.layers)}
         #: For each layer's inputs the layers that make them; None for what comes from outside.
@@ -472,7 +479,9 @@ def fits(search: Search, part: Part) -> bool:
         few = {min(options, key=lambda option: (getattr(option.used, name), search.share(option.used))).unroll
                for name in NAMES}  # fmt: skip
         few |= {layer.choices()[0], replace(layer.choices()[0], constants="distributed")}
-        smallest.append([_option(layer, unroll, part.family) for unroll in sorted(few, key=str)])
+        smallest.append(
+            [_option(layer, unroll, part.family, levels_of(search.clock)) for unroll in sorted(few, key=str)]
+        )
     return _Program(search, smallest, part.budget, inf).cheapest() is not None
 
 

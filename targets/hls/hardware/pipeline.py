@@ -1,7 +1,8 @@
 """Which stage of a nest's pipeline each operation stands in, and how a process walks its nests.
 
 An iteration is issued in a cycle; its operations in stage s happen s cycles later, whatever others do. The rules:
-- Delays are counted in levels (`DELAYS`); a stage has `LEVELS`. What does not fit begins in the next stage.
+- Delays are counted in levels (`DELAYS`); how many a stage has follows from the clock. What does not fit begins in the
+  next stage.
 - A product of two values and a word loaded from a memory are registered: they are there in the stage after their
   operands.
 - A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration
@@ -18,11 +19,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from targets.hls.hardware.clock import LEVELS
 from targets.hls.hardware.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
 from targets.hls.names import identifier
 from targets.hls.program import Nest, Process, Program, Repeat, Step
 
-LEVELS = 6
 #: An addition of usual width is 2. What is not listed is wiring.
 DELAYS = {
     "add": 2, "sub": 2, "lt": 2, "le": 2, "eq": 2, "min": 3, "max": 3, "and": 1, "or": 1, "select": 1, "shift_by": 3,
@@ -84,9 +85,9 @@ def _effects(
     return needs
 
 
-def pipelined(path: Datapath, ii: int, name: str = "nest") -> Pipeline:
+def pipelined(path: Datapath, ii: int, name: str = "nest", levels: int = LEVELS) -> Pipeline:
     """Raises ValueError if iterations follow each other faster than a recurrence of the datapath allows."""
-    for limit in (LEVELS, 2 * LEVELS, math.inf):
+    for limit in (levels, 2 * levels, math.inf):
         found = _place(path, ii, limit)
         if found is not None:
             return found
@@ -252,7 +253,7 @@ def designed(process: Process) -> Design:
             name = unique(identifier(step.name))
             loops = {counter.name: Loop(f"{name}_{counter.name}", counter.high + 1) for counter in step.loops}
             path = datapath_of(process, {**around, **loops}, step.body)
-            pipeline = pipelined(path, step.ii, f"{process.name}.{step.name}")
+            pipeline = pipelined(path, step.ii, f"{process.name}.{step.name}", process.levels)
             places.append(
                 Place(step, name, len(places), tuple(loops.values()), tuple(around.values()), moved, back, pipeline)
             )
@@ -263,6 +264,12 @@ def designed(process: Process) -> Design:
 
 def designs_of(program: Program) -> tuple[Design, ...]:
     return tuple(designed(process) for process in program.processes)
+
+
+def longest_stage(designs: Sequence[Design]) -> Place | None:
+    """The nest in whose pipeline one stands with the most levels."""
+    places = [place for design in designs for place in design.places]
+    return max(places, key=lambda place: place.pipeline.levels, default=None)
 
 
 def updates_of(design: Design) -> dict[Cell, list[tuple[Place, Updated, int]]]:

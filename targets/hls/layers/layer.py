@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,17 @@ from tensorc.ir.graph import Graph, Node, Value
 
 @dataclass(frozen=True)
 class Unroll:
-    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products. `constants` says
-    what memories of constants are made of, see `Memory.storage`."""
+    """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products at each of `places`
+    of a kernel. `constants` says what memories of constants are made of, see `Memory.storage`."""
 
     outputs: int = 1
     inputs: int = 1
     constants: str = ""
+    places: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.outputs * self.inputs * self.places
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,17 @@ class Layer(abc.ABC):
     title: str
     inputs: tuple[Tensor, ...]
     output: Tensor
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Of what its inputs are multiplied with; None where that is nothing known."""
+        return None
+
+    @property
+    def bits(self) -> dict[str, Any]:
+        """Of a number of each of its inputs, of weights and of the output."""
+        return {"inputs": [tensor.kind.bits for tensor in self.inputs], "weights": self.weight_bits,
+                "output": self.output.kind.bits}  # fmt: skip
 
     def choices(self) -> list[Unroll]:
         """The ways to unroll it, the least first."""

@@ -13,19 +13,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.layers.attention import Attention
 from targets.hls.layers.concat import Concat
 from targets.hls.layers.elementwise import Elementwise
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
+from targets.hls.layers.pad import Pad
 from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
 from targets.hls.layers.softmax import Softmax
 from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, inverse, stored
 from targets.hls.layers.windows import Window, pixels
-from targets.hls.names import RESERVED, identifier
+from targets.hls.names import RESERVED, identifier, own_name
 from targets.hls.program import Channel, Port, Process, Program
 from tensorc.errors import UnsupportedError
 from tensorc.fixed_point import grids
@@ -66,7 +68,7 @@ class _Builder:
         self.rearranged: dict[tuple[int, int, bytes], Tensor] = {}
         labels = graph.labels or ([], [])
         #: Identifiers that are taken: C++'s, and those of the top function and its ports.
-        self.names = {identifier(name) for names in labels for name in names} | {identifier(graph.name), *RESERVED}
+        self.names = {own_name(name) for names in labels for name in names} | {own_name(graph.name), *RESERVED}
         self.inputs: list[tuple[str, Tensor]] = []
 
     def network(self) -> Network:
@@ -95,6 +97,8 @@ class _Builder:
                 return make(self, group, group.head(op))
         if all(inner.op in _MOVES for inner in group.body.nodes):
             return self._add_moves(group)
+        if [inner.op for inner in group.body.nodes] == ["pad"]:
+            return self._add_pad(group, group.body.nodes[0])
         if [inner.op for inner in group.body.nodes] == ["concat"]:
             axis = group.body.nodes[0].attrs["axis"]
             return self._add_concat(node.output, [group.outer[v] for v in group.body.nodes[0].inputs], axis)
@@ -121,7 +125,7 @@ class _Builder:
     def _is_image(self, value: Value) -> bool:
         for user in value.users:
             for inner in user.body.nodes if user.body is not None else ():
-                if inner.op in ("conv", "max_pool", "avg_pool"):
+                if inner.op in ("conv", "max_pool", "avg_pool") or (inner.op == "pad" and self._is_image(user.output)):
                     return True
         return False
 
@@ -140,7 +144,10 @@ class _Builder:
         if tensor.same_order(wanted):
             return tensor
         source = inverse(tensor.order)[wanted.order]
-        result = replace(wanted, name=f"{tensor.name}.ordered", kind=tensor.kind)
+        return self._rearranged(tensor, replace(wanted, name=f"{tensor.name}.ordered", kind=tensor.kind), source)
+
+    def _rearranged(self, tensor: Tensor, result: Tensor, source: np.ndarray) -> Tensor:
+        """Number i of the result is number `source[i]` of a tensor; what is so already is used again."""
         key = id(tensor.root), result.channels, source.tobytes()
         if key in self.rearranged:
             return replace(result, viewed=self.rearranged[key])
@@ -164,13 +171,18 @@ class _Builder:
 
     def _others(self, group: Group, head: Node, result: Tensor) -> tuple[Tensor, ...]:
         """Operands of what is fused behind `head`, in the order of the result."""
-        found = []
-        for value in group.beside(head):
-            outer = group.outer[value]
-            if outer.shape != group.node.output.shape:
-                raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{group.node.output.name}")
-            found.append(self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))))
-        return tuple(found)
+        return tuple(self._beside(group.outer[value], result) for value in group.beside(head))
+
+    def _beside(self, value: Value, result: Tensor) -> Tensor:
+        """An operand of what is computed element by element, in the order of the result: its numbers as often as they
+        are needed."""
+        tensor, wanted = self._input(value), replace(result, kind=stored(self.grids[value]), viewed=None)
+        shape = static_shape(value.shape)
+        if shape == result.shape:
+            return self._reordered(tensor, wanted)
+        places = np.broadcast_to(np.arange(tensor.size, dtype=np.int64).reshape(shape), result.shape)
+        source = inverse(tensor.order)[places.reshape(-1)[result.order]]
+        return self._rearranged(tensor, replace(wanted, name=f"{tensor.name}.repeated"), source)
 
     def _finish(self, group: Group, layer: Layer) -> None:
         self.layers.append(layer)
@@ -243,15 +255,11 @@ class _Builder:
     def _add_elementwise(self, group: Group) -> None:
         value = group.node.output
         outers = [group.outer[inner] for inner in group.body.inputs if group.outer[inner].constant is None]
-        first = self._input(outers[0])
-        kind, shape = stored(self.grids[value]), static_shape(value.shape)
-        result = replace(first, name=value.name, kind=kind, shape=shape, viewed=None)
-        for outer in outers:
-            if outer.shape != value.shape:
-                raise UnsupportedError(f"%{outer.name} is repeated along an axis of %{value.name}")
-        inputs = tuple(
-            self._reordered(self._input(outer), replace(result, kind=stored(self.grids[outer]))) for outer in outers
-        )
+        first = next((self._input(outer) for outer in outers if outer.shape == value.shape), None)
+        result = self._result(group, as_it_is(value.type.rank))
+        if first is not None:
+            result = replace(result, order=first.order, channels=first.channels)
+        inputs = tuple(self._beside(outer, result) for outer in outers)
         self._finish(group, Elementwise(self._name(value.name), group, inputs, result))
 
     def _add_concat(self, value: Value, operands: Sequence[Value], axis: int) -> None:
@@ -263,6 +271,22 @@ class _Builder:
         result = in_order(value, self.grids[value], orders[axis])
         self.layers.append(Concat(self._name(result.name), inputs, result))
         self.tensors[value] = result
+
+    def _add_pad(self, group: Group, node: Node) -> None:
+        """By a constant, in the order in which the input comes."""
+        before, after = node.attrs["before"], node.attrs["after"]
+        if node.attrs["mode"] != "constant" or max(*before, *after) <= 0:
+            self._add_moves(group)
+            return
+        value, x = group.node.output, group.outer[node.inputs[0]]
+        rank = value.type.rank
+        shape, tensor, axes = static_shape(x.shape), self._input(x), as_it_is(rank)
+        if rank > 2 and tensor.same_order(in_order(x, self.grids[x], channels_last(rank))):
+            axes = channels_last(rank)
+        tensor, result = self._ordered(tensor, axes, x), in_order(value, self.grids[value], axes)
+        extents, before, after = ([row[axis] for axis in axes] for row in (shape, before, after))
+        outside = round(node.attrs["value"] * 2.0**result.kind.fraction)
+        self._finish(group, Pad(self._name(result.name), tensor, result, extents, before, after, outside))
 
     def _add_move(self, node: Node) -> None:
         self._moved(node.output, node.inputs[0], [node], _constant)
@@ -287,8 +311,11 @@ class _Builder:
             order = inverse(moved)[tensor.order]
             self.tensors[value] = Tensor(value.name, tensor.kind, shape, order, tensor.channels, tensor)
             return
-        result = Tensor(value.name, tensor.kind, shape, np.arange(len(moved)), shape[-1] if shape else 1)
-        self.layers.append(Rearrange(self._name(value.name), tensor, result, inverse(tensor.order)[moved]))
+        rank = value.type.rank
+        axes = channels_last(rank) if rank > 2 and self._is_image(value) else as_it_is(rank)
+        result = replace(in_order(value, self.grids[value], axes), kind=tensor.kind)
+        numbers = inverse(tensor.order)[moved[result.order]]
+        self.layers.append(Rearrange(self._name(value.name), tensor, result, numbers))
         self.tensors[value] = result
 
 
@@ -314,7 +341,7 @@ _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
 }  # fmt: skip
 
 
-def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Program:
+def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock: float = CLOCK) -> Program:
     """Processes and the channels between them, for a choice of how to unroll each layer (by its name; as little as it
     can be where none is given)."""
     chosen = {layer.name: unrolls.get(layer.name, layer.choices()[0]) for layer in network.layers}
@@ -361,7 +388,9 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str) -> Pr
     for layer in network.layers:
         processes += gears.get(layer.name, [])
         processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
-    return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+    levels = levels_of(clock)
+    made = tuple(replace(process, levels=levels) for process in processes)
+    return Program(name, made, tuple(channels), tuple(ports), tuple(outputs), clock=clock)
 
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:

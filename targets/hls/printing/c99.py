@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from targets.hls.expressions import Expr
-from targets.hls.names import identifier
+from targets.hls.names import own_name
 from targets.hls.printing.expressions import Dialect, Printer
 from targets.hls.program import Channel, Kind, Memory, Port, Process, Program
 
@@ -178,7 +178,7 @@ def _parameters(program: Program, number: str = "") -> str:
 
 
 def _name(port: Port) -> str:
-    return identifier(port.name)
+    return own_name(port.name)
 
 
 def _run(program: Program, arena: Arena) -> Iterator[str]:

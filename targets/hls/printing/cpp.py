@@ -15,8 +15,6 @@ from tensorc.fixed_point import bits_for
 
 #: Memories of so many numbers are written into the function, others into headers.
 _INLINE = 64
-#: No array is cut into more parts, and no loop unrolled further.
-MOST_PARTS = 4096
 
 
 class Cpp(Dialect):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from targets.hls.printing.cpp import MOST_PARTS
+from targets.hls.program import MOST_PARTS
 
 #: What storage can be made of, by its type (UG1399, BIND_STORAGE).
 _STORAGE = {

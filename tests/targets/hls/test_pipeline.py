@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from targets.hls.expressions import Const, Counter, Element, Expr, Load, Register, select, smaller
+from targets.hls.hardware.clock import LEVELS
 from targets.hls.hardware.datapath import Affine, Loop, datapath_of, evaluated
-from targets.hls.hardware.pipeline import LEVELS, designed, least_ii, pipelined
+from targets.hls.hardware.pipeline import designed, least_ii, pipelined
 from targets.hls.program import (
     Channel,
     Kind,

@@ -203,6 +203,15 @@ TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b
 }
 #endif
 
+/* Each of N numbers, added over the lanes of a warp: every lane has the sums then, added in one order. */
+template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+#pragma unroll
+        for (int apart = 16; apart; apart /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], apart);
+    }
+}
+
 /* Attention. */
 
 /* Of N neighbouring lanes, a power of two, the largest number and the sum. */

@@ -393,6 +393,18 @@ TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b
         [](uint32_t word, int i) { return (int)(int8_t)(word >> 8 * i); });
 }
 
+template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
+    tc_warp(sums, [](void **given) {
+        for (int i = 0; i < N; i++) {
+            for (int apart = 16; apart; apart /= 2) {
+                float added[32];
+                for (int lane = 0; lane < 32; lane++) added[lane] = ((float *)given[lane ^ apart])[i];
+                for (int lane = 0; lane < 32; lane++) ((float *)given[lane])[i] += added[lane];
+            }
+        }
+    });
+}
+
 /* Attention. */
 
 struct tc_number {

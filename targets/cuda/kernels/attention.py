@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from passes.lower_precision import widens
+from targets.cuda.flash import AttentionExtents, FlashSchedule, flash_fits, flash_schedule
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
-from targets.cuda.schedules import AttentionExtents, FlashSchedule, flash_fits, flash_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node, Value
 from tensorc.ir.dims import static_shape
@@ -42,23 +42,23 @@ _MOST_UNROLLED = 16
 def lower_attention(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
     if node.output.dtype not in ("float16", "float32"):
         raise UnsupportedError(f"attention of {node.output.dtype} is not lowered")
-    batch, queries, heads, depth = static_shape(node.inputs[0].shape)
-    _, keys, key_heads, values = static_shape(node.inputs[2].shape)
-    dtype = _product_type(node, gpu)
-    size = int(numpy_dtype(dtype).itemsize)
-    extents = AttentionExtents(batch * key_heads, heads // key_heads * queries, keys, depth, values, size)
-    schedule = checked(given, FlashSchedule)
+    dtype, extents = product_type(node, gpu), extents_of_attention(node, gpu)
+    schedule = checked(given, FlashSchedule) or flash_schedule(extents, gpu)
     if schedule is None:
-        try:
-            schedule = flash_schedule(extents, gpu)
-        except ValueError as error:
-            raise UnsupportedError(str(error)) from error
-    elif not flash_fits(schedule, extents, gpu):
+        raise UnsupportedError(f"no tile of attention fits {gpu.name}: {extents}")
+    if not flash_fits(schedule, extents, gpu):
         raise ValueError(f"{schedule} does not fit {extents} on {gpu.name}")
     return _Flash(CudaGroup(body, gpu, schedule.threads), node, dtype, extents, schedule).lower()
 
 
-def _product_type(node: Node, gpu: Gpu) -> str:
+def extents_of_attention(node: Node, gpu: Gpu) -> AttentionExtents:
+    batch, queries, heads, depth = static_shape(node.inputs[0].shape)
+    _, keys, key_heads, values = static_shape(node.inputs[2].shape)
+    size = int(numpy_dtype(product_type(node, gpu)).itemsize)
+    return AttentionExtents(batch * key_heads, heads // key_heads * queries, keys, depth, values, size)
+
+
+def product_type(node: Node, gpu: Gpu) -> str:
     """The 16-bit type that all of queries, keys and values are held in, if tensor cores multiply it, or float32."""
     types = {_source(value).dtype for value in node.inputs[:3]}
     known = {"float16"} | ({"bfloat16"} if gpu.multiplies_bfloat16 else set())

@@ -26,7 +26,7 @@ from tensorc.pipeline import Pass
 _MOVED_OPERANDS = {"attention": (0, 1, 2), "conv_blocked": (0,), "matmul": (0, 1), "matmul_packed": (0,)}
 _MOVES = frozenset({"slice", "transpose"})
 #: Anchors that read operands in 16 bits as they lie, those that are not packed weights.
-_WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
+WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
 #: A convolution whose filter is one pixel takes each channel from a place of its own.
 _CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
@@ -244,7 +244,7 @@ class _Fusion:
 
 def _reads_through(head: Node, made: list[Node], slid: set[Node], widened: set[Node]) -> bool:
     """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
-    made = [maker for maker in made if maker not in widened or head.op not in _WIDENING]
+    made = [maker for maker in made if maker not in widened or head.op not in WIDENING]
     if _kind(head) is Kind.ANCHOR:
         numbers = _MOVED_OPERANDS.get(head.op, ()) if head.op != "conv_blocked" or _takes_channels(head) else ()
         if len(head.inputs) > 1 and multiplies_bytes(head.inputs[0].type, head.inputs[1].type):  # several read at once

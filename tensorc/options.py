@@ -19,8 +19,9 @@ Sizes = tuple[Size, ...]
 #: "strict" admits algorithms that round no worse than the plain sum of products, "fast" also those that trade some
 #: digits for time.
 Numerics = Literal["strict", "fast"]
-#: What weights are kept in, and what is multiplied where the machine has instructions for it; sums are in float32.
-Precision = Literal["float32", "bfloat16", "float16"]
+#: What weights are kept in, and what is multiplied where the machine has instructions for it; sums are in float32. With
+#: tf32 all is kept in float32, and may be rounded to the 11 significant bits of tf32 where it is multiplied.
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 #: What becomes of an operator that is not compiled: the model is refused, or it runs on ONNX Runtime, on the host.
 Fallback = Literal["error", "onnxruntime"]
 

@@ -12,7 +12,10 @@ _KIB, _MIB = 1 << 10, 1 << 20
 @dataclass(frozen=True)
 class Gpu:
     """An architecture, with the numbers of a common part of it. Bytes; `shared_block` is the most that one block can
-    have, `shared` what the blocks of a multiprocessor have together."""
+    have, `shared` what the blocks of a multiprocessor have together.
+
+    `rounds_products` is no property of the part but what the user allows: that products of float32 are taken of numbers
+    rounded to tf32, which tensor cores multiply; sums are in float32 all the same."""
 
     name: str
     description: str
@@ -22,6 +25,7 @@ class Gpu:
     l2: int
     threads: int  #: that a multiprocessor holds at once
     registers: int = 65536  #: of 32 bits, of a multiprocessor
+    rounds_products: bool = False
 
     @property
     def capability(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from targets.cuda import gpu as gpus
@@ -21,7 +22,7 @@ class CudaTarget(Target):
     """`cuda` compiles for this machine's GPU, `cuda:sm_90` for a named architecture."""
 
     name = "cuda"
-    precisions = ("float32", "bfloat16", "float16")
+    precisions = ("float32", "tf32", "bfloat16", "float16")
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
         from passes.canonical import canonical_passes, precision_passes, quantizing_passes
@@ -32,10 +33,12 @@ class CudaTarget(Target):
         from passes.legalize import Legalize
         from passes.lower_precision import WidenApart
         from passes.memory import InsertCopies, OrderNodes
+        from passes.narrow_between import NarrowBetween
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
 
         gpus.find(self.part)
+        narrow = options.precision in ("bfloat16", "float16")
         return [
             *canonical_passes(False),
             *quantizing_passes(options.quantize, False),
@@ -49,16 +52,18 @@ class CudaTarget(Target):
             EliminateCommonSubexpressions(),
             WidenApart(),
             FuseGroups(),
+            *([NarrowBetween(options.precision)] if narrow else []),
             InsertCopies(),
             OrderNodes(),
         ]
 
     def build(
-        self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress  # noqa: ARG002
+        self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress
     ) -> Program:  # fmt: skip
         from targets.cuda.build import build
 
-        return build(graph, gpus.find(self.part), schedules, progress)
+        gpu = replace(gpus.find(self.part), rounds_products=options.precision == "tf32")
+        return build(graph, gpu, schedules, progress)
 
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
              constants: Sequence[memoryview], threads: int) -> Executable:  # noqa: ARG002  # fmt: skip

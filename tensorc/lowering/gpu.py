@@ -115,11 +115,12 @@ class TaskBuilder(BlockBuilder):
 
     @contextlib.contextmanager
     def tasks(self) -> Iterator[Expr]:
-        task = self.block * self.threads + self.thread
+        # Each task is a call's first: what is kept for the next ones is made.
+        self._blocks[-1].append(T.Bind(self.begin, self.block * self.threads + self.thread))
         self._blocks.append([])
-        yield self.bind(task, "task")
+        yield self.begin
         body = _sequence(self._blocks.pop())
-        self._blocks[-1].append(T.IfThenElse(task < self.end, body, None))
+        self._blocks[-1].append(T.IfThenElse(self.begin < self.end, body, None))
 
     def function(self, name: str, in_place: bool = False) -> Callable[[int], Any]:
         """What makes the PrimFunc when it is known how many tasks there are."""

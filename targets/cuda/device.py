@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
 from tensorc.options import format_bytes
 
@@ -132,6 +133,14 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def replay(self, recording: Any, stream: int | None = None) -> None:
         """One replay of a recording begins when the one before has ended."""
+
+    @abc.abstractmethod
+    def time(self, calls: Sequence[Call]) -> list[float]:
+        """Seconds that each of some launches takes, one after the other."""
+
+    @abc.abstractmethod
+    def facts(self) -> Facts:
+        """What its driver says of it."""
 
     @abc.abstractmethod
     def mark(self, stream: int | None = None) -> Mark:

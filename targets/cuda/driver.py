@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.roofline import Facts
 from tensorc.environment import visible_gpus
 from tensorc.errors import UserError
 from tensorc.runtime.dlpack import CUDA, array_at
@@ -291,6 +292,36 @@ class Driver(Device):
     def replay(self, recording: _Recording, stream: int | None = None) -> None:
         with self._context:
             _asked("cuGraphLaunch", recording.executable, self._on(stream))
+
+    def time(self, calls: Sequence[Call]) -> list[float]:
+        """By events before and after each, on the device's own stream."""
+        with self._context:
+            events = [_asked("cuEventCreate", 0) for _ in range(2 * len(calls))]
+            try:
+                for call, begin, end in zip(calls, events[::2], events[1::2], strict=True):
+                    _asked("cuEventRecord", begin, self._stream)
+                    _asked("cuLaunchKernel", call.kernel, call.blocks, 1, 1, call.threads, 1, 1, call.shared_bytes,
+                           self._stream, _pointers(call.arguments), 0)  # fmt: skip
+                    _asked("cuEventRecord", end, self._stream)
+                _asked("cuStreamSynchronize", self._stream)
+                pairs = zip(events[::2], events[1::2], strict=True)
+                return [1e-3 * float(_asked("cuEventElapsedTime", begin, end)) for begin, end in pairs]
+            finally:
+                for event in events:
+                    _quietly("cuEventDestroy", event)
+
+    def facts(self) -> Facts:
+        names = _cuda().CUdevice_attribute
+
+        def attribute(name: str) -> int:
+            return int(_asked("cuDeviceGetAttribute", getattr(names, f"CU_DEVICE_ATTRIBUTE_{name}"),
+                              self._context.device))  # fmt: skip
+
+        name = _asked("cuDeviceGetName", 256, self._context.device)
+        # Clocks in kHz; memory moves data twice in a clock, over a bus whose width is in bits.
+        bandwidth = 2 * 1e3 * attribute("MEMORY_CLOCK_RATE") * attribute("GLOBAL_MEMORY_BUS_WIDTH") / 8
+        return Facts(name.split(b"\0")[0].decode(), self.capability, attribute("MULTIPROCESSOR_COUNT"),
+                     1e3 * attribute("CLOCK_RATE"), bandwidth)  # fmt: skip
 
     def mark(self, stream: int | None = None) -> Mark:
         with self._context:

@@ -11,19 +11,22 @@ import contextlib
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, CudaProgram, Launch, Space
+from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import TensorType, numpy_dtype
 from tensorc.options import format_bytes
+from tensorc.profiling import Profile
 from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow, device_of
 from tensorc.runtime.run import Run
-from tensorc.target import Executable
+from tensorc.target import Executable, Progress
 
 #: What kernels move at once: arrays of others must begin at a multiple of it.
 _ALIGNMENT = 16
@@ -36,6 +39,7 @@ class CudaExecutable(Executable):
                  constants: Sequence[memoryview], device: Device):  # fmt: skip
         """Raises UserError where the device is too old for the model, or has too little memory."""
         self.program = CudaProgram.from_json(manifest)
+        self._kernels = manifest["kernels"]
         self._device: Device | None = device
         self._lock = threading.Lock()
         #: The last run on a stream of the caller's, and what runs that may still go on have borrowed.
@@ -78,12 +82,12 @@ class CudaExecutable(Executable):
         for number, own in enumerate(self._own_outputs):
             self._bases["output", number] = own.address
         kernels = _load(program, sections, device)
-        calls = []
+        self._calls = []
         for launch in program.launches:
             code = program.kernels[launch.kernel]
-            calls.append(Call(launch.label, kernels[launch.kernel], code.blocks, code.threads, code.shared_bytes,
-                              self._addresses(launch)))  # fmt: skip
-        self._recording = device.record(calls)
+            self._calls.append(Call(launch.label, kernels[launch.kernel], code.blocks, code.threads, code.shared_bytes,
+                                    self._addresses(launch)))  # fmt: skip
+        self._recording = device.record(self._calls)
         #: Input or output -> the launches that read or write it.
         self._users: dict[tuple[Space, int], list[int]] = {}
         for number, launch in enumerate(program.launches):
@@ -142,6 +146,28 @@ class CudaExecutable(Executable):
         given = [_lent(device, lease, type, mark) if isinstance(lease, Lease) else lease
                  for lease, type in zip(made, self.program.outputs, strict=True)]  # fmt: skip
         return Run(given, mark.wait)
+
+    def profile(
+        self, inputs: Sequence[Any], seconds: float, measure_ceilings: bool, progress: Progress  # noqa: ARG002
+    ) -> Profile:  # fmt: skip
+        """The GPU says itself what it can do at best: nothing is measured for that."""
+        from targets.cuda.profile import profile
+
+        return profile(self, self._kernels, inputs, seconds, progress)
+
+    def run_timed(self, inputs: Sequence[Any]) -> tuple[None, np.ndarray]:
+        """Seconds of each launch; the outputs are left where they are."""
+        with self._lock:
+            device = self._begin(None)
+            self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
+            calls = [replace(call, arguments=self._addresses(launch))
+                     for call, launch in zip(self._calls, self.program.launches, strict=True)]  # fmt: skip
+            return None, np.array(device.time(calls))
+
+    def facts(self) -> Facts:
+        """Of the GPU."""
+        with self._lock:
+            return self._opened().facts()
 
     def borrow(self, array: Any, stream: int | None) -> Borrowed | None:
         found = device_of(array)

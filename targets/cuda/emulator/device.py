@@ -8,6 +8,7 @@ import re
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.roofline import Facts
 from tensorc.runtime.dlpack import CPU
 from tensorc.toolchain import find_tool, first_error
 
@@ -116,6 +118,20 @@ class Emulator(Device):
         with _ONE_AT_A_TIME:
             for call in recording:
                 launch(call)
+
+    def time(self, calls: Sequence[Call]) -> list[float]:
+        """Of this CPU: they say nothing of a GPU's."""
+        seconds = []
+        with _ONE_AT_A_TIME:
+            for call in calls:
+                begin = time.perf_counter()
+                launch(call)
+                seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def facts(self) -> Facts:
+        """Of one multiprocessor with round numbers."""
+        return Facts("emulator", 90, 1, 1e9, 1e9)
 
     def mark(self, stream: int | None = None) -> Mark:
         del stream

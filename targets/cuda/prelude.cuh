@@ -44,6 +44,22 @@ struct half {
 
 /* Memory: what a thread moves at once. */
 
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
+    T x[N];
+};
+
+/* N elements, from or to memory at a multiple of their bytes. */
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
+    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
+    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+}
+
+template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
+    tc_pack<T, N> pack;
+    for (int i = 0; i < N; i++) pack.x[i] = from[i];
+    *(tc_pack<T, N> *)to = pack;
+}
+
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */
 

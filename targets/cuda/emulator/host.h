@@ -35,6 +35,8 @@ struct half {
     template <typename T> half(T x) : bits(_cvtss_sh((float)x, _MM_FROUND_TO_NEAREST_INT)) {}
     operator float() const { return _cvtsh_ss(bits); }
 };
+#define __float2half_rn(x) half(x)
+#define __half2float(x) ((float)(x))
 
 /* Threads ------------------------------------------------------------------------------------------------- */
 
@@ -170,6 +172,22 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
 
 
 /* Memory: what a thread moves at once. */
+
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
+    T x[N];
+};
+
+/* N elements, from or to memory at a multiple of their bytes. */
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
+    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
+    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+}
+
+template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
+    tc_pack<T, N> pack;
+    for (int i = 0; i < N; i++) pack.x[i] = from[i];
+    *(tc_pack<T, N> *)to = pack;
+}
 
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */

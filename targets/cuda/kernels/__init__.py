@@ -7,6 +7,7 @@ from typing import Any
 
 from targets.cpu.kernels import head
 from targets.cuda.gpu import Gpu
+from targets.cuda.kernels.elementwise import lower_elementwise
 from targets.cuda.kernels.kernel import Kernel
 from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.schedules import parse_schedule
@@ -40,4 +41,4 @@ def lower(body: Graph, gpu: Gpu, schedule: Mapping[str, Any] | None = None) -> K
                 raise
     if schedule:
         raise ValueError(f"this kernel has nothing to choose, but was given {schedule}")
-    return lower_as_tasks(body)
+    return lower_elementwise(body, gpu) if node is None else lower_as_tasks(body)

@@ -10,12 +10,11 @@ from targets.hls.exploration import pareto
 from targets.hls.exploration.optimize import Optimum, optimum
 from targets.hls.layers.network import network_of
 from targets.hls.names import identifier
-from targets.hls.parts import Part
+from targets.hls.parts import CLOCK, Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
 from targets.hls.traffic import traffic_of
 from targets.hls.vectors import golden, write_rows
-from targets.hls.vendor import CLOCK
 from tensorc.ir.cost import flops
 from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions, Objective

@@ -9,6 +9,8 @@ from tensorc.errors import UserError
 
 #: Designs meet their timing below these shares of a part; above, placement and routing fail or slow them down.
 LUT_SHARE, FF_SHARE, BLOCK_SHARE = 0.7, 0.5, 0.8
+#: Nanoseconds: of the clock that projects ask for.
+CLOCK = 5.0
 #: What designs get of a memory's peak rate, if they read and write in bursts.
 MEMORY_SHARE = 0.7
 
@@ -69,3 +71,8 @@ def find_part(text: str) -> Part:
         if text.lower() in (part.name.lower(), part.number.lower()):
             return part
     raise UserError(f"unknown FPGA part {text!r}: choose one of {', '.join(part.name for part in PARTS)}")
+
+
+def rate_of(part: Part) -> float:
+    """Bytes a cycle that designs get of memory outside the chip."""
+    return MEMORY_SHARE * part.memory * CLOCK

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from targets.hls.parts import Part
+from targets.hls.parts import CLOCK, Part
 from targets.hls.program import Program
-
-#: Nanoseconds.
-CLOCK = 5.0
 
 
 def config(program: Program, part: Part) -> str:

@@ -29,7 +29,7 @@ from targets.hls.layers.network import Network, process_of, program_of
 from targets.hls.layers.outside import Outside
 from targets.hls.layers.product import Product
 from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, ways
-from targets.hls.parts import Part
+from targets.hls.parts import Part, rate_of
 from targets.hls.plan import Mode, Plan, Stage
 from targets.hls.program import Channel, Program
 from targets.hls.schedule import Schedule, depths_of
@@ -343,10 +343,11 @@ class Choice:
         found = [built for one in modes for built in self._fitting(one, name, tries, limit)]
         return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
 
-    def _holds(self, used: Resources) -> bool:
-        budget = self.part.budget
+    def _holds(self, built: Built) -> bool:
+        used, budget = built.used, self.part.budget
         within = used.lut <= budget.lut and used.ff <= budget.ff and used.uram <= budget.uram
-        return within and used.dsp <= self.dsp and used.bram18 <= self.cap
+        is_slow_enough = built.bytes_beyond <= rate_of(self.part) * built.timing.interval
+        return within and used.dsp <= self.dsp and used.bram18 <= self.cap and is_slow_enough
 
     def _fitting(self, mode: Mode, name: str, tries: int, limit: float) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
@@ -360,7 +361,7 @@ class Choice:
                     built = self.built(plan, name)
                 except DeadlockError:  # what waits outside the chip is all written before it is read
                     continue
-                if self._holds(built.used):
+                if self._holds(built):
                     yield built
                     least = 0
                 else:

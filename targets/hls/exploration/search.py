@@ -30,9 +30,8 @@ from targets.hls.layers.network import Network, process_of
 from targets.hls.layers.outside import port_lanes, streamed, weights_of
 from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
-from targets.hls.parts import MEMORY_SHARE, PARTS, Part
+from targets.hls.parts import CLOCK, PARTS, Part, rate_of
 from targets.hls.program import OUTSIDE, OUTSIDE_LATENCY, Channel, Kind, Memory, Process, element_bytes
-from targets.hls.vendor import CLOCK
 from tensorc.errors import UserError
 from tensorc.options import Objective
 
@@ -145,11 +144,6 @@ def _process(layer: Layer, unroll: Unroll, *more: Channel) -> Process:
     lanes = layer.input_lanes(unroll)
     inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
     return process_of(layer, unroll, [*inputs, *more], [_channel("out", layer.output, layer.output_lanes(unroll))])
-
-
-def rate_of(part: Part) -> float:
-    """Bytes that memory outside gives in a cycle of the clock that projects ask for."""
-    return MEMORY_SHARE * part.memory * CLOCK
 
 
 def _channel(name: str, tensor: Tensor, lanes: int) -> Channel:

@@ -16,10 +16,11 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from targets.hls.exploration.cost import Cost, cost_of
+from targets.hls.exploration.outside import cost_outside
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources, bram18, memory_kind
@@ -31,9 +32,10 @@ from targets.hls.layers.product import Product
 from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, ways
 from targets.hls.parts import Part, rate_of
 from targets.hls.plan import Mode, Plan, Stage
-from targets.hls.program import Channel, Program
+from targets.hls.program import OUTSIDE, Channel, Program
 from targets.hls.schedule import Schedule, depths_of
 from targets.hls.traffic import traffic_of
+from tensorc.options import Objective
 
 #: No design has more cores.
 _MOST_CORES = 16
@@ -115,14 +117,17 @@ class _Option:
 
 class Choice:
     """For a network under caps of DSP blocks and block RAMs, and the other caps of a part; `bandwidth` in bytes a cycle
-    is that of each tensor that passes beyond the chip, in each direction."""
+    is that of each tensor that passes beyond the chip, in each direction. What is not given is the part's. With
+    `outside`, weights that would take block RAM lie beyond the chip."""
 
-    def __init__(self, network: Network, part: Part, dsp: int, bram18: int, bandwidth: int = 8):
+    def __init__(self, network: Network, part: Part, dsp: int | None = None, bram18: int | None = None,
+                 bandwidth: int | None = None, outside: bool = False):  # fmt: skip
         self.network = network
         self.part = part
-        self.dsp = dsp
-        self.cap = bram18
-        self.bandwidth = bandwidth
+        self.dsp = part.budget.dsp if dsp is None else dsp
+        self.cap = part.budget.bram18 if bram18 is None else bram18
+        self.bandwidth = part.port if bandwidth is None else bandwidth
+        self.outside = outside
         self.options: dict[tuple[str, int], list[_Option]] = {}
         self.layers = [layer for layer in network.layers if self._multiplies(layer)]
         self.number = {layer.name: number for number, layer in enumerate(self.layers)}
@@ -149,6 +154,9 @@ class Choice:
         ]
         output = Channel("out", layer.output.kind, made, layer.output.words(made))
         cost = cost_of(process_of(layer, unroll, inputs, [output]), self.part.family)
+        if self.outside and isinstance(layer, Product) and cost.tables.bram18:
+            unroll = replace(unroll, constants=OUTSIDE)
+            cost, _ = cost_outside(layer, unroll, inputs, output, self.part.family, self.bandwidth)
         # One word a cycle comes out of what joins the parts, and goes into what cuts the input.
         joined = count * output.count if count > 1 else 0
         cut = count * max((channel.count for channel in inputs), default=0) if _is_cut(layer, count) else 0
@@ -336,12 +344,14 @@ class Choice:
         options = self._options(self.layers[self.number[stage.layer]], stage.count)
         return next(option.cycles for option in options if option.unroll == stage.unroll)
 
-    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf) -> Built | None:
-        """The plan of the least exact latency that holds the caps, of the most promising ones; a mix is as good as the
-        others at least. None where none fits. Those that are not expected to take less than `limit` are not built."""
+    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf,
+             objective: Objective = "latency") -> Built | None:  # fmt: skip
+        """The plan of the least cycles for an objective that holds the caps, of those that promise the least latency; a
+        mix is as good as the others at least. None where none fits. Plans of which no less than `limit` cycles are
+        expected are not built."""
         modes: tuple[Mode, ...] = ("sequential", "dataflow", "mix") if mode == "mix" else (mode,)
         found = [built for one in modes for built in self._fitting(one, name, tries, limit)]
-        return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
+        return min(found, key=lambda built: (cycles_for(objective, built.timing), built.bytes_beyond), default=None)
 
     def _holds(self, built: Built) -> bool:
         used, budget = built.used, self.part.budget
@@ -370,6 +380,11 @@ class Choice:
             if not least:
                 return
             cap -= least
+
+
+def cycles_for(objective: Objective, timing: Timing) -> int:
+    """Those that an objective is about."""
+    return timing.interval if objective == "throughput" else timing.latency
 
 
 def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:

@@ -8,10 +8,9 @@ known. If a program is above a cap when it is made, the search is done again wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from targets.hls.exploration.intar import Choice
+from targets.hls.exploration.intar import Choice, cycles_for
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
@@ -49,30 +48,31 @@ class Optimum:
 
 def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
     """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
-    shared cores where an image is done sooner by that, or nothing else fits. Raises UserError, with the reason and what
-    would hold it, for a network that the part cannot."""
+    shared cores where the latency or the throughput gains by that, or nothing else fits. Raises UserError, with the
+    reason and what would hold it, for a network that the part cannot."""
     try:
         found = _beside(network, part, objective, name)
     except UserError:
-        shared = _taking_turns(network, part, name, math.inf)
-        if shared is None:
-            raise
-        return shared
-    if objective != "latency":
+        for outside in (False, True):
+            shared = _taking_turns(Choice(network, part, outside=outside), objective, name)
+            if shared is not None:
+                return shared
+        raise
+    if objective not in ("latency", "throughput"):
         return found
-    return _taking_turns(network, part, name, _SOONER * found.timing.latency, found.front) or found
+    return _taking_turns(Choice(network, part), objective, name, found) or found
 
 
-def _taking_turns(network: Network, part: Part, name: str, limit: float, front: Sequence[Point] = ()) -> Optimum | None:
-    """The best plan of cores that is done with an image in fewer cycles than `limit`; None if there is none."""
-    choice = Choice(network, part, part.budget.dsp, part.budget.bram18, part.port)
-    most = _FEW_LAYERS if limit < math.inf else _MANY_LAYERS
-    if not 1 < len(choice.layers) <= most:
+def _taking_turns(choice: Choice, objective: Objective, name: str, other: Optimum | None = None) -> Optimum | None:
+    """The best plan of cores, if there is one that is better than another design."""
+    limit = math.inf if other is None else _SOONER * cycles_for(objective, other.timing)
+    if not 1 < len(choice.layers) <= (_MANY_LAYERS if other is None else _FEW_LAYERS):
         return None
-    built = choice.best("mix", name, _PLANS, limit)
-    if built is None or built.timing.latency >= limit:
+    built = choice.best("mix", name, _PLANS, limit, objective)
+    if built is None or cycles_for(objective, built.timing) >= limit:
         return None
-    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*front])
+    front = other.front if other is not None else []
+    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, front)
 
 
 def _beside(network: Network, part: Part, objective: Objective, name: str) -> Optimum:

@@ -363,7 +363,7 @@ class Choice:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
         for _ in range(6):
-            least = None
+            over: list[int] = []
             for cycles, plan in self.plans(mode, cap)[:tries]:
                 if cycles >= limit:
                     break
@@ -371,15 +371,12 @@ class Choice:
                     built = self.built(plan, name)
                 except DeadlockError:  # what waits outside the chip is all written before it is read
                     continue
+                over.append(max(built.used.bram18 - self.cap, 0))
                 if self._holds(built):
                     yield built
-                    least = 0
-                else:
-                    over = max(built.used.bram18 - self.cap, 1)
-                    least = over if least is None else min(least, over)
-            if not least:
+            if not over or not min(over):
                 return
-            cap -= least
+            cap -= min(over)
 
 
 def cycles_for(objective: Objective, timing: Timing) -> int:

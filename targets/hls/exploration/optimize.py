@@ -51,7 +51,7 @@ def optimum(network: Network, part: Part, objective: Objective, name: str) -> Op
     shared cores where the latency or the throughput gains by that, or nothing else fits. Raises UserError, with the
     reason and what would hold it, for a network that the part cannot."""
     try:
-        found = _beside(network, part, objective, name)
+        found = beside(network, part, objective, name)
     except UserError:
         for outside in (False, True):
             shared = _taking_turns(Choice(network, part, outside=outside), objective, name)
@@ -75,8 +75,8 @@ def _taking_turns(choice: Choice, objective: Objective, name: str, other: Optimu
     return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, front)
 
 
-def _beside(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
-    """Weights lie outside the chip only if they must."""
+def beside(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
+    """The best design in which no layers take turns. Weights lie outside the chip only if they must."""
     try:
         return _optimum(Search(network, part), objective, name)
     except UserError:

@@ -69,3 +69,8 @@ def find_part(text: str) -> Part:
         if text.lower() in (part.name.lower(), part.number.lower()):
             return part
     raise UserError(f"unknown FPGA part {text!r}: choose one of {', '.join(part.name for part in PARTS)}")
+
+
+def rate_of(part: Part, clock: float) -> float:
+    """Bytes a cycle that designs get of memory outside the chip."""
+    return MEMORY_SHARE * part.memory * clock

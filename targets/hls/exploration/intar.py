@@ -21,6 +21,7 @@ from functools import cached_property, partial
 
 from targets.hls.exploration.cores import with_cores
 from targets.hls.exploration.cost import Cost, cost_of
+from targets.hls.exploration.outside import cost_outside
 from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
@@ -31,11 +32,12 @@ from targets.hls.layers.network import Network, process_of, program_of
 from targets.hls.layers.outside import Outside
 from targets.hls.layers.product import Product
 from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, ways
-from targets.hls.parts import Part
+from targets.hls.parts import Part, rate_of
 from targets.hls.plan import Mode, Plan, Stage
-from targets.hls.program import Channel, Program
+from targets.hls.program import OUTSIDE, Channel, Program
 from targets.hls.schedule import Schedule, depths_of
 from targets.hls.traffic import traffic_of
+from tensorc.options import Objective
 
 #: No design has more cores.
 _MOST_CORES = 16
@@ -117,15 +119,18 @@ class _Option:
 
 class Choice:
     """For a network under caps of DSP blocks and block RAMs, and the other caps of a part; `bandwidth` in bytes a cycle
-    is that of each tensor that passes beyond the chip, in each direction."""
+    is that of each tensor that passes beyond the chip, in each direction. What is not given is the part's. With
+    `outside`, weights that would take block RAM lie beyond the chip."""
 
-    def __init__(self, network: Network, part: Part, dsp: int, bram18: int, bandwidth: int = 8, clock: float = CLOCK):
+    def __init__(self, network: Network, part: Part, dsp: int | None = None, bram18: int | None = None,
+                 bandwidth: int | None = None, clock: float = CLOCK, outside: bool = False):  # fmt: skip
         self.network = network
         self.part = part
-        self.dsp = dsp
-        self.cap = bram18
-        self.bandwidth = bandwidth
+        self.dsp = part.budget.dsp if dsp is None else dsp
+        self.cap = part.budget.bram18 if bram18 is None else bram18
+        self.bandwidth = part.port if bandwidth is None else bandwidth
         self.clock = clock
+        self.outside = outside
         self.options: dict[tuple[str, int], list[_Option]] = {}
         self.layers = [layer for layer in network.layers if self._multiplies(layer)]
         self.number = {layer.name: number for number, layer in enumerate(self.layers)}
@@ -152,8 +157,11 @@ class Choice:
             for n, (tensor, width) in enumerate(zip(layer.inputs, lanes, strict=True))
         ]
         output = Channel("out", layer.output.kind, made, layer.output.words(made))
-        process = replace(process_of(layer, unroll, inputs, [output]), levels=levels_of(self.clock))
-        cost = cost_of(process, self.part.family)
+        levels = levels_of(self.clock)
+        cost = cost_of(replace(process_of(layer, unroll, inputs, [output]), levels=levels), self.part.family)
+        if self.outside and isinstance(layer, Product) and cost.tables.bram18:
+            unroll = replace(unroll, constants=OUTSIDE)
+            cost, _ = cost_outside(layer, unroll, inputs, output, self.part.family, levels, self.bandwidth)
         # One word a cycle comes out of what joins the parts, and goes into what cuts the input.
         joined = count * output.count if count > 1 else 0
         cut = count * max((channel.count for channel in inputs), default=0) if _is_cut(layer, count) else 0
@@ -342,23 +350,26 @@ class Choice:
         options = self._options(self.layers[self.number[stage.layer]], stage.count)
         return next(option.cycles for option in options if option.unroll == stage.unroll)
 
-    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf) -> Built | None:
-        """The plan of the least exact latency that holds the caps, of the most promising ones; a mix is as good as the
-        others at least. None where none fits. Those that are not expected to take less than `limit` are not built."""
+    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf,
+             objective: Objective = "latency") -> Built | None:  # fmt: skip
+        """The plan of the least cycles for an objective that holds the caps, of those that promise the least latency; a
+        mix is as good as the others at least. None where none fits. Plans of which no less than `limit` cycles are
+        expected are not built."""
         modes: tuple[Mode, ...] = ("sequential", "dataflow", "mix") if mode == "mix" else (mode,)
         found = [built for one in modes for built in self._fitting(one, name, tries, limit)]
-        return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
+        return min(found, key=lambda built: (cycles_for(objective, built.timing), built.bytes_beyond), default=None)
 
-    def _holds(self, used: Resources) -> bool:
-        budget = self.part.budget
+    def _holds(self, built: Built) -> bool:
+        used, budget = built.used, self.part.budget
         within = used.lut <= budget.lut and used.ff <= budget.ff and used.uram <= budget.uram
-        return within and used.dsp <= self.dsp and used.bram18 <= self.cap
+        is_slow_enough = built.bytes_beyond <= rate_of(self.part, self.clock) * built.timing.interval
+        return within and used.dsp <= self.dsp and used.bram18 <= self.cap and is_slow_enough
 
     def _fitting(self, mode: Mode, name: str, tries: int, limit: float) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
         for _ in range(6):
-            least = None
+            over: list[int] = []
             for cycles, plan in self.plans(mode, cap)[:tries]:
                 if cycles >= limit:
                     break
@@ -366,15 +377,17 @@ class Choice:
                     built = self.built(plan, name)
                 except DeadlockError:  # what waits outside the chip is all written before it is read
                     continue
-                if self._holds(built.used):
+                over.append(max(built.used.bram18 - self.cap, 0))
+                if self._holds(built):
                     yield built
-                    least = 0
-                else:
-                    over = max(built.used.bram18 - self.cap, 1)
-                    least = over if least is None else min(least, over)
-            if not least:
+            if not over or not min(over):
                 return
-            cap -= least
+            cap -= min(over)
+
+
+def cycles_for(objective: Objective, timing: Timing) -> int:
+    """Those that an objective is about."""
+    return timing.interval if objective == "throughput" else timing.latency
 
 
 def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:

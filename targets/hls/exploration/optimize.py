@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from targets.hls.exploration.intar import Choice
+from targets.hls.exploration.intar import Choice, cycles_for
 from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
 from targets.hls.exploration.tasks import shared
 from targets.hls.hardware.clock import CLOCK
@@ -54,38 +54,40 @@ class Optimum:
 def optimum(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK,
             max_latency: int | None = None) -> Optimum:  # fmt: skip
     """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
-    shared cores where an image is done sooner by that, or nothing else fits. Raises UserError, with the reason and what
-    would hold it, for a network that the part cannot. `max_latency`: cycles that an image may take, of a design for
-    `resources`."""
+    shared cores where the latency or the throughput gains by that, or nothing else fits. `max_latency`: cycles that an
+    image may take, of a design for `resources`. Raises UserError, with the reason and what would hold it, for a network
+    that the part cannot."""
     try:
-        found = _beside(network, part, objective, name, clock, max_latency)
+        found = beside(network, part, objective, name, clock, max_latency)
     except UserError:
-        turns = _taking_turns(network, part, name, clock, math.inf if max_latency is None else max_latency + 1)
-        if turns is None:
-            raise
-        return turns
-    if objective != "latency":
+        limit = math.inf if max_latency is None else max_latency + 1
+        for outside in (False, True):
+            turns = _taking_turns(Choice(network, part, clock=clock, outside=outside), objective, name, limit)
+            if turns is not None:
+                return turns
+        raise
+    if objective not in ("latency", "throughput"):
         return found
-    return _taking_turns(network, part, name, clock, _SOONER * found.timing.latency, found.front) or found
+    limit = _SOONER * cycles_for(objective, found.timing)
+    return _taking_turns(Choice(network, part, clock=clock), objective, name, limit, found.front) or found
 
 
 def _taking_turns(
-    network: Network, part: Part, name: str, clock: float, limit: float, front: Sequence[Point] = ()
+    choice: Choice, objective: Objective, name: str, limit: float, front: Sequence[Point] | None = None
 ) -> Optimum | None:
-    """The best plan of cores that is done with an image in fewer cycles than `limit`; None if there is none."""
-    choice = Choice(network, part, part.budget.dsp, part.budget.bram18, part.port, clock)
-    most = _FEW_LAYERS if limit < math.inf else _MANY_LAYERS
-    if not 1 < len(choice.layers) <= most:
+    """The best plan of cores that takes fewer cycles than `limit`, if there is one; `front` is that of another design,
+    where there is one."""
+    if not 1 < len(choice.layers) <= (_MANY_LAYERS if front is None else _FEW_LAYERS):
         return None
-    built = choice.best("mix", name, _PLANS, limit)
-    if built is None or built.timing.latency >= limit:
+    built = choice.best("mix", name, _PLANS, limit, objective)
+    if built is None or cycles_for(objective, built.timing) >= limit:
         return None
-    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*front])
+    return Optimum(built.schedule, built.program, built.designs, built.timing, built.used, [*(front or [])])
 
 
-def _beside(network: Network, part: Part, objective: Objective, name: str, clock: float,
-            max_latency: int | None) -> Optimum:  # fmt: skip
-    """Weights lie outside the chip only if they must."""
+def beside(network: Network, part: Part, objective: Objective, name: str, clock: float = CLOCK,
+           max_latency: int | None = None) -> Optimum:  # fmt: skip
+    """The best design in which no layers take turns. Weights lie outside the chip only if they must."""
     try:
         return _optimum(Search(network, part, clock), objective, name, max_latency)
     except UserError:

@@ -23,16 +23,16 @@ from math import gcd, inf
 import numpy as np
 
 from targets.hls.exploration.cost import Cost, cost_of, idle_energy
+from targets.hls.exploration.outside import cost_outside
 from targets.hls.hardware.clock import CLOCK, LEVELS, levels_of
 from targets.hls.hardware.estimate import fifo_resources, memory_resources
 from targets.hls.hardware.resources import Family, Resources
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of
-from targets.hls.layers.outside import port_lanes, streamed, weights_of
 from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
-from targets.hls.parts import MEMORY_SHARE, PARTS, Part
-from targets.hls.program import OUTSIDE, OUTSIDE_LATENCY, Channel, Kind, Memory, Process, element_bytes
+from targets.hls.parts import PARTS, Part, rate_of
+from targets.hls.program import OUTSIDE, Channel, Kind, Memory, Process
 from tensorc.errors import UserError
 from tensorc.options import Objective
 
@@ -127,34 +127,22 @@ def _option(layer: Layer, unroll: Unroll, family: Family, levels: int) -> Option
 
 def _outside(layer: Product, within: Option, unroll: Unroll, family: Family, levels: int, port: int) -> Option:
     """The same with weights that come from outside the chip."""
-    weights = streamed(layer, unroll)
-    assert weights is not None
-    made = port_lanes(layer, unroll, port)
-    source, channel = (_channel("weights", weights, lanes) for lanes in (made, weights.channels))
-    cost = cost_of(replace(_process(layer, unroll, channel), levels=levels), family)
-    reading = cost_of(replace(weights_of(layer, unroll, port, [source]), levels=levels), family)
-    cycles = max(cost.cycles, reading.cycles, _gear(weights, made, weights.channels))
-    # Words that are on their way, at the rate at which they are needed.
-    waiting = replace(source, depth=2 + -(-OUTSIDE_LATENCY * source.count // cycles))
-    used = within.used + within.cost.used * -1 + cost.used + reading.used + fifo_resources(waiting, family)
-    used += Resources(lut=channel.bits, ff=channel.bits) * (made != channel.lanes)
-    count = len(layer.inputs)
-    cost = replace(cost, cycles=cycles, first=cost.first * cycles // cost.cycles, tails=cost.tails[:count],
-                   shares=cost.shares[:count], energy=cost.energy + reading.energy)  # fmt: skip
-    asked = weights.size * element_bytes(weights.kind) / cycles
+    inputs, output = _channels(layer, unroll)
+    cost, asked = cost_outside(layer, unroll, inputs, output, family, levels, port)
+    used = within.used + within.cost.used * -1 + cost.used
     return replace(within, unroll=unroll, cost=cost, used=used, asked=asked)
 
 
-def _process(layer: Layer, unroll: Unroll, *more: Channel) -> Process:
-    """With channels of its own, and `more` that it reads."""
+def _process(layer: Layer, unroll: Unroll) -> Process:
+    """With channels of its own."""
+    inputs, output = _channels(layer, unroll)
+    return process_of(layer, unroll, inputs, [output])
+
+
+def _channels(layer: Layer, unroll: Unroll) -> tuple[list[Channel], Channel]:
     lanes = layer.input_lanes(unroll)
     inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
-    return process_of(layer, unroll, [*inputs, *more], [_channel("out", layer.output, layer.output_lanes(unroll))])
-
-
-def rate_of(part: Part, clock: float) -> float:
-    """Bytes that memory outside gives in a cycle of `clock` nanoseconds."""
-    return MEMORY_SHARE * part.memory * clock
+    return inputs, _channel("out", layer.output, layer.output_lanes(unroll))
 
 
 def _channel(name: str, tensor: Tensor, lanes: int) -> Channel:
@@ -518,7 +506,7 @@ def _lack(search: Search, cap: Resources) -> str:
     needs = _least(search.options)
     short = [name for name in NAMES if getattr(needs, name) > getattr(cap, name)]
     hasty = _Program(search, search.options, cap, inf, inf).cheapest() if search.outside and not short else None
-    asked, given = (rate / CLOCK for rate in (sum(option.asked for option in hasty or ()), search.rate))
+    asked, given = (rate / search.clock for rate in (sum(option.asked for option in hasty or ()), search.rate))
     if asked > given:
         return f": weights would come from outside the chip at {asked:.2g} GB/s, and {given:.2g} is what it gives"
     name = max(short or NAMES, key=lambda name: getattr(needs, name) / max(getattr(cap, name), 1))

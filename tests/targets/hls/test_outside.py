@@ -194,3 +194,27 @@ def test_the_top_function_has_a_port_for_each(wide):
         "static const known<ap_int<8>, int8_t> dense_weights_memory_contents[120][4]"
         in texts["weights/dense_weights_memory_contents.h"]
     )
+
+
+PRAGMA = f"bundle=dense_weights_memory offset=slave depth=120 latency={OUTSIDE_LATENCY}"
+#: What is replaced, by what, and words of what is found.
+BROKEN = {
+    "no depth": (" depth=120", "", "needs depth=N"),
+    "depth": ("depth=120", "depth=0", "depth=0 is no whole number from 1 on"),
+    "latency": (f"latency={OUTSIDE_LATENCY}", "latency=long", "latency=long is no whole number"),
+    "offset": ("offset=slave", "offset=some", "offset=some is none of off, direct, slave"),
+    "mode": ("m_axi port=dense", "axis port=dense", "is an array outside the chip, which has m_axi"),
+    "none": (f"#pragma HLS INTERFACE m_axi port=dense_weights_memory {PRAGMA}", "", "m_axi is missing"),
+    "bundle": ("bundle=dense_weights_memory", "bundle=second_weights_memory", "share the bundle"),
+    "two users": ("dense_weights(dense_weights_in, dense", "dense_weights(dense_weights_in, second", "is used by"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "words"), BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_with_a_memory_port_is_found(wide, before, after, words):
+    unrolls = DENSE | {"second": Unroll(2, 2, OUTSIDE)}
+    texts = dict(cpp.files(program_of(wide.network, unrolls, "wide")))
+    assert pragmas.lint(texts) == []
+    assert before in texts["wide.cpp"]
+    texts["wide.cpp"] = texts["wide.cpp"].replace(before, after, 1)
+    assert any(words in one.text for one in pragmas.lint(texts))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from targets.hls import parts
+from targets.hls import parts, verification
 from targets.hls.exploration import search
 from targets.hls.parts import MEMORY_SHARE, Part
 from tensorc.driver import compile_model
@@ -77,13 +77,13 @@ def verified(folder):
 def test_weights_that_have_no_room_lie_outside(tmp_path, tiny):
     tiny()
     model = perceptron(tmp_path / "model.onnx", (24, 160, 40, 5))
-    built = compiled(model, tmp_path / "project")
+    summary = dict(compiled(model, tmp_path / "project").manifest["summary"])
     report = json.loads((tmp_path / "project/report.json").read_text())["MemoryOutside"]
     (port, row), *others = report["Ports"].items()
     assert (port, others) == ("relu0_weights_memory", [])
     assert row["ReadPerImage"] == row["Bytes"] == report["BytesPerImage"] == 24 * 160
     assert 0 < report["GBPerSecond"] < report["AvailableGBPerSecond"] == 2.0
-    assert dict(built.summary)["outside the chip"].startswith("3.8 KiB an image by a port, 0.")
+    assert summary["outside the chip"].startswith("3.8 KiB an image by a port, 0.")
     assert "relu0_weights_memory" in (tmp_path / "project/report.html").read_text()
     numbers = verified(tmp_path / "project")
     assert numbers["Verilog"]["latency"] > 24 * 160 / 4
@@ -120,3 +120,61 @@ def test_what_fits_nowhere_is_told(tmp_path, tiny):
     )
     with pytest.raises(UserError, match=told + "part that would hold it is XC7Z010"):
         compiled(perceptron(tmp_path / "model.onnx", (24, 160, 40, 5)), tmp_path / "project")
+
+
+# Layers that take turns ---------------------------------------------------------------------------------
+
+
+def inverted(path, size=8, wide=16):
+    """An expansion, a depthwise convolution and a projection, whose inner tensors are large."""
+    rng = np.random.default_rng(7)
+    shapes = {"expand": (wide, 2, 1, 1), "depth": (wide, 1, 3, 3), "project": (2, wide, 1, 1)}
+    nodes, held, value = [], [], "x"
+    for name, shape in shapes.items():
+        held.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), f"{name}_weights"))
+        pad, groups = shape[2] // 2, wide if name == "depth" else 1
+        nodes.append(helper.make_node("Conv", [value, f"{name}_weights"], [name], pads=[pad] * 4, group=groups))
+        value = name
+        if name != "project":
+            nodes.append(helper.make_node("Relu", [name], [f"{name}_relu"]))
+            value = f"{name}_relu"
+    graph = helper.make_graph(
+        nodes, "inverted",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, size, size])],
+        [helper.make_tensor_value_info(value, TensorProto.FLOAT, [1, 2, size, size])], held,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.compiler
+def test_layers_take_turns_where_that_is_sooner(tmp_path, tiny):
+    """Eight multipliers are better used by one layer at a time; there is no room for all that waits between them."""
+    tiny(lut=20_000, bram18=3, dsp=10)
+    model = inverted(tmp_path / "model.onnx")
+    summary = dict(compiled(model, tmp_path / "project").manifest["summary"])
+    compiled(model, tmp_path / "beside", "throughput")
+    told = "expand_relu; then depth_relu; then project_2; outside the chip waits input 1 of project_2"
+    assert summary["layers take turns"] == told
+    assert told in (tmp_path / "project/report.html").read_text()
+    mine, beside = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("project", "beside"))
+    assert mine["CSynthesisReport"]["BestLatency"] < 0.95 * beside["CSynthesisReport"]["BestLatency"]
+    assert mine["Segments"] == [{"expand_relu": 1}, {"depth_relu": 1}, {"project_2": 1}]
+    assert beside["Segments"] == []
+    (row,) = mine["MemoryOutside"]["Ports"].values()
+    assert row["ReadPerImage"] == row["WrittenPerImage"] == 8 * 8 * 16
+    assert mine["MemoryOutside"]["BytesPerImage"] == 2 * 8 * 8 * 16
+    verified(tmp_path / "project")
+
+
+@pytest.mark.compiler
+def test_a_schedule_that_was_changed_is_found(tmp_path, tiny):
+    tiny(lut=20_000, bram18=3, dsp=5)
+    compiled(inverted(tmp_path / "model.onnx"), tmp_path / "project")
+    file = tmp_path / "project/schedule.json"
+    schedule = json.loads(file.read_text())
+    for change in ({"port_bytes": 2}, {"waits_outside": []}):
+        file.write_text(json.dumps(schedule | change))
+        with pytest.raises((UserError, KeyError), match=r"is not what the project's schedule makes|outside"):
+            verification._verilog(verification._open(tmp_path / "project"))

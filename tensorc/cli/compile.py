@@ -98,7 +98,7 @@ def compile_command(
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:
         report = compile_model(model, options, output, watch, tuning_watch(watch, tune))
-    accuracy = report.manifest.get(QUANTIZED, {}).get("accuracy")
+    quantized = report.manifest.get(QUANTIZED, {})
     if accuracy_report is not None:
         write_report(accuracy_report, report.manifest)
     if as_json:
@@ -112,7 +112,7 @@ def compile_command(
             "seconds": {**report.phases, "total": sum(report.phases.values())},
             "passes": [asdict(record) for record in report.passes],
             "summary": dict(report.manifest["summary"]),
-            **({"accuracy": accuracy} if accuracy else {}),
+            **{key: quantized[key] for key in ("bits", "accuracy") if key in quantized},
         })  # fmt: skip
     else:
         _print_summary(report)

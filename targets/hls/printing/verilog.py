@@ -135,6 +135,8 @@ def _literal(value: int, signed: bool) -> str:
     return f"{'-' if value < 0 else ''}{bits}'{'s' if signed else ''}d{abs(value)}"
 
 
+#: Of a process: synthesis lists what leads from each to each, which takes forever for those of a core.
+_MOST_STATES = 8
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "and": "&&", "or": "||"}
 
 
@@ -221,7 +223,8 @@ class _Module:
         several = len(places) > 1
         if several:
             yield f"localparam {', '.join(f'{place.name.upper()} = {place.number}' for place in places)};"
-            yield f"reg {_range(states)}state;"
+            kept = '(* fsm_encoding = "none" *) ' if len(places) > _MOST_STATES else ""
+            yield f"{kept}reg {_range(states)}state;"
         pauses = max(max(place.pipeline.depth, place.nest.ii) for place in places) - 1
         if pauses:
             yield f"reg {_range(bits_for(0, pauses))}pause;"

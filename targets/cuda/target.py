@@ -13,6 +13,8 @@ from tensorc.pipeline import Pass
 from tensorc.search.choice import Choice
 from tensorc.target import Executable, Program, Progress, Target
 
+#: Bytes that a thread moves at once: every operand of a kernel begins at a multiple of them.
+ALIGNMENT = 16
 #: Channels of a block: with two bytes each, what a thread moves at once and a row of a tensor core's operand.
 BLOCK = 8
 
@@ -48,7 +50,7 @@ class CudaTarget(Target):
             FoldConstants(),
             EliminateCommonSubexpressions(),
             WidenApart(),
-            FuseGroups(),
+            FuseGroups(alignment=ALIGNMENT),
             InsertCopies(),
             OrderNodes(),
         ]

@@ -45,10 +45,12 @@ struct tc_index {
 };
 static tc_index threadIdx, blockIdx;
 
+static const size_t tc_stack = 256 << 10;
+
 /* Who waits goes on when the number at `gate` is no longer what it was. */
 struct tc_fiber {
     ucontext_t context;
-    std::vector<char> stack;
+    void *stack;
     const int *gate;
     int seen;
     bool done;
@@ -116,10 +118,10 @@ static void tc_one_block(int threads) {
     }
     for (int i = 0; i < threads; i++) {
         tc_fiber &fiber = tc_fibers[i];
-        if (fiber.stack.empty()) fiber.stack.resize(256 << 10);
+        if (!fiber.stack) fiber.stack = malloc(tc_stack); /* memory is taken where it is touched */
         getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
+        fiber.context.uc_stack.ss_sp = fiber.stack;
+        fiber.context.uc_stack.ss_size = tc_stack;
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, tc_run, 0);
         fiber.done = false;

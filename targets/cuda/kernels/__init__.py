@@ -14,6 +14,7 @@ from targets.cuda.kernels.elementwise import lower_elementwise
 from targets.cuda.kernels.kernel import Kernel
 from targets.cuda.kernels.matmul import lower_matmul, lower_matmul_packed
 from targets.cuda.kernels.rows import lower_norm, lower_softmax
+from targets.cuda.kernels.selection import lower_arg
 from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.kernels.windows import lower_depthwise, lower_pool
 from targets.cuda.schedules import parse_schedule
@@ -34,6 +35,8 @@ _KERNELS: dict[str, Callable[[Graph, Node, Gpu, Schedule | None], Kernel]] = {
     "attention": lower_attention,
 
     # Rows and windows: reductions, softmax, norms, pools.
+    "arg_max": lower_arg,
+    "arg_min": lower_arg,
     "avg_pool": lower_pool,
     "conv_depthwise": lower_depthwise,
     "layer_norm": lower_norm,

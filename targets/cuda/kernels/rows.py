@@ -21,7 +21,7 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.types import is_float, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
-from tensorc.lowering.tir import Buffer, Expr, const
+from tensorc.lowering.tir import Buffer, Expr, KernelBuilder, const
 from tensorc.lowering.wide import WIDEST
 from tensorc.search.schedule import Schedule
 
@@ -35,13 +35,15 @@ _AHEAD = 8
 _LONG, _PIECE = 1 << 16, 1 << 14
 
 
-class _Rows:
-    """The threads of all rows: `outer` are the extents of what a row is one of, `inner` those of its elements."""
+class Rows:
+    """The threads of all rows: `outer` are the extents of what a row is one of, `inner` those of its elements. `read`
+    makes a number of type `dtype` of an element; without it, that is the element itself."""
 
     def __init__(self, body: Graph, gpu: Gpu, node: Node, outer: Sequence[int], inner: Sequence[int], dtype: str,
-                 pieces: int = 1):  # fmt: skip
+                 pieces: int = 1, read: Callable[[KernelBuilder, Expr], Expr] | None = None):  # fmt: skip
         self.node, self.outer, self.inner, self.dtype = node, list(outer), list(inner), dtype
         self.x, self.pieces = node.inputs[0], pieces
+        self.read = read or (lambda _, element: tir.cast(element, dtype))
         self.rows, self.extent = math.prod(outer), math.prod(inner)
         self.lanes = self._lanes(body)
         self.chunks = -(-(self.extent // self.lanes) // pieces)
@@ -104,7 +106,7 @@ class _Rows:
         return [*unravel(self.row, self.outer), *unravel(j, self.inner)]
 
     def element(self, index: Sequence[Expr]) -> Expr:
-        return self.builder.keep(tir.cast(self.group.elements.evaluate(self.x, index), self.dtype))
+        return self.builder.keep(self.read(self.builder, self.group.elements.evaluate(self.x, index)))
 
     def keep_row(self) -> None:
         """Read all elements, where there is room for them."""
@@ -125,12 +127,12 @@ class _Rows:
     def at(self, j: Expr, k: Expr) -> Expr:
         return self.element(self.index(j)) if self.kept is None else self.builder.load(self.kept, k)
 
-    def fold(self, how: str, element: Callable[[Expr, Expr], Expr]) -> Expr:
-        """What the row's elements come to; element(j, k) gives them in type `dtype`."""
-        builder, combine = self.builder, COMBINE[how]
-        partial = builder.registers(self.dtype, self.lanes, "partial")
+    def fold(self, how: str, element: Callable[[Expr, Expr], Expr], dtype: str = "") -> Expr:
+        """What the row's elements come to; element(j, k) gives them in type `dtype`, the row's if none is named."""
+        builder, combine, dtype = self.builder, COMBINE[how], dtype or self.dtype
+        partial = builder.registers(dtype, self.lanes, "partial")
         with builder.vector(self.lanes) as lane:
-            builder.store(partial, identity(how, self.dtype), lane)
+            builder.store(partial, identity(how, dtype), lane)
 
         def add(j: Expr, k: Expr) -> None:
             with builder.vector(self.lanes) as lane:
@@ -174,7 +176,7 @@ def lower_reduce_rows(body: Graph, node: Node, gpu: Gpu) -> Kernel:
     pieces = 1
     if extent >= _LONG and 2 * count <= gpu.multiprocessors:
         pieces = min(extent // _PIECE, 2 * gpu.multiprocessors // count)
-    rows = _Rows(body, gpu, node, outer, inner, dtype, pieces)
+    rows = Rows(body, gpu, node, outer, inner, dtype, pieces)
     builder, elements = rows.builder, rows.group.elements
 
     def element(j: Expr, _: Expr) -> Expr:
@@ -191,7 +193,7 @@ def lower_reduce_rows(body: Graph, node: Node, gpu: Gpu) -> Kernel:
     return rows.group.launched(rows.blocks)
 
 
-def _by_pieces(rows: _Rows, how: str, element: Callable[[Expr, Expr], Expr], pieces: int,
+def _by_pieces(rows: Rows, how: str, element: Callable[[Expr, Expr], Expr], pieces: int,
                store: Callable[[Expr, Expr], None]) -> Kernel:  # fmt: skip
     """A block for each piece of a row. The last block of all combines what they found."""
     builder, group, team = rows.builder, rows.group, rows.team
@@ -232,9 +234,9 @@ def _checked(node: Node) -> None:
         raise UnsupportedError(f"{node.op} of {node.output.dtype} is not lowered")
 
 
-def _normalized(body: Graph, node: Node, gpu: Gpu) -> _Rows:
+def _normalized(body: Graph, node: Node, gpu: Gpu) -> Rows:
     axis, shape = node.attrs["axis"], static_shape(node.inputs[0].shape)
-    return _Rows(body, gpu, node, shape[:axis], shape[axis:], "float32")
+    return Rows(body, gpu, node, shape[:axis], shape[axis:], "float32")
 
 
 def lower_softmax(body: Graph, node: Node, gpu: Gpu, schedule: Schedule | None) -> Kernel:  # noqa: ARG001
@@ -310,5 +312,5 @@ def lower_norm(body: Graph, node: Node, gpu: Gpu, schedule: Schedule | None) -> 
     return rows.group.launched(rows.blocks)
 
 
-def _is_short(rows: _Rows) -> bool:
+def _is_short(rows: Rows) -> bool:
     return -(-rows.chunks // rows.team.size) * rows.lanes <= _AHEAD

@@ -86,3 +86,16 @@ def test_reductions_of_columns(cuda):
         check("add(reduce_sum(x, axes=(1,), keepdims=1), y)", x="f32[2,9,30]", y="f32[30]")
         check("reduce_sum(x, axes=(1,))", x="f32[3,0,5]")
     assert no_spills(check)
+
+
+def test_where_the_greatest_is(cuda):
+    same = np.array([[1, 7, 7, 0, 7, -2], [np.nan, 1, np.nan, 2, np.inf, 0], [-np.inf] * 6])
+    with cuda.batch() as check:
+        for op, last in (("arg_max", 0), ("arg_min", 1)):
+            check(f"{op}(x, axis=1, last={last})", {"x": same}, x="f32[3,6]")
+        kernel = check("cast(arg_max(x, axis=1, keepdims=0), to='int32')", x="f16[2,1001]")
+        assert (kernel.blocks, kernel.threads) == (2, 1024)
+        check("arg_min(x, axis=0)", x="i64[300,1]")
+        check("arg_max(x, axis=0)", x="u8[9,4]")  # along columns: as tasks
+        check("arg_max(x, axis=1)", x="f32[1,33001]")  # read twice
+    assert no_spills(check)

@@ -53,7 +53,7 @@ class CudaTarget(Target):
             FoldConstants(),
             EliminateCommonSubexpressions(),
             WidenApart(),
-            FuseGroups(alignment=ALIGNMENT),
+            FuseGroups(alignment=2 * ALIGNMENT if narrow else ALIGNMENT),  # what is narrowed takes half the bytes
             *([NarrowBetween(options.precision)] if narrow else []),
             InsertCopies(),
             OrderNodes(),

@@ -18,8 +18,9 @@ import numpy as np
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower
 from targets.cpu.machine import detect
-from targets.cpu.schedules import ConvSchedule, Schedule, WinogradSchedule
+from targets.cpu.schedules import ConvSchedule, WinogradSchedule
 from tensorc.ir import Graph, TensorType
+from tensorc.search.schedule import Schedule
 from tensorc.toolchain import find_compiler
 
 #: Channels, height and width.

@@ -36,8 +36,8 @@ def canonical_passes(multiplies_bytes: bool = False) -> list[Pass]:
 
 
 def precision_passes(precision: Precision, multiplies_bfloat16: bool) -> list[Pass]:
-    """What makes a canonical graph one of lower precision; nothing where float32 is asked for."""
-    if precision == "float32":
+    """What makes a canonical graph one of lower precision; nothing where weights stay in float32."""
+    if precision not in ("bfloat16", "float16"):
         return []
     inputs = precision == "bfloat16" and multiplies_bfloat16
     return [LowerPrecision(precision, inputs), EliminateCommonSubexpressions()]

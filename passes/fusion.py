@@ -26,7 +26,7 @@ from tensorc.pipeline import Pass
 _MOVED_OPERANDS = {"attention": (0, 1, 2), "conv_blocked": (0,), "matmul": (0, 1), "matmul_packed": (0,)}
 _MOVES = frozenset({"slice", "transpose"})
 #: Anchors that read operands in 16 bits as they lie, those that are not packed weights.
-_WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
+WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
 #: A convolution whose filter is one pixel takes each channel from a place of its own.
 _CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.
@@ -66,15 +66,17 @@ class FuseGroups(Pass):
     """Every node but views (reshapes, and joins that a memory plan makes free) ends in a group.
 
     `choose` decides where a group that moves elements could be several; without it, it is one. With `moves` of False,
-    what moves elements stays by itself: where tensors are streams, it is wiring or a buffer, no address.
+    what moves elements stays by itself: where tensors are streams, it is wiring or a buffer, no address. Kernels find
+    every operand at a multiple of `alignment` bytes: joins with parts that would begin elsewhere are copied.
     """
 
     name: ClassVar[str] = "fuse"
     choose: Choose | None = None
     moves: bool = True
+    alignment: int = 1
 
     def run(self, graph: Graph) -> bool:
-        group_of = _Fusion(graph, self.choose, self.moves).group_of
+        group_of = _Fusion(graph, self.choose, self.moves, self.alignment).group_of
         if not group_of:
             return False
         nodes: list[Node] = []
@@ -99,14 +101,14 @@ class FuseGroups(Pass):
 class _Fusion:
     """Groups grow from their heads first, which are the kernels that elementwise work is free behind."""
 
-    def __init__(self, graph: Graph, choose: Choose | None = None, moves: bool = True):
+    def __init__(self, graph: Graph, choose: Choose | None = None, moves: bool = True, alignment: int = 1):
         self.choose = choose
         self.moves = moves
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.outputs = set(graph.outputs)
         self.dominators = post_dominators(graph)
         self.group_of: dict[Node, _Group] = {}
-        starts = [node for node in graph.nodes if _starts(node)]
+        starts = [node for node in graph.nodes if _starts(node, alignment)]
         for node in sorted(starts, key=lambda node: _kind(node) not in _HEADS):
             if node not in self.group_of:
                 self._grow(node)
@@ -244,7 +246,7 @@ class _Fusion:
 
 def _reads_through(head: Node, made: list[Node], slid: set[Node], widened: set[Node]) -> bool:
     """Whether a kernel of `head` can compute `made`, which its group makes of its operands, on the way in."""
-    made = [maker for maker in made if maker not in widened or head.op not in _WIDENING]
+    made = [maker for maker in made if maker not in widened or head.op not in WIDENING]
     if _kind(head) is Kind.ANCHOR:
         numbers = _MOVED_OPERANDS.get(head.op, ()) if head.op != "conv_blocked" or _takes_channels(head) else ()
         if len(head.inputs) > 1 and multiplies_bytes(head.inputs[0].type, head.inputs[1].type):  # several read at once
@@ -264,9 +266,9 @@ def _kind(node: Node) -> Kind:
     return OPS[node.op].kind
 
 
-def _starts(node: Node) -> bool:
+def _starts(node: Node, alignment: int) -> bool:
     if node.op == "concat" and is_free_concat(node):
-        return False
+        return any(part.type.nbytes % alignment for part in node.inputs[:-1])
     return _kind(node) is not Kind.VIEW and node.op != "group" and not node.regions
 
 

@@ -11,11 +11,22 @@ from pathlib import Path
 from tensorc.errors import UserError
 
 TRACEBACK = "TENSORC_TRACEBACK"
+EMULATE = "TENSORC_CUDA_EMULATE"
 
 
 def show_traceback() -> bool:
     """TENSORC_TRACEBACK=1: a command that fails prints the Python traceback as well as its one line."""
     return os.environ.get(TRACEBACK, "") not in ("", "0")
+
+
+def emulates_cuda() -> bool:
+    """TENSORC_CUDA_EMULATE=1: what was compiled for cuda runs on the CPU, thread by thread: exactly, and slowly."""
+    return os.environ.get(EMULATE, "") not in ("", "0")
+
+
+def visible_gpus() -> str | None:
+    """CUDA_VISIBLE_DEVICES, which the NVIDIA driver reads: the GPUs that it shows. Only told to the user here."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def data_folder() -> Path:

@@ -11,6 +11,8 @@ from tensorc.ir.types import is_float
 
 def described(graph: Graph, precision: str) -> str:
     """How many weights of a fused graph are held in `precision`, and how much of their bytes those are."""
+    if precision == "tf32":
+        return "tf32 in products, weights in float32"
     weights = dict.fromkeys(_weights(graph))
     lowered = [value for value in weights if value.dtype == precision]
     rest = sum(value.type.nbytes for value in weights if value.dtype != precision)

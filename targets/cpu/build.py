@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from passes.memory import MemoryPlan, Place, Space, plan_memory
 from passes.memory.spilling import fit_arena
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
-from targets.cpu.kernels import Kernel, Packing, lower, lowered_anchors
+from targets.cpu.kernels import Kernel, lower, lowered_anchors
 from targets.cpu.link import link, print_steps
 from targets.cpu.machine import Machine, available_cores
 from targets.cpu.program import (
@@ -37,13 +35,13 @@ from targets.cpu.program import (
     Step,
     Transfer,
 )
+from targets.packing import PackedConstants, Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.cost import work
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import nested
 from tensorc.ir.ops.nn import multiplies_bytes
-from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.indexing import lowered_ops
 from tensorc.options import format_bytes
 from tensorc.search.choice import Choice
@@ -115,7 +113,7 @@ class _Laid:
 def _lay_out(
     graph: Graph, plan: MemoryPlan, kernels: Mapping[str, tuple[str, Kernel]], machine: Machine, threads: int
 ) -> _Laid:
-    constants = _Constants()
+    constants = PackedConstants()
     steps = _Steps(graph, kernels, plan, constants)
     program = CpuProgram(
         steps=tuple(steps.steps),
@@ -192,43 +190,11 @@ def _is_of_bytes(node: Node) -> bool:
     return multiplies_bytes(node.inputs[0].type, node.inputs[1].type)
 
 
-class _Constants:
-    """Every constant that is read, as its readers read it."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[tuple[Value, str], int] = {}
-        self.packed: list[PackedConstant] = []
-
-    def number(self, value: Value, packing: Packing | None) -> int:
-        """Which of the constants `value`, packed so, is."""
-        key = value, packing.name if packing else ""
-        if key not in self._numbers:
-            self._numbers[key] = len(self.packed)
-            self.packed.append(_packed(value, packing))
-        return self._numbers[key]
-
-
-def _packed(value: Value, packing: Packing | None) -> PackedConstant:
-    constant = value.constant
-    assert constant is not None
-
-    def load() -> np.ndarray:
-        data = constant.numpy()
-        if packing is not None:
-            data = packing.apply(data)
-            assert data.shape == packing.shape, f"{packing.name} gave {data.shape}, not {packing.shape}"
-        return data
-
-    elements = math.prod(packing.shape) if packing else value.type.size
-    origin = None if constant.origin is None else (constant.origin, packing.name if packing else "")
-    return PackedConstant(elements * numpy_dtype(value.dtype).itemsize, load, origin)
-
-
 class _Steps:
     """The steps of a graph in order, those of regions where their node stands."""
 
     def __init__(
-        self, graph: Graph, kernels: Mapping[str, tuple[str, Kernel]], plan: MemoryPlan, constants: _Constants
+        self, graph: Graph, kernels: Mapping[str, tuple[str, Kernel]], plan: MemoryPlan, constants: PackedConstants
     ):
         self.kernels = kernels
         self.plan = plan

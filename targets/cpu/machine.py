@@ -17,9 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorc.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorc.lowering.tir import KernelBuilder
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUS = Path("/sys/devices/system/cpu")
@@ -84,6 +87,12 @@ class Machine:
     def multiplies_bfloat16(self) -> bool:
         """Whether one instruction adds two products of bfloat16 to each lane of a vector of float32."""
         return self.vector_bits == 512 and "avx512_bf16" in self.features
+
+    def builder(self) -> KernelBuilder:
+        """What kernels for it are written with."""
+        from tensorc.lowering.tir import KernelBuilder
+
+        return KernelBuilder()
 
     def llvm_target(self) -> dict[str, Any]:
         """TVM's description of a target that allows exactly this machine's features."""

@@ -8,34 +8,13 @@ tuning records and manifests. The rules take the register tile with the fewest p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from cost_models.analytic import Tile, best_tile, blocked_cycles
 from targets.cpu.machine import Machine
 from tensorc.ir.types import numpy_dtype
-from tensorc.search.space import ScheduleJson
-
-S = TypeVar("S", bound="Schedule")
-
-
-class Schedule:
-    """Base of the schedules: `kind` names the kernel that they are for, `packing` the knobs that decide in which order
-    it reads constants."""
-
-    kind: ClassVar[str]
-    packing: ClassVar[tuple[str, ...]] = ()
-
-    def to_json(self) -> ScheduleJson:
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Raises ValueError when `row` is a schedule of another kind, or has not just this one's knobs."""
-        knobs = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        if row.get("kind") != cls.kind or row.keys() - {"kind"} != knobs:
-            raise ValueError(f"not a schedule of a {cls.kind} kernel, which has {', '.join(sorted(knobs))}: {row}")
-        return cls(**{name: row[name] for name in knobs})
+from tensorc.search.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -186,13 +165,6 @@ def parse_schedule(row: Mapping[str, Any]) -> Schedule:
     if row.get("kind") not in KINDS:
         raise ValueError(f"no kernel has a schedule of kind {row.get('kind')!r}: {', '.join(KINDS)}")
     return KINDS[row["kind"]].from_json(row)
-
-
-def checked(schedule: Schedule | None, kind: type[S]) -> S | None:
-    """`schedule` if it is of that kind, or None if there is none. Raises ValueError for another kind."""
-    if schedule is None or isinstance(schedule, kind):
-        return schedule
-    raise ValueError(f"expected a schedule of kind {kind.kind!r}, not {schedule}")
 
 
 def lanes_of(machine: Machine, dtype: str) -> int:

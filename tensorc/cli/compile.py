@@ -16,6 +16,7 @@ from tensorc.cli.options import (
     database_option,
     fallback_option,
     json_option,
+    max_latency_option,
     memory_budget_option,
     model_argument,
     numerics_option,
@@ -51,6 +52,7 @@ from tensorc.search.budget import Budget
 @quantize_options
 @objective_option
 @clock_option
+@max_latency_option
 @click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
               help="What quantization costs, layer by layer.")  # fmt: skip
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
@@ -71,6 +73,7 @@ def compile_command(
     quantize: Quantization | None,
     objective: Objective | None,
     clock: float | None,
+    max_latency: int | None,
     accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -90,6 +93,7 @@ def compile_command(
         memory_budget=memory_budget,
         objective=objective,
         clock=clock,
+        max_latency=max_latency,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:

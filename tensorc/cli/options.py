@@ -115,7 +115,8 @@ def numerics_option(function: Decorated) -> Decorated:
 def precision_option(function: Decorated) -> Decorated:
     return click.option(
         "--precision", type=click.Choice(get_args(Precision)), default="float32", show_default=True,
-        help="What weights are kept in, and multiplied in where the machine can; sums are in float32.",
+        help="What weights are kept in, and multiplied in where the machine can; sums are in float32. On a GPU, "
+        "bfloat16 and float16 are also what lies in memory between kernels, and tf32 is what float32 is multiplied in.",
     )(function)  # fmt: skip
 
 
@@ -130,6 +131,13 @@ def clock_option(function: Decorated) -> Decorated:
     return click.option(
         "--clock", callback=_parse_clock, metavar="200MHz|5ns",
         help="What hardware is to be clocked with; for targets that make some. Default: 5ns.",
+    )(function)  # fmt: skip
+
+
+def max_latency_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--max-latency", type=click.IntRange(min=1), metavar="CYCLES",
+        help="The most that an image may take, with --objective resources. Default: any time.",
     )(function)  # fmt: skip
 
 

@@ -23,7 +23,10 @@ COMMANDS = "bench, compile, inspect, ops, profile, records, run, targets, tune, 
         (["compile", "{model}", "--tune", "fast"], "'fast' is not a budget: a time such as 60s"),
         (["tune", "{model}", "--budget", "0"], "'0' is not a budget"),
         (["tune", "{model}", "--target", "interpreter"], "the target interpreter leaves nothing to tune"),
-        (["compile", "{model}", "--precision", "half"], "'half' is not one of 'float32', 'bfloat16', 'float16'"),
+        (
+            ["compile", "{model}", "--precision", "half"],
+            "'half' is not one of 'float32', 'tf32', 'bfloat16', 'float16'",
+        ),
         (
             ["compile", "{model}", "--target", "interpreter", "--precision", "float16"],
             "the target interpreter has no precision float16; legal: float32",

@@ -154,5 +154,5 @@ def test_free_shapes(free, shapes):
 
 
 def test_a_precision_that_there_is_not(weights):
-    with pytest.raises(UserError, match="no precision 'half'; legal: float32, bfloat16, float16"):
+    with pytest.raises(UserError, match="no precision 'half'; legal: float32, tf32, bfloat16, float16"):
         tensorc.compile(network(weights), precision="half")

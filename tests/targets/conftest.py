@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,13 @@ from passes.legalize import is_mixed_product
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower
 from targets.cpu.machine import NAMED, Machine, detect, missing_features
+from targets.cuda import gpu as gpus
+from targets.cuda.codegen import print_kernel
+from targets.cuda.compiler import Resources, compile_kernel
+from targets.cuda.emulator import compile_for_host
+from targets.cuda.gpu import Gpu
+from targets.cuda.kernels import Kernel as CudaKernel
+from targets.cuda.kernels import lower as lower_for_cuda
 from tensorc.ir import Graph, TensorType, Value, evaluate, parse_graph, print_graph, verify
 from tensorc.ir.types import DTYPES, STORED, is_float, numpy_dtype
 from tensorc.toolchain import find_compiler
@@ -110,13 +118,13 @@ def expected(graph: Graph, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]
 class _Guarded:
     """`nbytes` of memory that a child shares, between pages without access; `placed` at the end of its own or not."""
 
-    def __init__(self, nbytes: int, at_end: bool, fill: int):
+    def __init__(self, nbytes: int, at_end: bool, fill: int, alignment: int):
         page = mmap.PAGESIZE
         self.nbytes = nbytes
         self.inner = max(-(-nbytes // page), 1) * page
         self.map = mmap.mmap(-1, self.inner + 2 * page)
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-        self.offset = page + (self.inner - nbytes if at_end else 0)
+        self.offset = page + ((self.inner - nbytes) // alignment * alignment if at_end else 0)
         self.bytes = np.frombuffer(self.map, np.uint8)
         self.bytes[:] = fill
         self.fill = fill
@@ -150,9 +158,14 @@ class _Guarded:
 class _Case:
     label: str
     graph: Graph
-    kernel: Kernel
+    kernel: Kernel | CudaKernel
     arrays: Mapping[str, np.ndarray]
     tolerance: float
+
+    @property
+    def alignment(self) -> int:
+        """GPUs' kernels move 16 bytes at once; inputs of a CPU's come from anybody's memory."""
+        return 16 if isinstance(self.kernel, CudaKernel) else 1
 
     def memory(self, at_end: bool, fill: int) -> tuple[list[_Guarded], list[_Guarded], list[_Guarded]]:
         """Inputs, outputs, scratch."""
@@ -164,11 +177,11 @@ class _Case:
                 array = packing.apply(array)
                 assert array.shape == packing.shape, self.label
             array = np.ascontiguousarray(array)
-            inputs.append(_Guarded(array.nbytes, at_end, fill))
+            inputs.append(_Guarded(array.nbytes, at_end, fill, self.alignment))
             inputs[-1].data[:] = array.reshape(-1).view(np.uint8)
             inputs[-1].read_only()
-        outputs = [_Guarded(value.type.nbytes, at_end, fill) for value in self.graph.outputs]
-        scratch = [_Guarded(n, at_end, fill) for n in [self.kernel.scratch_bytes] if n]
+        outputs = [_Guarded(value.type.nbytes, at_end, fill, self.alignment) for value in self.graph.outputs]
+        scratch = [_Guarded(n, at_end, fill, self.alignment) for n in [self.kernel.scratch_bytes] if n]
         return inputs, outputs, scratch
 
     def compare(self, outputs: list[_Guarded]) -> None:
@@ -202,15 +215,19 @@ class Batch:
         """Check the kernel of `expression` on random inputs, those that `data` names excepted. `tolerance` is relative
         to the largest element of a result."""
         graph = expression if isinstance(expression, Graph) else body_of(expression, **types)
-        label = f"{self.machine.mcpu}: {expression} {types} {schedule or ''}"
+        label = f"{self.machine.name}: {expression} {types} {schedule or ''}"
         rng = np.random.default_rng(len(self.cases))
         arrays = {value.name: random_array(value.type, rng) for value in graph.inputs}
         for name, given in (data or {}).items():
             like = arrays[name]
             arrays[name] = np.broadcast_to(np.asarray(given).astype(like.dtype), like.shape)
-        kernel = lower(graph, self.machine, schedule)
-        assert kernel.tasks >= 1, label
+        kernel = self._lower(graph, schedule)
         self.cases.append(_Case(label, graph, kernel, arrays, tolerance))
+        return kernel
+
+    def _lower(self, graph: Graph, schedule: Mapping[str, object] | None) -> Kernel:
+        kernel = lower(graph, self.machine, schedule)
+        assert kernel.tasks >= 1
         return kernel
 
     def run(self, compare: bool = True) -> None:
@@ -250,16 +267,19 @@ class Batch:
             rng = np.random.default_rng(0)
             for number, (case, buffers) in enumerate(zip(self.cases, memory, strict=True)):
                 current[:4] = number.to_bytes(4, "little")
-                function = library[f"k{number}"]
-                pointers = [ctypes.c_void_p(m.address) for kind in buffers for m in kind]
-                ranges = [(0, case.kernel.tasks)]
-                if one_by_one:
-                    ranges = [(task, task + 1) for task in rng.permutation(case.kernel.tasks).tolist()]
-                for begin, end in ranges:
-                    function(*pointers, begin, end)
+                addresses = [m.address for kind in buffers for m in kind]
+                self._call(library[f"k{number}"], case.kernel, addresses, rng if one_by_one else None)
             os._exit(0)
         finally:
             os._exit(1)
+
+    def _call(self, function: Any, kernel: Kernel, addresses: list[int], rng: np.random.Generator | None) -> None:
+        """All tasks in one call or, with `rng`, one by one."""
+        ranges = [(0, kernel.tasks)]
+        if rng is not None:
+            ranges = [(task, task + 1) for task in rng.permutation(kernel.tasks).tolist()]
+        for begin, end in ranges:
+            function(*map(ctypes.c_void_p, addresses), begin, end)
 
 
 @dataclass(frozen=True)
@@ -309,3 +329,58 @@ def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def host(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     """The kernels of this machine only."""
     return Kernels(detect(), tmp_path_factory.mktemp("kernels"))
+
+
+# CUDA ------------------------------------------------------------------------------------------------------
+
+
+class CudaBatch(Batch):
+    """The same for CUDA kernels: their own text, compiled by g++, each thread of a block in its turn; and compiled by
+    NVRTC for a GPU, whose report is `resources`, by the number of the case. What threads read before it is written is
+    nan; so is scratch memory."""
+
+    machine: Gpu
+    resources: list[Resources]
+
+    def _lower(self, graph: Graph, schedule: Mapping[str, object] | None) -> CudaKernel:
+        return lower_for_cuda(graph, self.machine, schedule)
+
+    def _build(self) -> dict[str, Any]:
+        self.resources = []
+        built = {}
+        for number, case in enumerate(self.cases):
+            name = f"k{number}"
+            source = print_kernel(case.kernel.function, name)
+            self.resources.append(compile_kernel(source, name, self.machine).resources)
+            built[name] = compile_for_host(name, source)
+        return built
+
+    def _call(self, function: Any, kernel: CudaKernel, addresses: list[int], rng: np.random.Generator | None) -> None:
+        del rng  # the blocks go in one order
+        counters = (ctypes.c_int32 * max(kernel.counters, 1))()
+        if kernel.counters:
+            addresses = [*addresses, ctypes.addressof(counters)]
+        arguments = (ctypes.c_void_p * len(addresses))(*addresses)
+        error = function(kernel.blocks, kernel.threads, kernel.shared_bytes, ctypes.addressof(arguments))
+        if error:
+            raise RuntimeError(error.decode())
+        if any(counters):
+            raise RuntimeError(f"counters are left at {list(counters)}")
+
+
+@dataclass(frozen=True)
+class CudaKernels(Kernels):
+    machine: Gpu
+
+    @property
+    def block(self) -> int:
+        return 8
+
+    def new_batch(self) -> CudaBatch:
+        return CudaBatch(self.machine, self.folder)
+
+
+@pytest.fixture(scope="session")
+def cuda(tmp_path_factory: pytest.TempPathFactory) -> CudaKernels:
+    """The CUDA kernels of one architecture, emulated."""
+    return CudaKernels(gpus.NAMED["sm_90"], tmp_path_factory.mktemp("cuda"))

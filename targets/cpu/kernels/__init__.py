@@ -14,7 +14,7 @@ from targets.cpu.kernels.coded_choice import lower_coded
 from targets.cpu.kernels.conv import lower_conv
 from targets.cpu.kernels.det import lower_det
 from targets.cpu.kernels.elementwise import lower_elementwise
-from targets.cpu.kernels.group import Kernel, Packing
+from targets.cpu.kernels.group import Kernel
 from targets.cpu.kernels.matmul import lower_matmul, lower_matmul_packed
 from targets.cpu.kernels.pool import lower_pool
 from targets.cpu.kernels.reduction import lower_reduction
@@ -23,6 +23,7 @@ from targets.cpu.kernels.scatter import lower_scatter
 from targets.cpu.kernels.selection import lower_arg, lower_top_k
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import parse_schedule
+from targets.packing import Packing
 from tensorc.ir import OPS, Graph, Kind, Node
 
 #: Those that have nothing to choose.

@@ -11,12 +11,13 @@ from targets.cpu.kernels.group import GroupKernel, Kernel
 from targets.cpu.kernels.matmul import _Tile
 from targets.cpu.kernels.reduction import fold
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import AttentionSchedule, Schedule, attention_schedule, checked, lanes_of
+from targets.cpu.schedules import AttentionSchedule, attention_schedule, lanes_of
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
 from tensorc.lowering.tir import Expr, const
+from tensorc.search.schedule import Schedule, checked
 
 
 def lower_attention(body: Graph, node: Node, machine: Machine, given: Schedule | None = None) -> Kernel:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
+from targets.cpu.kernels.group import GroupKernel, Kernel
 from targets.cpu.kernels.matmul import _Tile
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import CodedPanelSchedule, CodedSchedule, lanes_of
+from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.formats import bits
 from tensorc.formats.elements import ELEMENTS

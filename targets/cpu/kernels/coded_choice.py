@@ -16,12 +16,11 @@ from targets.cpu.schedules import (
     CodedLookupSchedule,
     CodedPanelSchedule,
     CodedSchedule,
-    Schedule,
-    checked,
     matmul_schedule,
 )
 from tensorc.ir import Graph, Node
 from tensorc.options import Numerics
+from tensorc.search.schedule import Schedule, checked
 from tensorc.search.space import Algorithm, Space
 
 _Tiled = CodedSchedule | CodedDotSchedule | CodedLookupSchedule | CodedPanelSchedule

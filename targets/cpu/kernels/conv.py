@@ -18,11 +18,12 @@ import numpy as np
 
 from targets.cpu.kernels.conv_shape import ConvShape, Run
 from targets.cpu.kernels.depthwise import lower_depthwise
-from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator
+from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator
 from targets.cpu.kernels.products import Products
 from targets.cpu.kernels.winograd import lower_winograd
 from targets.cpu.machine import Machine
-from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, Schedule, WinogradSchedule, checked, conv_schedule
+from targets.cpu.schedules import ConvSchedule, DepthwiseSchedule, WinogradSchedule, conv_schedule
+from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -30,6 +31,7 @@ from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import ravel, unravel
 from tensorc.lowering.tir import Expr
+from tensorc.search.schedule import Schedule, checked
 
 _CACHE_LINE = 64
 #: With taps innermost, a filter's columns are unrolled, and its rows too up to this many taps.
@@ -112,7 +114,7 @@ class _DirectConv:
         self.builder = self.group.builder
         self.weight = self.group.buffers[w]
         self.dtype = accumulator(node.output.dtype)
-        self.products = Products(self.group, x, w, self.dtype)
+        self.products = Products(self.group, machine, x, w, self.dtype)
         self.lanes = shape.lanes
         #: Elements of a strip's weights for one step.
         self.width = schedule.vectors * shape.lanes * shape.together

@@ -10,14 +10,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from typing import Any, Protocol
 
 from passes.legalize import WIDTH_FREE, is_mixed_product
 from passes.memory.in_place import replaceable
-from targets.cpu.machine import Machine
-from targets.cpu.schedules import Schedule
+from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node, Value
 from tensorc.ir.dims import static_shape
@@ -26,6 +23,7 @@ from tensorc.ir.types import STORED, is_integer, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Elements, Index, Source, buffer_source, ravel
 from tensorc.lowering.tir import Buffer, Expr, KernelBuilder, const
+from tensorc.search.schedule import Schedule
 from tensorc.search.space import ScheduleJson
 
 #: Opens a loop of so many steps; gives its variable.
@@ -40,19 +38,6 @@ LONG = TRIGONOMETRIC | {
 def accumulator(dtype: str) -> str:
     """The type that sums of products of `dtype` are held in."""
     return "float32" if dtype == "float16" else dtype
-
-
-@dataclass(frozen=True)
-class Packing:
-    """The order in which a kernel reads a constant, which is put so when the model is compiled.
-
-    `apply` makes of the constant an array of `shape` and the same type; packings of one name, applied to one constant,
-    give the same.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    apply: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,17 +57,22 @@ class Kernel:
     parts: Mapping[int, int] = field(default_factory=dict)
 
 
-class GroupKernel:
-    """Writes the kernel of one body. Subclasses of nothing: each kind of kernel uses it."""
+class HasBuilder(Protocol):
+    """What `GroupKernel` asks of a machine."""
 
-    def __init__(self, body: Graph, machine: Machine, packings: Mapping[Value, Packing | None] | None = None):
+    def builder(self) -> KernelBuilder: ...
+
+
+class GroupKernel:
+    """Writes the kernel of one body: each kind of kernel uses it."""
+
+    def __init__(self, body: Graph, machine: HasBuilder, packings: Mapping[Value, Packing | None] | None = None):
         for node in body.nodes:
             narrow = any(v.dtype in STORED for v in (*node.inputs, *node.outputs))
             if narrow and node.op not in WIDTH_FREE and not is_mixed_product(node):
                 raise UnsupportedError(f"{node.op} of {node.output.type} is not lowered: nothing computes in that type")
         self.body = body
-        self.machine = machine
-        self.builder = KernelBuilder()
+        self.builder = machine.builder()
         self.buffers: dict[Value, Buffer] = {}
         self.packings: dict[int, Packing] = {}
         for number, value in enumerate(body.inputs):
@@ -139,10 +129,15 @@ class GroupKernel:
             builder.store(results, builder.load(acc, j * lanes + lane), j * lanes + lane)
         return results, builder.serial
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether a result may be written over an operand."""
+        return bool(replaceable(self.body))
+
     def finish(self, tasks: int, schedule: Schedule | None = None, parts: Mapping[Value, int] | None = None) -> Kernel:
         chosen = {} if schedule is None else schedule.to_json()
         numbers = {self.body.inputs.index(value): count for value, count in (parts or {}).items()}
-        function = self.builder.function("kernel", in_place=bool(replaceable(self.body)))
+        function = self.builder.function("kernel", self.is_in_place)
         return Kernel(function, tasks, self.scratch_bytes, chosen, self.packings, numbers)
 
 

@@ -14,19 +14,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from targets.cpu.kernels.group import GroupKernel, Kernel, Packing, accumulator, vector_blocks
+from targets.cpu.kernels.group import GroupKernel, Kernel, accumulator, vector_blocks
 from targets.cpu.kernels.products import Products, in_steps, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import (
     BlockedMatmulSchedule,
     MatmulSchedule,
     ProductSchedule,
-    Schedule,
-    checked,
     lanes_of,
     matmul_schedule,
     product_schedule,
 )
+from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -35,6 +34,7 @@ from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import unravel
 from tensorc.lowering.tir import Buffer, Expr, const
+from tensorc.search.schedule import Schedule, checked
 
 _CACHE_LINE = 64
 #: How far ahead a kernel asks for weights that it reads once. Of 512 to 4096 the best for a row by 4096x4096, in any
@@ -143,7 +143,7 @@ def lower_matmul_packed(body: Graph, node: Node, machine: Machine, given: Schedu
     panels = -(-columns // width)
     group = GroupKernel(body, machine, {b: pack_panels(static_shape(b.shape), columns, width, count)})
     builder, panel = group.builder, group.buffers[b]
-    products = Products(group, a, b, accumulator(node.output.dtype))
+    products = Products(group, machine, a, b, accumulator(node.output.dtype))
     row_bytes = width * count * numpy_dtype(b.dtype).itemsize
     full, tail = divmod(rows, tile_rows)
     row_tiles = full + bool(tail)
@@ -262,7 +262,7 @@ class _BlockedMatmul:
         self.group = GroupKernel(body, machine, {b: packing})
         self.builder = self.group.builder
         self.weights = self.group.buffers[b]
-        self.products = Products(self.group, a, b, accumulator(node.output.dtype))
+        self.products = Products(self.group, machine, a, b, accumulator(node.output.dtype))
         #: Elements of a panel's weights for one step, and in a cache line.
         self.wide = self.width * count
         self.line = _CACHE_LINE // numpy_dtype(b.dtype).itemsize

@@ -62,13 +62,13 @@ def in_steps(matrix: np.ndarray, count: int) -> np.ndarray:
 class Products:
     """Reads `x` a step at a time, and adds products by the weights `w` to sums of type `dtype`."""
 
-    def __init__(self, group: GroupKernel, x: Value, w: Value, dtype: str):
+    def __init__(self, group: GroupKernel, machine: Machine, x: Value, w: Value, dtype: str):
         self.group = group
         self.x = x
         self.weights = group.buffers[w]
         self.weight_type = w.dtype
         self.dtype = dtype
-        self.together = together(x, w, group.machine)
+        self.together = together(x, w, machine)
         #: float32 memory that weights are widened into, and where they begin in it.
         self.held: tuple[Buffer, Expr] | None = None
         #: What several elements are read of at once.
@@ -79,8 +79,8 @@ class Products:
         if self.together == TOGETHER:
             if x not in group.buffers:
                 raise UnsupportedError("bytes are multiplied from where they lie, and here they are computed")
-            if not group.machine.multiplies_bytes:
-                raise UnsupportedError(f"{group.machine.name} has no instruction that multiplies bytes")
+            if not machine.multiplies_bytes:
+                raise UnsupportedError(f"{machine.name} has no instruction that multiplies bytes")
 
     def widens(self, tiles: int) -> bool:
         """Whether weights that `tiles` tiles meet had better be widened first, by `widen`."""

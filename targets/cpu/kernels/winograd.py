@@ -29,10 +29,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cost_models.analytic import Tile, blocked_cycles
-from targets.cpu.kernels.group import GroupKernel, Kernel, Packing
+from targets.cpu.kernels.group import GroupKernel, Kernel
 from targets.cpu.kernels.products import Products, together
 from targets.cpu.machine import Machine
 from targets.cpu.schedules import WinogradSchedule
+from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -211,7 +212,7 @@ class _Winograd:
         self.products = self.inputs + self.points * self.input_size
         scratch = self.products + self.points * self.product_size
         # Weights in 16 bits are widened a point's panel at a time, if there are tiles enough to share that.
-        self.weights = Products(self.group, node.inputs[0], weight, "float32")
+        self.weights = Products(self.group, machine, node.inputs[0], weight, "float32")
         held = self.depth * self.width if self.weights.widens(-(-self.strip // schedule.rows)) else 0
         self.scratch = self.group.scratch("float32", scratch + held)
         if held:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from targets.hls.hardware.datapath import Affine, Loop, Op, evaluated, reachable
 from targets.hls.hardware.pipeline import Design, Place, designs_of
 from targets.hls.program import Program
-from tensorc.errors import UserError
+from tensorc.errors import TensorcWarning, UserError
 from tensorc.native import compiled
 
 _SOURCE = Path(__file__).with_name("timing.c")
@@ -35,6 +36,10 @@ class ProcessTiming:
     end: int
     busy: int
     stalled: int
+
+
+#: Simulated to know how far apart they are.
+IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def timing_of(
     program: Program,
     designs: Sequence[Design] | None = None,
     depths: Mapping[str, int] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
 ) -> Timing:
     """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
 
@@ -97,26 +102,33 @@ def timing_of(
 
 #: Iterations with words that are simulated at most to make FIFOs as small as can be: some seconds.
 _FINE_WORDS = 100_000_000
+#: And to make them small at all: a minute or so.
+_MOST_WORDS = 1_500_000_000
 
 
 def depths(
     program: Program,
     designs: Sequence[Design] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
     narrow: Collection[str] = (),
     slack: float = 0.0,
 ) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
     others being what they are; in large programs, the next power of two instead. What can wait elsewhere does not in
-    those that are `narrow`. `slack` is how much longer it may take, as a share. Channels beyond the chip are left as
-    they are."""
+    those that are `narrow`. `slack` is how much longer it may take, as a share.
+
+    What takes too long is not done, with a TensorcWarning: FIFOs that hold few bits stay deeper than they must be."""
     tables = _Tables(program, designs or designs_of(program))
-    inner = [c for c in program.channels if not (tables.is_outside[tables.number[c.name]] or c.place)]
-    unbounded = {channel.name: channel.count * images for channel in inner}
+    inner = [c for c in program.channels if not tables.is_outside[tables.number[c.name]]]
+    unbounded = {channel.name: channel.most or channel.count * images for channel in inner}
     best = tables.run(unbounded, images)
     most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
+    words = images * sum(channel.count for channel in program.channels)
+    left = _MOST_WORDS
 
     def is_enough(depths: Mapping[str, int]) -> bool:
+        nonlocal left
+        left -= words
         try:
             ends = tables.run(depths, images).ends
         except DeadlockError:
@@ -129,8 +141,10 @@ def depths(
             most = {channel.name: max(found.channels[channel.name].most, 1) for channel in inner}
             break
     cap = 2
-    while not is_enough({name: min(count, cap) for name, count in most.items()}):
+    while left > 0 and not is_enough({name: min(count, cap) for name, count in most.items()}):
         cap *= 2
+    if left <= 0:
+        cap = max(most.values(), default=1)
     chosen = {name: min(count, cap) for name, count in most.items()}
 
     def lessen(name: str, candidates: Sequence[int]) -> None:
@@ -146,14 +160,19 @@ def depths(
 
     # Those that hold the most bits first: what they leave is worth more.
     order = sorted(inner, key=lambda channel: (channel.name not in narrow, -channel.bits * chosen[channel.name]))
-    for channel in order:
+    for number, channel in enumerate(order):
+        if left <= 0:
+            rest = f"{len(order) - number} of {len(order)} FIFOs"
+            warnings.warn(f"{program.name}: {rest} may be deeper than they must be: to find out takes too long",
+                          TensorcWarning, stacklevel=2)  # fmt: skip
+            break
         depth = chosen[channel.name]
         lessen(channel.name, [*(1 << power for power in range((depth - 1).bit_length())), depth])
-    words, spent = images * sum(channel.count for channel in program.channels), 0
+    spent = 0
     for channel in order:
         depth = chosen[channel.name]
         spent += words * depth.bit_length()
-        if depth > 2 and spent <= _FINE_WORDS:
+        if depth > 2 and spent <= _FINE_WORDS and left > 0:
             lessen(channel.name, range(depth // 2 + 1, depth + 1))
     return chosen
 

@@ -32,8 +32,7 @@ class Pool(Layer):
         column, chunk = Counter.of("column", window.out[1]), Counter.of("chunk", window.channels // lanes)
         ky, kx = Counter.of("ky", window.kernel[0]), Counter.of("kx", window.kernel[1])
         row, lane = Counter.of("row", window.out[0]), Counter.of("lane", lanes, is_lane=True)
-        place = rows.place(row, ky, column, kx, chunk)
-        x = rows.element(place, lane, kind.low if largest else 0)
+        names, (x,) = rows.elements(row, ky, column, kx, chunk, lane, kind.low if largest else 0)
         first = ky.equals(0) & kx.equals(0)
         last = ky.equals(ky.high) & kx.equals(kx.high)
         grid = self.group.grids[self.head.output]
@@ -43,10 +42,10 @@ class Pool(Layer):
         after = select(first, x, greater(before, x)) if largest else select(first, Const.of(0), before) + x
         epilogue = Epilogue(self.group, self.head.output, self.output)
         written = epilogue.statements(lanes, before, chunk, row * window.out[1] + column, inputs[1:], outputs)
-        body: list[Statement] = [*place, Lanes(lane, (Update(state, lane, after),))]
+        body: list[Statement] = [*names, Lanes(lane, (Update(state, lane, after),))]
         body += written if last == TRUE else [When(last, written)]
         body += rows.advance(column.equals(column.high) & chunk.equals(chunk.high) & last)
         compute = Nest("compute", used_loops((column, chunk, ky, kx)), tuple(body))
-        memories = (rows.memory, *epilogue.memories)
+        memories = (*rows.memories, *epilogue.memories)
         return Process(self.name, self.title, rows.steps(compute), tuple(inputs), tuple(outputs), memories,
                        (state, *rows.registers))  # fmt: skip

@@ -1,7 +1,7 @@
 """Convolutions and products by known matrices: a matrix-vector unit of PE x SIMD multipliers (FINN's MVAU).
 
-Each cycle `inputs` (SIMD) elements of a window meet weights of `outputs` (PE) channels, whose accumulators are
-registers.
+Each cycle `inputs` (SIMD) elements at each of `places` of a window meet weights of `outputs` (PE) channels, whose
+accumulators are registers.
 """
 
 from __future__ import annotations
@@ -12,11 +12,26 @@ from functools import partial
 
 import numpy as np
 
-from targets.hls.expressions import TRUE, Const, Counter, Expr, Load, Register, Sum, select, whole
+from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Sum, select, total, whole
+from targets.hls.layers.columns import ColumnBuffer
 from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
-from targets.hls.program import Channel, Lanes, Let, Memory, Nest, Process, State, Statement, Update, When
+from targets.hls.program import (
+    MOST_PARTS,
+    Channel,
+    Kind,
+    Lanes,
+    Let,
+    Memory,
+    Nest,
+    Process,
+    Read,
+    State,
+    Statement,
+    Update,
+    When,
+)
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 
@@ -42,68 +57,86 @@ class Product(Layer):
 
     @property
     def weight_bits(self) -> int:
-        return kind_of(self.group.grids[self.head.inputs[1]]).bits
+        return self.weight_kind.bits
 
     def choices(self) -> list[Unroll]:
-        groups, outputs, _, channels = self.weights.shape
+        groups, outputs, places, channels = self.weights.shape
         if self.depthwise:
-            return [Unroll(n, n) for n in divisors(groups)]
-        return [Unroll(pe, simd) for pe in divisors(outputs) for simd in divisors(channels)]
+            every = [Unroll(n, n, places=p) for n in divisors(groups) for p in divisors(places)]
+        else:
+            every = [Unroll(pe, simd, places=p) for pe in divisors(outputs) for simd in divisors(channels)
+                     for p in divisors(places)]  # fmt: skip
+        fits = ColumnBuffer.fits(self.window)
+        return [one for one in every if self.multipliers(one) <= MOST_PARTS and (fits or self._sides(one)[0] == 1)]
+
+    def multipliers(self, unroll: Unroll) -> int:
+        """And so many weights are read together."""
+        return unroll.outputs * unroll.places * (1 if self.depthwise else unroll.inputs)
+
+    def _sides(self, unroll: Unroll) -> tuple[int, int]:
+        """Rows and columns of a window that are looked at together: rows first, of which one load gives several."""
+        rows = math.gcd(unroll.places, self.window.kernel[0])
+        return rows, unroll.places // rows
 
     def input_lanes(self, unroll: Unroll) -> tuple[int, ...]:
         return (unroll.inputs, *(unroll.outputs for _ in self.inputs[1:]))
 
-    def _words(self, unroll: Unroll) -> np.ndarray:
+    @property
+    def weight_kind(self) -> Kind:
+        return kind_of(self.group.grids[self.head.inputs[1]])
+
+    @property
+    def passes(self) -> int:
+        """How often all weights are read for an image."""
+        return self.window.out[0] * self.window.out[1]
+
+    def words(self, unroll: Unroll) -> np.ndarray:
         """The weights that are read together, in the order in which they are."""
-        pe, simd = unroll.outputs, unroll.inputs
+        pe, simd = unroll.outputs, 1 if self.depthwise else unroll.inputs
         groups, per_group, _, channels = self.weights.shape
-        if self.depthwise:
-            return self.weights.reshape(groups // pe, pe, -1).transpose(0, 2, 1).reshape(-1, pe)
-        words = self.weights.reshape(groups, per_group // pe, pe, -1, channels // simd, simd)
-        return words.transpose(0, 1, 3, 4, 2, 5).reshape(-1, pe * simd)
+        (lines, copies), (high, wide) = self._sides(unroll), self.window.kernel
+        # The outputs that are made one after the other, then those side by side.
+        outputs = (groups // pe, 1, pe) if self.depthwise else (groups, per_group // pe, pe)
+        places = high // lines, lines, wide // copies, copies
+        words = self.weights.reshape(*outputs, *places, channels // simd, simd)
+        return words.transpose(0, 1, 3, 5, 7, 2, 6, 4, 8).reshape(-1, self.multipliers(unroll))
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
-        pe, simd = unroll.outputs, unroll.inputs
+        """Weights come by a channel behind those of `inputs`, if there is one."""
+        pe, simd = unroll.outputs, 1 if self.depthwise else unroll.inputs
         window, head = self.window, self.head
         grid = self.group.grids[head.output]
         accumulator = State("sum", kind_of(grid), pe)
-        rows = RowBuffer(window, inputs[0])
+        lines, copies = self._sides(unroll)
+        rows = ColumnBuffer(window, inputs[0], lines, copies) if lines > 1 else RowBuffer(window, inputs[0], copies)
         groups, per_group, _, channels = self.weights.shape
 
         column = Counter.of("column", window.out[1])
-        ky, kx = Counter.of("ky", window.kernel[0]), Counter.of("kx", window.kernel[1])
+        ky, kx = Counter.of("ky", window.kernel[0] // lines), Counter.of("kx", window.kernel[1] // copies)
         row = Counter.of("row", window.out[0])
         lane = Counter.of("lane", pe, is_lane=True)
         part = Counter.of("part", simd, is_lane=True)
-        weight_kind = kind_of(self.group.grids[head.inputs[1]])
+        inputs, streams = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
         if self.depthwise:
-            outer = (Counter.of("chunk", groups // pe),)
-            loops: tuple[Counter, ...] = (column, *outer, ky, kx)
-            place: Expr = outer[0]
-            word: Expr = outer[0]
+            made: tuple[Counter, ...] = (Counter.of("chunk", groups // pe),)
             ends: tuple[Counter, ...] = (ky, kx)
-            width = pe
-            places = rows.place(row, ky, column, kx, word)
-            at = Let("weight", _flat((outer[0], ky, kx)))
-            x = rows.element(places, lane)
-            weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, whole(lane))
-            product = times(weight, x)
+            place: Expr = made[0]
+            word: Expr = made[0]
         else:
             which, out = Counter.of("group", groups), Counter.of("filter", per_group // pe)
             inner = Counter.of("chunk", channels // simd)
-            loops = (column, which, out, ky, kx, inner)
+            made, ends = (which, out), (ky, kx, inner)
             place = which * (per_group // pe) + out
             word = which * (channels // simd) + inner
-            ends = (ky, kx, inner)
-            width = pe * simd
-            places = rows.place(row, ky, column, kx, word)
-            at = Let("weight", _flat((which, out, ky, kx, inner)))
-            x = rows.element(places, part)
-            weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, lane * simd + part)
-            one = times(weight, x)
-            product = Sum(*_interval(one, simd), part, one) if simd > 1 else one
-        depth = self.weights.size // width
-        weights = Memory("weights", weight_kind, width, depth, partial(self._words, unroll))
+        loops = (column, *made, *ends)
+        names, elements = rows.elements(row, whole(ky) * lines, column, whole(kx) * copies, word,
+                                        lane if self.depthwise else part)  # fmt: skip
+        weights = _Weights(self, unroll, streams, (*made, *ends))
+        terms = []
+        for copy, x in enumerate(elements):
+            number = ((lane * copies + copy) * lines + whole(rows.line)) * simd + part
+            one = times(weights.element(whole(number)), x)
+            terms.append(_summed(rows.line, _summed(part, one)))
 
         first: Expr = TRUE
         last: Expr = TRUE
@@ -113,19 +146,41 @@ class Product(Layer):
         epilogue = Epilogue(self.group, head.output, self.output)
         written = epilogue.statements(pe, before, place, row * window.out[1] + column, inputs[1:], outputs)
         end_of_row = column.equals(column.high) & last
-        for counter in loops[1 : len(loops) - len(ends)]:
+        for counter in made:
             end_of_row = end_of_row & counter.equals(counter.high)
         body: list[Statement] = [
-            *places,
-            at,
-            Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + product),)),
+            *names,
+            weights.read,
+            Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + total(terms)),)),
         ]
         body += written if last == TRUE else [When(last, tuple(written))]
         body += rows.advance(end_of_row)
         steps = rows.steps(Nest("compute", used_loops(loops), tuple(body)))
-        memories = (rows.memory, weights, *epilogue.memories)
-        return Process(self.name, self.title, steps, tuple(inputs), tuple(outputs), memories,
+        memories = (*rows.memories, *weights.memories, *epilogue.memories)
+        return Process(self.name, self.title, steps, (*inputs, *streams), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
+
+
+class _Weights:
+    """Of a product, those that `counters` number: out of its memory, or by a channel that brings them in their order.
+    `read` stands before elements of them."""
+
+    def __init__(self, layer: Product, unroll: Unroll, channels: Sequence[Channel], counters: Sequence[Counter]):
+        self.kind = layer.weight_kind
+        self.memories: tuple[Memory, ...] = ()
+        self.read: Let | Read
+        if channels:
+            self.read = Read(channels[0], "weight_in")
+        else:
+            width = layer.multipliers(unroll)
+            depth = layer.weights.size // width
+            self.memories = (Memory("weights", self.kind, width, depth, partial(layer.words, unroll)),)
+            self.read = Let("weight", _flat(counters))
+
+    def element(self, lane: Expr) -> Expr:
+        if isinstance(self.read, Read):
+            return Element(self.kind.low, self.kind.high, self.read.word, lane)
+        return Load(self.kind.low, self.kind.high, self.memories[0].name, self.read.local, lane)
 
 
 def times(weight: Expr, x: Expr) -> Expr:
@@ -135,8 +190,9 @@ def times(weight: Expr, x: Expr) -> Expr:
     return select(weight.equals(0), 0, select(weight < 0, Const.of(0) - x, x))
 
 
-def _interval(x: Expr, count: int) -> tuple[int, int]:
-    return x.low * count, x.high * count
+def _summed(counter: Counter, x: Expr) -> Expr:
+    count = counter.high + 1
+    return Sum(x.low * count, x.high * count, counter, x) if count > 1 else x
 
 
 def _flat(counters: Sequence[Counter]) -> Expr:

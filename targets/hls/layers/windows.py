@@ -66,28 +66,38 @@ class Window:
 
 
 class RowBuffer:
-    """The buffer of a window's rows in words of `lanes` elements, and the steps that fill it from `channel`."""
+    """The buffer of a window's rows in words of `lanes` elements, and the steps that fill it from `channel`. With
+    `copies` of it several places of a window can be read at once, one from each."""
 
-    def __init__(self, window: Window, channel: Channel, name: str = "rows"):
+    def __init__(self, window: Window, channel: Channel, copies: int = 1):
         self.window = window
         self.channel = channel
         self.lanes = channel.lanes
         self.words = window.channels // self.lanes
         self.row = window.columns * self.words
         self.size = window.kept * self.row
-        self.memory = Memory(name, channel.kind, self.lanes, self.size)
-        self.one = window.kept == 1 and window.strides[0] == 1
+        self.memories = self._memories(copies, self.lanes, self.size)
+        #: Rows of a window that are read at once.
+        self.line = Counter.of("line", 1, is_lane=True)
+        #: Whether registers say where rows lie.
+        self.moves = window.kept > 1 or window.strides[0] > 1
         top = Kind(0, self.size - 1)
         #: Where the next row goes, and where the first row of the window lies.
-        self.next = State(f"{name}_next", top, 1)
-        self.top = State(f"{name}_top", top, 1)
-        self.registers = () if self.one else (self.next, self.top)
+        self.next = State("rows_next", top, 1)
+        self.top = State("rows_top", top, 1)
+
+    def _memories(self, copies: int, lanes: int, size: int) -> tuple[Memory, ...]:
+        return tuple(Memory(f"rows{_number(copy)}", self.channel.kind, lanes, size) for copy in range(copies))
+
+    @property
+    def registers(self) -> tuple[State, ...]:
+        return (self.next, self.top) if self.moves else ()
 
     def steps(self, compute: Nest) -> tuple[Step, ...]:
         """The whole walk: `compute` makes a row of results, whose number is the counter `row`."""
         window = self.window
         steps: list[Step] = []
-        if not self.one:
+        if self.moves:
             first = (-window.pads[0] % window.kept) * self.row
             steps.append(Nest("begin", (Counter.of("once", 1),), (
                 Update(self.next, Const.of(0), Const.of(0)), Update(self.top, Const.of(0), Const.of(first)),
@@ -106,20 +116,19 @@ class RowBuffer:
             steps.append(Nest("rest", used_loops(loops), (Read(self.channel, "word_in"),)))
         return tuple(steps)
 
-    def _fill(self, name: str, rows: int, first: Expr) -> Nest:
+    def _fill(self, name: str, rows: int, first: Expr) -> Step:
         """Reads `rows` rows, those that there are of them, the `first`th one first."""
         fresh = Counter.of("fresh", rows)
         column, chunk = Counter.of("column", self.window.columns), Counter.of("chunk", self.words)
         place = column * self.words + chunk
-        if not self.one:
+        if self.moves:
             place = self._read(self.next) + place
         lane = Counter.of("lane", self.lanes, is_lane=True)
         kind = self.channel.kind
-        store: Statement = Lanes(
-            lane, (Store(self.memory, place, lane, Element(kind.low, kind.high, "word_in", lane)),)
-        )
-        body: list[Statement] = [Read(self.channel, "word_in"), store]
-        if not self.one:
+        new = Element(kind.low, kind.high, "word_in", lane)
+        stores = tuple(Store(memory, place, lane, new) for memory in self.memories)
+        body: list[Statement] = [Read(self.channel, "word_in"), Lanes(lane, stores)]
+        if self.moves:
             last = column.equals(column.high) & chunk.equals(chunk.high)
             body.append(When(last, (Update(self.next, Const.of(0), self._moved(self.next, 1)),)))
         exists = first + fresh < self.window.rows
@@ -139,29 +148,46 @@ class RowBuffer:
 
     def advance(self, last: Expr) -> tuple[Statement, ...]:
         """At the end of a row of results: the window moves down."""
-        if self.one or self.window.strides[0] % self.window.kept == 0:
+        if not self.moves or self.window.strides[0] % self.window.kept == 0:
             return ()
         moved = Update(self.top, Const.of(0), self._moved(self.top, self.window.strides[0]))
         return (moved,) if last == TRUE else (When(last, (moved,)),)
 
-    def place(self, row: Expr, ky: Counter, column: Expr, kx: Counter, chunk: Expr) -> tuple[Let, ...]:
-        """Names, for statements behind it, where in the buffer the `chunk`th word of a pixel is, and whether that is
-        `inside` the image: of place (ky, kx) of the window for the result in `row` and `column`."""
-        window = self.window
+    def elements(
+        self, row: Expr, ky: Expr, column: Expr, kx: Expr, chunk: Expr, lane: Expr, outside: int = 0
+    ) -> tuple[list[Let], list[Expr]]:
+        """Element `lane` of the `chunk`th word of the pixel at place (ky, kx) of the window for the result in `row` and
+        `column`; `outside` of the image. From each copy one, of places kx, kx + 1 and so on; and names that they need,
+        for statements before them."""
+        window, kind = self.window, self.channel.kind
         y = row * window.strides[0] + ky * window.dilations[0] - window.pads[0]
-        x = column * window.strides[1] + kx * window.dilations[1] - window.pads[1]
-        inside = (Const.of(0) <= y) & (y < window.rows) & (Const.of(0) <= x) & (x < window.columns)
-        address = x * self.words + chunk
-        if self.one:
-            return Let("inside", inside), Let("address", address)
-        line = Let("line", self._read(self.top) + ky * (window.dilations[0] * self.row))
-        return Let("inside", inside), line, Let("address", wrapped(line.local, self.size) + address)
+        names: list[Let] = []
+        found: list[Expr] = []
+        for copy, memory in enumerate(self.memories):
+            x = self._x(column, kx, copy)
+            inside = Let(f"inside{_number(copy)}", (Const.of(0) <= y) & (y < window.rows) & self._within(x))
+            names.append(inside)
+            place = x * self.words + chunk
+            if self.moves:
+                line = Let(f"line{_number(copy)}", self._read(self.top) + ky * (window.dilations[0] * self.row))
+                names.append(line)
+                place = wrapped(line.local, self.size) + place
+            address = Let(f"address{_number(copy)}", place)
+            names.append(address)
+            loaded = Load(kind.low, kind.high, memory.name, address.local, whole(lane))
+            found.append(select(inside.local, loaded, outside))
+        return names, found
 
-    def element(self, place: tuple[Let, ...], lane: Expr, outside: int = 0) -> Expr:
-        """Element `lane` of the word that `place` says; `outside` of the image."""
-        inside, address = place[0].local, place[-1].local
-        kind = self.memory.kind
-        return select(inside, Load(kind.low, kind.high, self.memory.name, address, whole(lane)), outside)
+    def _x(self, column: Expr, kx: Expr, copy: int) -> Expr:
+        return column * self.window.strides[1] + (kx + copy) * self.window.dilations[1] - self.window.pads[1]
+
+    def _within(self, x: Expr) -> Expr:
+        return (Const.of(0) <= x) & (x < self.window.columns)
+
+
+def _number(copy: int) -> str:
+    """Of a copy, in names."""
+    return str(copy or "")
 
 
 def wrapped(address: Expr, size: int) -> Expr:

@@ -9,6 +9,7 @@ from targets.hls.expressions import Const, Counter, Element
 from targets.hls.hardware.pipeline import designs_of
 from targets.hls.hardware.timing import DeadlockError, depths, timing_of, with_depths
 from targets.hls.program import Channel, Kind, Nest, Port, Process, Program, Put, Read, When, Write
+from tensorc.errors import TensorcWarning
 
 pytestmark = pytest.mark.compiler
 
@@ -92,3 +93,18 @@ def test_an_image_alone():
     assert timing_of(one, images=1).latency == timing_of(one, images=1).interval == 6
     assert timing_of(one, images=3).ends == (6, 11, 16)
     assert timing_of(one, depths={"b": 1}).latency == 10  # a word a time: written, seen, taken
+
+
+@pytest.mark.parametrize("runs", [1, 4, 8])
+def test_depths_that_take_too_long_to_find_are_enough(residual, monkeypatch, runs):
+    """The first channels, which hold the most bits, have the least depth all the same."""
+    program = residual.program("residual", {})
+    least = depths(program)
+    each = 4 * sum(channel.count for channel in program.channels)
+    monkeypatch.setattr("targets.hls.hardware.timing._MOST_WORDS", runs * each)
+    with pytest.warns(TensorcWarning, match=r"residual: \d of \d FIFOs may be deeper than they must be"):
+        found = depths(program)
+    unbounded = {channel.name: 4 * channel.count for channel in program.channels}
+    assert timing_of(program, depths=found).ends == timing_of(program, depths=unbounded).ends
+    assert all(found[name] >= depth for name, depth in least.items())
+    assert found != least

@@ -1,0 +1,207 @@
+"""A fused graph to a CUDA program: a kernel for each distinct workload, a launch for each group."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from typing import Any
+
+from passes.memory import MemoryPlan, Space, plan_memory
+from targets.cpu.kernels import lowered_anchors
+from targets.cuda import program as layout
+from targets.cuda.codegen import print_kernel
+from targets.cuda.compiler import Compiled, Resources, compile_kernel
+from targets.cuda.gpu import Gpu
+from targets.cuda.kernels import Kernel, lower
+from targets.cuda.occupancy import occupancy
+from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, Code, CudaProgram, Launch
+from targets.packing import PackedConstants, Packing
+from tensorc.errors import UnsupportedError
+from tensorc.ir import OPS, Graph, Kind, Node, Value
+from tensorc.ir.cost import work
+from tensorc.ir.graph import nested
+from tensorc.lowering.indexing import lowered_ops
+from tensorc.options import format_bytes
+from tensorc.search.choice import Choice
+from tensorc.target import Program, Progress
+from tensorc.workload import workload_key, workload_label
+
+
+def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Progress) -> Program:
+    """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
+    _check_supported(graph)
+    groups = [node for node in graph.nodes if node.body is not None]
+    kernels = _kernels(groups, gpu, schedules)
+    compiled, sources = _compile(dict(kernels.values()), gpu, progress)
+    plan = plan_memory(graph)
+    constants = PackedConstants()
+    launches = tuple(_launch(node, *kernels[_key(node)], plan, constants) for node in groups)
+    codes, sections = _sections(dict(kernels.values()), compiled, sources)
+    program = CudaProgram(
+        architecture=gpu.name,
+        kernels=codes,
+        launches=launches,
+        inputs=tuple(value.type for value in graph.inputs),
+        outputs=tuple(value.type for value in graph.outputs),
+        arena_bytes=plan.arena_bytes,
+        scratch_bytes=max((kernel.scratch_bytes for _, kernel in kernels.values()), default=0),
+        counter_bytes=max((4 * kernel.counters for _, kernel in kernels.values()), default=0),
+    )
+    described = _described(groups, kernels, compiled, schedules, gpu)
+    manifest = program.to_json() | {
+        "kernels": described,
+        "memory": {
+            "peak": plan.arena_bytes,
+            "bound": plan.least_bytes,
+            "blocks": [[name, b.lower, b.upper, b.size, offset] for name, b, offset in plan.blocks],
+        },
+    }
+    summary = [
+        ("kernels", f"{len(codes)} for {len(launches)} launches, {_resources(compiled)}"),
+        (
+            "activation memory",
+            f"{format_bytes(plan.arena_bytes)} planned, {format_bytes(plan.least_bytes)} at least, "
+            f"{format_bytes(plan.unplanned_bytes)} without a plan",
+        ),
+        ("weights", format_bytes(sum(constant.nbytes for constant in constants.packed))),
+    ]
+    return Program(sections, manifest, summary, constants.packed)
+
+
+def _check_supported(graph: Graph) -> None:
+    known = lowered_ops() | lowered_anchors() | {"group"}
+    missing: Counter[str] = Counter()
+    for node in (node for part in nested(graph) for node in part.nodes):
+        for inner in node.body.nodes if node.body is not None else [node]:
+            kind = OPS[inner.op].kind
+            if inner.op not in known and kind is not Kind.REDUCTION and kind is not Kind.VIEW:
+                missing[inner.op] += 1
+    if missing:
+        listed = ", ".join(f"{op} ({count})" for op, count in sorted(missing.items()))
+        raise UnsupportedError(f"the cuda target has no kernel for: {listed}")
+
+
+def _key(node: Node) -> str:
+    assert node.body is not None
+    return workload_key(node.body)
+
+
+def _kernels(groups: Sequence[Node], gpu: Gpu, schedules: Mapping[str, Choice]) -> dict[str, tuple[str, Kernel]]:
+    """Workload key -> name and kernel, in the order of first use."""
+    kernels: dict[str, tuple[str, Kernel]] = {}
+    for node in groups:
+        assert node.body is not None
+        key = _key(node)
+        if key not in kernels:
+            name = f"k{len(kernels)}_" + workload_label(node.body).replace("+", "_")[:48]
+            choice = schedules.get(key)
+            kernels[key] = name, lower(node.body, gpu, choice.schedule if choice else None)
+    return kernels
+
+
+def _compile(kernels: Mapping[str, Kernel], gpu: Gpu, progress: Progress) -> tuple[dict[str, Compiled], dict[str, str]]:
+    """Each by itself, on all cores: NVRTC works without Python's lock."""
+    sources: dict[str, str] = {}
+    compiled: dict[str, Compiled] = {}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        running = {}
+        try:
+            for name, kernel in kernels.items():
+                sources[name] = print_kernel(kernel.function, name)
+                running[pool.submit(compile_kernel, sources[name], name, gpu)] = name
+            for count, done in enumerate(as_completed(running), start=1):
+                compiled[running[done]] = done.result()
+                progress(count, len(kernels), running[done])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return compiled, sources
+
+
+def _sections(
+    kernels: Mapping[str, Kernel], compiled: Mapping[str, Compiled], sources: Mapping[str, str]
+) -> tuple[dict[str, Code], dict[str, list[bytes]]]:
+    """Machine code begins at multiples of 64 bytes, as drivers read it."""
+    held = {CODE_SECTION: bytearray(), PTX_SECTION: bytearray(), SOURCE_SECTION: bytearray()}
+
+    def put(section: str, data: bytes) -> tuple[int, int]:
+        place = len(held[section]), len(data)
+        held[section] += data + bytes(-len(data) % 64 if section == CODE_SECTION else 0)
+        return place
+
+    codes = {
+        name: Code(kernel.blocks, kernel.threads, kernel.shared_bytes, put(CODE_SECTION, compiled[name].cubin),
+                   put(PTX_SECTION, compiled[name].ptx), put(SOURCE_SECTION, sources[name].encode()))
+        for name, kernel in kernels.items()
+    }  # fmt: skip
+    for section in (PTX_SECTION, SOURCE_SECTION):
+        held[section] = bytearray(zlib.compress(held[section], 6))
+    return codes, {section: [bytes(data)] for section, data in held.items()}
+
+
+def _launch(node: Node, name: str, kernel: Kernel, plan: MemoryPlan, constants: PackedConstants) -> Launch:
+    assert node.body is not None
+    packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
+    values = (*node.inputs, *node.outputs)
+    arguments = [_argument(value, packing, plan, constants) for value, packing in zip(values, packings, strict=True)]
+    if kernel.scratch_bytes:
+        arguments.append(Argument("scratch"))
+    if kernel.counters:
+        arguments.append(Argument("counters"))
+    return Launch(name, tuple(arguments), f"{workload_label(node.body)} -> {node.outputs[0].name}")
+
+
+_SPACES: Mapping[Space, layout.Space] = {Space.ARENA: "arena", Space.INPUT: "input", Space.OUTPUT: "output"}
+
+
+def _argument(value: Value, packing: Packing | None, plan: MemoryPlan, constants: PackedConstants) -> Argument:
+    place = plan.places[value]
+    if place.space is Space.WEIGHTS:
+        if packing is not None and value.constant is None:
+            raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
+        return Argument("constant", constants.number(plan.constants[place.index], packing), place.offset)
+    if packing is not None:
+        raise UnsupportedError(f"%{value.name} is computed, and a kernel wants it packed")
+    return Argument(_SPACES[place.space], place.index, place.offset)
+
+
+def _described(groups: Sequence[Node], kernels: Mapping[str, tuple[str, Kernel]], compiled: Mapping[str, Compiled],
+               schedules: Mapping[str, Choice], gpu: Gpu) -> dict[str, Any]:  # fmt: skip
+    """What people and profiles want to know of each kernel."""
+    rows = {}
+    for node in groups:
+        name, kernel = kernels[_key(node)]
+        if name not in rows:
+            assert node.body is not None
+            amount = work(node.body)
+            choice = schedules.get(_key(node))
+            rows[name] = {
+                "schedule": kernel.schedule,
+                "origin": choice.origin if choice else "default" if kernel.schedule else "only",
+                "predicted_seconds": choice.predicted_seconds if choice else None,
+                "predicted_deviation": choice.deviation if choice else None,
+                "flops": amount.flops,
+                "bytes": amount.nbytes,
+                "dtype": node.body.inputs[0].dtype if node.body.inputs else node.outputs[0].dtype,
+                "resources": _taken(kernel, compiled[name].resources, gpu),
+            }
+    return rows
+
+
+def _taken(kernel: Kernel, resources: Resources, gpu: Gpu) -> dict[str, Any]:
+    """Of a multiprocessor; shared memory is all of a block's."""
+    shared = resources.shared + kernel.shared_bytes
+    found = occupancy(gpu, kernel.threads, resources.registers, shared)
+    sizes = {"blocks": kernel.blocks, "threads": kernel.threads, "shared": shared}
+    return {**asdict(resources), **sizes, "occupancy": found.to_json()}
+
+
+def _resources(compiled: Mapping[str, Compiled]) -> str:
+    found = [kernel.resources for kernel in compiled.values()]
+    spilled = sum(1 for resources in found if resources.spill_stores)
+    most = max((resources.registers for resources in found), default=0)
+    return f"{most} registers at most, " + (f"{spilled} spill" if spilled else "none spills")

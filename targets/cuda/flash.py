@@ -1,0 +1,122 @@
+"""Schedules of fused attention, and the rule that picks one for any shape without tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from targets.cuda.gpu import Gpu
+from tensorc.search.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class AttentionExtents:
+    """`batch` times queries [rows, depth], keys [keys, depth] and values [keys, values], of `size` bytes an element in
+    shared memory. The rows are the queries of all heads that share keys."""
+
+    batch: int
+    rows: int
+    keys: int
+    depth: int
+    values: int
+    size: int
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        return self.size == 2
+
+    @property
+    def depth_chunks(self) -> int:
+        """Of 16 bytes: what tensor cores multiply at once is two of them, of 16 bits."""
+        return 2 * -(-self.depth // 16) if self.on_tensor_cores else -(-self.depth // 4)
+
+    @property
+    def value_chunks(self) -> int:
+        """Without tensor cores, 8 threads take a chunk each of a row at once."""
+        return 2 * -(-self.values // 16) if self.on_tensor_cores else 8 * -(-self.values // 32)
+
+    @property
+    def holds_queries(self) -> bool:
+        """Whether the queries stay in registers, and are not read again for each tile of keys."""
+        return self.on_tensor_cores and self.depth_chunks <= _MOST_HELD
+
+
+@dataclass(frozen=True)
+class FlashSchedule(Schedule):
+    """Queries of a block, 16 to a warp; keys that pass through registers at once; buffers of shared memory that they
+    pass through; and into how many parts the keys are split, of which each is a block's."""
+
+    kind = "flash"
+    rows: int
+    keys: int
+    stages: int
+    splits: int
+
+    @property
+    def threads(self) -> int:
+        return 2 * self.rows
+
+    def shared_bytes(self, extents: AttentionExtents) -> int:
+        """Queries, then keys and values of all stages, then the weights of the values where they pass through memory;
+        results on their way out lie where queries and keys were."""
+        depth, values = extents.depth_chunks, extents.value_chunks
+        if extents.on_tensor_cores:
+            tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.keys + 1)
+            return 16 * max(tiles, values * (self.rows + 1))
+        tiles = self.rows * (depth + 1) + self.stages * self.keys * (depth + values + 2)
+        return 16 * tiles + 4 * self.rows * (self.keys + 4)
+
+    def registers(self, extents: AttentionExtents) -> int:
+        """Of a thread, about: weighted sums, scores, what of the queries is held, addresses."""
+        per_chunk = 4 if extents.on_tensor_cores else 2
+        scores = self.keys // 2 + self.keys // 4 if extents.on_tensor_cores else self.keys
+        held = 2 * extents.depth_chunks if extents.holds_queries else 16
+        return per_chunk * extents.value_chunks + scores + held + 40
+
+
+#: Chunks of a query: beyond, weighted sums want the registers.
+_MOST_HELD = 8
+#: Keys of a part at least: below that, the parts take longer to join than to weigh.
+_LEAST_KEYS = 128
+_MOST_REGISTERS = 240
+_STAGES = 2
+
+
+def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule | None:
+    """The largest tile of queries with which every multiprocessor has a block, as keys are read once for each. Where
+    none is small enough, the keys are split, so that each has two blocks. None where no tile fits."""
+    fitting = list(_candidates(extents, gpu))
+    if not fitting:
+        return None
+    # Without tensor cores shared memory has twice as many bytes for a key, and is to have several blocks.
+    wanted = 64 if extents.on_tensor_cores else 32
+    keys = min((schedule.keys for schedule in fitting), key=lambda keys: abs(keys - wanted))
+    fitting = [schedule for schedule in fitting if schedule.keys == keys]
+    filling = [s for s in fitting if _blocks(s, extents) >= gpu.multiprocessors]
+    if filling:
+        return max(filling, key=lambda s: s.rows)
+    least = min(fitting, key=lambda s: s.rows)
+    splits = -(-2 * gpu.multiprocessors // _blocks(least, extents))
+    return replace(least, splits=max(1, min(splits, extents.keys // max(_LEAST_KEYS, least.keys))))
+
+
+def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
+    """Tiles that fit, with the keys in one part."""
+    for rows in (128, 64, 32, 16):
+        if rows > 16 and rows >= 2 * extents.rows:
+            continue
+        for keys in (64, 32, 16):
+            if keys > 16 and keys >= 2 * extents.keys:
+                continue
+            schedule = FlashSchedule(rows, keys, _STAGES, 1)
+            if flash_fits(schedule, extents, gpu):
+                yield schedule
+
+
+def flash_fits(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> bool:
+    fits = schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
+    return fits and schedule.splits <= -(-extents.keys // schedule.keys)
+
+
+def _blocks(schedule: FlashSchedule, extents: AttentionExtents) -> int:
+    return extents.batch * -(-extents.rows // schedule.rows) * schedule.splits

@@ -1,0 +1,46 @@
+"""Whole models for NVIDIA GPUs, their kernels' own CUDA C emulated, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tensorc.environment import EMULATE
+
+pytestmark = pytest.mark.compiler
+
+
+@pytest.fixture(autouse=True)
+def emulated(monkeypatch):
+    monkeypatch.setenv(EMULATE, "1")
+
+
+def test_convolutions(net, agrees):
+    x = net.input(1, 3, 12, 12)
+    y = net.Relu(net.conv(x, 3, 16, kernel=3, strides=[2, 2]))
+    z = net.Relu(net.conv(y, 16, 16, kernel=3, groups=16))
+    y = net.Add(y, net.conv(z, 16, 16))
+    y = net.MaxPool(y, kernel_shape=[2, 2], strides=[2, 2])
+    y = net.Flatten(net.GlobalAveragePool(y))
+    agrees(net, net.Softmax(net.Gemm(y, net.weight(16, 10), net.weight(10)), axis=-1), target="cuda:sm_90")
+
+
+def test_a_transformer_block(net, agrees):
+    ids = net.input(1, 7, kind="i")
+    x = net.Gather(net.weight(11, 16), ids)
+    x = net.LayerNormalization(x, net.weight(16, shift=1.0), net.weight(16), axis=-1)
+    heads = [
+        net.Transpose(net.Reshape(net.MatMul(x, net.weight(16, 16)), net.constant([1, 7, 2, 8], np.int64)), perm=perm)
+        for perm in ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+    ]
+    scores = net.Softmax(net.Mul(net.MatMul(heads[0], heads[1]), net.constant(np.float32(8**-0.5))), axis=-1)
+    mixed = net.Transpose(net.MatMul(scores, heads[2]), perm=[0, 2, 1, 3])
+    x = net.Add(x, net.MatMul(net.Reshape(mixed, net.constant([1, 7, 16], np.int64)), net.weight(16, 16)))
+    agrees(net, net.Add(x, net.Tanh(net.MatMul(x, net.weight(16, 16)))), high=11, target="cuda:sm_90")
+
+
+def test_outputs_that_nothing_computes(net, agrees):
+    """Inputs, constants and views of them."""
+    x = net.input(2, 3)
+    agrees(net, net.Identity(x), net.Reshape(x, net.constant([3, 2], np.int64)), net.Identity(net.weight(4)),
+           target="cuda:sm_90")  # fmt: skip

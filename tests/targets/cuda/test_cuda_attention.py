@@ -1,0 +1,168 @@
+"""Fused attention on the CUDA target, emulated, against float64; what the compiler says of registers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from targets.cuda import gpu as gpus
+from targets.cuda.codegen import print_kernel
+from targets.cuda.compiler import compile_kernel
+from targets.cuda.kernels import lower
+
+pytestmark = pytest.mark.compiler
+
+#: Of results, relative to the largest: the operands are what they are, weights and results are rounded.
+TOLERANCE = {"f32": 3e-6, "f16": 1.5e-3, "bf16": 1.2e-2}
+
+
+def attend(check, dtype, q, k, v=None, mask=None, data=None, schedule=None, post="{}"):
+    """q [B,L,H,D], k [B,S,Hk,D], v [B,S,Hk,E], mask float32, as the precision pass leaves them."""
+    v = v or k
+    types = {name: f"{dtype}[{','.join(map(str, shape))}]" for name, shape in zip("qkv", (q, k, v), strict=True)}
+    operands = [name if dtype == "f32" else f"cast({name}, to='float32')" for name in "qkv"]
+    if mask is not None:
+        types["m"] = f"f32[{','.join(map(str, mask))}]"
+        operands.append("m")
+    text = post.format(f"attention({', '.join(operands)}, scale={1 / math.sqrt(q[3])})")
+    if dtype != "f32":
+        text = f"cast({text}, to='{'float16' if dtype == 'f16' else 'bfloat16'}')"
+    return check(text, data, tolerance=TOLERANCE[dtype], schedule=schedule, **types)
+
+
+def flash(rows, keys, stages=2, splits=1):
+    return {"kind": "flash", "rows": rows, "keys": keys, "stages": stages, "splits": splits}
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+def test_shapes(cuda, dtype):
+    with cuda.batch() as check:
+        attend(check, dtype, (1, 16, 2, 32), (1, 16, 2, 32))
+        attend(check, dtype, (2, 5, 3, 24), (2, 37, 3, 24))  # nothing is whole
+        attend(check, dtype, (1, 33, 2, 64), (1, 70, 2, 64), schedule=flash(32, 32, 3))
+        attend(check, dtype, (1, 3, 1, 20), (1, 9, 1, 20), (1, 9, 1, 12))  # rows of no whole chunks
+        kernel = attend(check, dtype, (1, 1, 1, 8), (1, 1, 1, 8))
+    assert kernel.schedule["kind"] == "flash"
+
+
+def test_depths(cuda):
+    with cuda.batch() as check:
+        for depth in (80, 96, 128):
+            attend(check, "f16", (1, 17, 1, depth), (1, 33, 1, depth))
+        attend(check, "bf16", (1, 16, 1, 256), (1, 16, 1, 256), (1, 16, 1, 40))
+        attend(check, "f32", (1, 9, 1, 100), (1, 33, 1, 100), (1, 33, 1, 70))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+def test_masks(cuda, dtype):
+    rng = np.random.default_rng(0)
+    causal = np.where(np.tri(19, 19, dtype=bool), 0, -np.inf)  # as PyTorch's exporter writes it
+    lowest = np.where(np.tri(19, 19, dtype=bool), 0, np.finfo(np.float32).min)
+    padding = np.where(rng.random((2, 1, 1, 70)) < 0.5, 0, -1e9)
+    gone = np.where(np.arange(2).reshape(2, 1, 1, 1) > 0, np.float32(np.finfo(np.float32).min), 0)
+    with cuda.batch() as check:
+        attend(check, dtype, (1, 19, 2, 32), (1, 19, 2, 32), mask=(19, 19), data={"m": causal})
+        attend(check, dtype, (1, 19, 2, 32), (1, 19, 2, 32), mask=(1, 1, 19, 19), data={"m": lowest},
+               schedule=flash(32, 16))  # fmt: skip
+        attend(check, dtype, (2, 3, 2, 32), (2, 70, 2, 32), mask=(2, 1, 1, 70), data={"m": padding},
+               schedule=flash(16, 16))  # fmt: skip
+        # Nothing is left of the second image: all its keys weigh the same.
+        attend(check, dtype, (2, 3, 1, 32), (2, 20, 1, 32), mask=(2, 1, 1, 1), data={"m": gone})
+        attend(check, dtype, (2, 3, 4, 16), (2, 20, 2, 16), mask=(1, 4, 3, 20))  # a bias by heads
+        first = np.where(np.arange(70) < 33, -np.inf, 0)  # the first tiles have nothing
+        attend(
+            check, dtype, (1, 3, 1, 32), (1, 70, 1, 32), mask=(1, 1, 1, 70), data={"m": first}, schedule=flash(16, 16)
+        )
+
+
+def test_rows_without_keys_are_nan_as_elsewhere(cuda):
+    none = np.where(np.arange(20).reshape(20, 1) < 3, -np.inf, 0)
+    with cuda.batch() as check:
+        for dtype in ("f16", "f32"):
+            attend(check, dtype, (1, 20, 1, 16), (1, 9, 1, 16), mask=(20, 1), data={"m": none})
+            attend(check, dtype, (1, 20, 1, 16), (1, 70, 1, 16), mask=(20, 1), data={"m": none},
+                   schedule=flash(32, 16, splits=2))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+def test_grouped_heads_and_few_queries(cuda, dtype):
+    """Heads that share keys are rows of one tile; the keys are split between blocks, which join."""
+    with cuda.batch() as check:
+        attend(check, dtype, (2, 5, 6, 32), (2, 21, 2, 32), mask=(2, 6, 5, 21))
+        kernel = attend(check, dtype, (1, 1, 4, 64), (1, 1000, 1, 64))
+        assert kernel.schedule["splits"] == 7
+        assert kernel.counters == 1
+        attend(check, dtype, (2, 1, 4, 32), (2, 90, 2, 32), mask=(2, 1, 1, 90), schedule=flash(16, 16, 3, 6))
+        attend(check, dtype, (1, 3, 12, 32), (1, 50, 2, 32), schedule=flash(16, 16, 2, 3))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_operands_behind_moves(cuda, dtype):
+    """Slices of one tensor of queries, keys and values, and what exporters transpose."""
+    wide = "{}" if dtype == "f32" else "cast({}, to='float32')"
+    part = "slice({}, starts=(0, 0, {}, {}), sizes=(2, 19, 2, 32), steps=(1, 1, 1, {}))"
+
+    def sliced(first, begin=0, step=1):
+        return part.format(wide.format("x"), first, begin, step)
+
+    with cuda.batch() as check:
+        check(f"attention({sliced(0)}, {sliced(2)}, {sliced(4)}, scale=0.2)", x=f"{dtype}[2,19,6,32]",
+              tolerance=TOLERANCE[dtype])  # fmt: skip
+        # Nothing of which 16 bytes can be copied: an odd place to begin at, every second element, columns as rows.
+        check(f"attention({sliced(0, 1)}, {sliced(2, 3)}, {sliced(4, 0, 2)}, scale=0.2)", x=f"{dtype}[2,19,6,65]",
+              tolerance=TOLERANCE[dtype])  # fmt: skip
+        q, k, v = (
+            f"transpose({wide.format(name)}, perm={perm})"
+            for name, perm in zip("qkv", ((0, 2, 1, 3), (0, 3, 1, 2), (0, 2, 1, 3)), strict=True)
+        )
+        check(f"attention({q}, {k}, {v}, scale=0.2)", q=f"{dtype}[2,3,9,16]", k=f"{dtype}[2,3,16,33]",
+              v=f"{dtype}[2,3,33,16]", tolerance=TOLERANCE[dtype])  # fmt: skip
+
+
+def test_types_and_what_follows(cuda):
+    q, k = "[1,9,2,32]", "[1,21,2,32]"
+    with cuda.batch() as check:
+        check("attention(q, k, v, scale=0.3)", q=f"f16{q}", k=f"f16{k}", v=f"f16{k}", tolerance=1.5e-3)
+        check("attention(cast(q, to='float32'), k, cast(v, to='float32'), scale=0.3)", q=f"f16{q}", k=f"f32{k}",
+              v=f"bf16{k}", tolerance=3e-6)  # which no tensor core multiplies  # fmt: skip
+        check("attention(q, k, v, scale=-0.3)", q=f"f32{q}", k=f"f32{k}", v=f"f32{k}", tolerance=3e-6)
+        check("mul(relu(attention(cast(q, to='float32'), cast(k, to='float32'), cast(v, to='float32'), scale=0.3)), y)",
+              q=f"f16{q}", k=f"f16{k}", v=f"f16{k}", y=f"f32{q}", tolerance=1.5e-3)  # fmt: skip
+        check("attention(cast(q, to='float32'), cast(k, to='float32'), cast(v, to='float32'), cast(m, to='float32'), "
+              "scale=0.3)", q=f"bf16{q}", k=f"bf16{k}", v=f"bf16{k}", m="bf16[1,1,9,21]", tolerance=1.2e-2)  # fmt: skip
+
+
+def test_large_scores(cuda):
+    """No exponential overflows, wherever the largest score is."""
+    q = np.full((1, 2, 1, 16), 30.0)
+    k = np.linspace(-20, 20, 70).reshape(1, 70, 1, 1)
+    with cuda.batch() as check:
+        for keys in (k, -k):
+            for dtype in ("f16", "f32"):
+                attend(check, dtype, (1, 2, 1, 16), (1, 70, 1, 16), data={"q": q, "k": keys}, schedule=flash(16, 16))
+
+
+@pytest.mark.parametrize("depth", [64, 128])
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+def test_registers_are_enough(cuda, depth, dtype):
+    """At the tiles of long sequences, of one query and of masks; of a GPU with smaller shared memory too."""
+    type_name = {"f16": "float16", "bf16": "bfloat16"}
+    for machine in ("sm_80", "sm_90"):
+        gpu = gpus.NAMED[machine]
+        for queries, keys, mask in ((1024, 1024, None), (1024, 1024, "f32[1,1,1024,1024]"), (1, 1024, None)):
+            types = {
+                name: f"{dtype}[4,{length},16,{depth}]"
+                for name, length in zip("qkv", (queries, keys, keys), strict=True)
+            }
+            operands = [name if dtype == "f32" else f"cast({name}, to='float32')" for name in "qkv"]
+            if mask:
+                types["m"] = mask
+                operands.append("m")
+            text = f"attention({', '.join(operands)}, scale=0.1)"
+            text = text if dtype == "f32" else f"cast({text}, to='{type_name[dtype]}')"
+            kernel = lower(cuda.body(text, **types), gpu)
+            found = compile_kernel(print_kernel(kernel.function, "k"), "k", gpu).resources
+            assert found.spill_stores == found.spill_loads == 0, (machine, types, kernel.schedule)
+            assert kernel.shared_bytes <= gpu.shared_block

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from targets.hls.exploration.intar import Choice, cycles_for
-from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.exploration.search import NAMES, Found, NoRoomError, Point, Search
 from targets.hls.hardware.estimate import estimate
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources
@@ -20,7 +20,6 @@ from targets.hls.layers.network import Network, program_of
 from targets.hls.parts import Part
 from targets.hls.program import Program
 from targets.hls.schedule import Schedule, depths_of
-from tensorc.errors import UserError
 from tensorc.options import Objective
 
 _TRIES = 6
@@ -48,11 +47,11 @@ class Optimum:
 
 def optimum(network: Network, part: Part, objective: Objective, name: str) -> Optimum:
     """Every layer beside the others, with weights on the chip where there is room for them; layers that take turns on
-    shared cores where the latency or the throughput gains by that, or nothing else fits. Raises UserError, with the
-    reason and what would hold it, for a network that the part cannot."""
+    shared cores where the latency or the throughput gains by that, or nothing else fits. Raises NoRoomError
+    for a network that the part cannot hold."""
     try:
         found = beside(network, part, objective, name)
-    except UserError:
+    except NoRoomError:
         for outside in (False, True):
             shared = _taking_turns(Choice(network, part, outside=outside), objective, name)
             if shared is not None:
@@ -79,7 +78,7 @@ def beside(network: Network, part: Part, objective: Objective, name: str) -> Opt
     """The best design in which no layers take turns. Weights lie outside the chip only if they must."""
     try:
         return _optimum(Search(network, part), objective, name)
-    except UserError:
+    except NoRoomError:
         return _optimum(Search(network, part, outside=True), objective, name)
 
 
@@ -95,7 +94,7 @@ def _optimum(search: Search, objective: Objective, name: str) -> Optimum:
             schedule = Schedule(program.name, found.unrolls, depths_of(program), part.port)
             return Optimum(schedule, program, designs, timing_of(program, designs), used, search.front(less))
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
-    raise UserError(obstacle(search, less))
+    raise NoRoomError(search, less)
 
 
 def _fits(used: Resources, part: Part) -> bool:

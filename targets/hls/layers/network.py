@@ -19,7 +19,7 @@ from targets.hls.layers.elementwise import Elementwise
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
-from targets.hls.layers.outside import AHEAD, PORT, port_lanes, streamed, weights_of
+from targets.hls.layers.outside import AHEAD, PORT, Outside, port_lanes, streamed, weights_of
 from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import Product, conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
@@ -326,6 +326,7 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, port:
     read: dict[str, list[Channel]] = {}
     ports: list[Port] = []
     sources: dict[str, Process] = {}
+    outside = {id(layer.output) for layer in network.layers if isinstance(layer, Outside)}
     kept: list[Tensor] = []  # as long as they are known by their ids
 
     def connect(tensor: Tensor, lanes: int, label: str, consumer: str, most: tuple[int, int] = (0, 0)) -> Channel:
@@ -346,7 +347,8 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, port:
     for layer in network.layers:
         wanted = layer.input_lanes(chosen[layer.name])
         read[layer.name] = [
-            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name)
+            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name,
+                    _ahead(layer, id(tensor.root) in outside))
             for number, (tensor, lanes) in enumerate(zip(layer.inputs, wanted, strict=True))
         ]  # fmt: skip
         weights = streamed(layer, chosen[layer.name])
@@ -375,6 +377,14 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, port:
         processes += gears.get(layer.name, [])
         processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
     return Program(name, tuple(processes), tuple(channels), tuple(ports), tuple(outputs))
+
+
+def _ahead(layer: Layer, is_from_outside: bool) -> tuple[int, int]:
+    """The most words in the channels to a layer, in front of gearboxes and behind: none waits on the chip for long that
+    is to wait outside."""
+    if is_from_outside:
+        return AHEAD, 2
+    return (AHEAD, AHEAD) if isinstance(layer, Outside) else (0, 0)
 
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:

@@ -190,7 +190,7 @@ class Search:
         cap = self._cap(less)
         smallest = self._pick(inf, cap)
         if smallest is None:
-            raise UserError(obstacle(self, less))
+            raise NoRoomError(self, less)
         if objective == "resources":
             return self.found(smallest)
         fastest = self._fastest(cap, smallest)
@@ -206,7 +206,7 @@ class Search:
         cap = self._cap(less)
         smallest = self._pick(inf, cap)
         if smallest is None:
-            raise UserError(obstacle(self, less))
+            raise NoRoomError(self, less)
         found: list[Found] = []
         for pick in (*self._quickest(cap), self._fastest(cap, smallest)):
             one = self.found(pick)
@@ -486,6 +486,18 @@ class _Program:
 
 
 # Where nothing fits -------------------------------------------------------------------------------------
+
+
+class NoRoomError(UserError):
+    """A network has no place on a part. Why, and what would hold it, is found when somebody asks."""
+
+    def __init__(self, search: Search, less: Resources | None = None):
+        super().__init__(search, less)
+        self.search = search
+        self.less = less
+
+    def __str__(self) -> str:
+        return obstacle(self.search, self.less)
 
 
 def obstacle(search: Search, less: Resources | None = None) -> str:

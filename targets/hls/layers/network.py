@@ -23,7 +23,7 @@ from targets.hls.layers.experts import Experts
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
-from targets.hls.layers.outside import AHEAD, PORT, port_lanes, streamed, weights_of
+from targets.hls.layers.outside import AHEAD, PORT, Outside, port_lanes, streamed, weights_of
 from targets.hls.layers.pad import Pad
 from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import Product, conv_window, convolution, matrix_product
@@ -365,6 +365,7 @@ def program_of(
     read: dict[str, list[Channel]] = {}
     ports: list[Port] = []
     sources: dict[str, Process] = {}
+    outside = {id(layer.output) for layer in network.layers if isinstance(layer, Outside)}
     kept: list[Tensor] = []  # as long as they are known by their ids
 
     def connect(tensor: Tensor, lanes: int, label: str, consumer: str, most: tuple[int, int] = (0, 0)) -> Channel:
@@ -385,7 +386,8 @@ def program_of(
     for layer in network.layers:
         wanted = layer.input_lanes(chosen[layer.name])
         read[layer.name] = [
-            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name)
+            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name,
+                    _ahead(layer, id(tensor.root) in outside))
             for number, (tensor, lanes) in enumerate(zip(layer.inputs, wanted, strict=True))
         ]  # fmt: skip
         weights = streamed(layer, chosen[layer.name])
@@ -416,6 +418,14 @@ def program_of(
     levels = levels_of(clock)
     made = tuple(replace(process, levels=levels) for process in processes)
     return Program(name, made, tuple(channels), tuple(ports), tuple(outputs), clock=clock)
+
+
+def _ahead(layer: Layer, is_from_outside: bool) -> tuple[int, int]:
+    """The most words in the channels to a layer, in front of gearboxes and behind: none waits on the chip for long that
+    is to wait outside."""
+    if is_from_outside:
+        return AHEAD, 2
+    return (AHEAD, AHEAD) if isinstance(layer, Outside) else (0, 0)
 
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:

@@ -27,7 +27,7 @@ def fixed_point_passes(options: CompileOptions) -> list[Pass]:
     bits = options.quantize.fixed if options.quantize is not None else None
     passes: list[Pass] = [*canonical_passes(), RecognizeExperts(), Simplify(), ComputeExactly()]
     if options.quantize is not None and bits is not None:
-        passes.append(FixedPoint(bits.values, bits.weights, options.quantize.ranges))
+        passes.append(FixedPoint(bits.values, bits.weights, options.quantize.ranges, bits.lmul))
     return [*passes, Simplify(), FoldConstants(), EliminateCommonSubexpressions(), FuseGroups(moves=False)]
 
 

@@ -21,7 +21,7 @@ from tensorc.quantization.accuracy import Accuracy, Judge, LayerAccuracy, Noise,
 from tensorc.quantization.data import Samples
 from tensorc.quantization.gains import Choose, Gain, gains
 from tensorc.quantization.mixed import QUANTIZED, SENSITIVE, Search
-from tensorc.quantization.scheme import FixedBits, Quantization
+from tensorc.quantization.scheme import Quantization
 from tensorc.quantization.trial import Trial
 from tensorc.sampling import Statistics
 from tensorc.target import Executable, Progress, Target
@@ -212,7 +212,7 @@ class WholeAssessment(Assessment):
         assert bits is not None
         if bits.values >= _MOST_BITS:
             return None
-        wider = FixedBits(bits.values + 1, max(bits.weights, min(bits.weights + 1, bits.values + 1)))
+        wider = replace(bits, values=bits.values + 1, weights=max(bits.weights, min(bits.weights + 1, bits.values + 1)))
         self.how = replace(self.how, scheme=wider.scheme)
         return self.how
 

@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
-from targets.hls.expressions import TRUE, Const, Counter, Expr, Load, Register, Sum, select, whole
+from targets.hls.expressions import TRUE, Const, Counter, Expr, Load, Register, Sum, select, total, whole
 from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
+from targets.hls.layers.lmul import LogWeights, taken
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
 from targets.hls.program import Channel, Lanes, Let, Memory, Nest, Process, State, Statement, Update, When
@@ -36,8 +37,9 @@ class Product(Layer):
         groups, outputs, _, channels = weights.shape
         self.depthwise = channels == 1 and outputs == 1 and groups > 1
         places = "x".join(map(str, window.kernel))
-        what = f"{places} convolution" if head.op == "conv" else "matrix product"
+        what = f"{places} convolution" if head.op.endswith("conv") else "matrix product"
         self.title = f"{output.name}: {'depthwise ' if self.depthwise else ''}{what}"
+        self.title += " by L-Mul" if head.op.startswith("lmul") else ""
         self.title += f", {_shape(self.inputs[0])} -> {_shape(output)}"
 
     def choices(self) -> list[Unroll]:
@@ -84,6 +86,7 @@ class Product(Layer):
             x = rows.element(places, lane)
             weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, whole(lane))
             product = times(weight, x)
+            xs = [x]
         else:
             which, out = Counter.of("group", groups), Counter.of("filter", per_group // pe)
             inner = Counter.of("chunk", channels // simd)
@@ -98,8 +101,22 @@ class Product(Layer):
             weight = Load(weight_kind.low, weight_kind.high, "weights", at.local, lane * simd + part)
             one = times(weight, x)
             product = Sum(*_interval(one, simd), part, one) if simd > 1 else one
+            xs = [rows.element(places, Const.of(n)) for n in range(simd)]
         depth = self.weights.size // width
-        weights = Memory("weights", weight_kind, width, depth, partial(self._words, unroll))
+        tables: tuple[Memory, ...] = (Memory("weights", weight_kind, width, depth, partial(self._words, unroll)),)
+        once: list[Statement] = []
+        each: list[Statement] = []
+        if head.op.startswith("lmul"):
+            most = max(-weight_kind.low, weight_kind.high, 1)
+            logs = LogWeights(partial(self._words, unroll), most, width, depth)
+            terms = []
+            for number, x in enumerate(xs):
+                names = list(taken(number, x))
+                (each if self.depthwise else once).extend(names)
+                made, term = logs.product(number, (names[0], names[-1]), at.local, lane * len(xs) + number)
+                each += made
+                terms.append(term)
+            product, tables = total(terms), (logs.signs, logs.patterns)
 
         first: Expr = TRUE
         last: Expr = TRUE
@@ -114,12 +131,13 @@ class Product(Layer):
         body: list[Statement] = [
             *places,
             at,
-            Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + product),)),
+            *once,
+            Lanes(lane, (*each, Update(accumulator, lane, select(first, 0, before) + product))),
         ]
         body += written if last == TRUE else [When(last, tuple(written))]
         body += rows.advance(end_of_row)
         steps = rows.steps(Nest("compute", used_loops(loops), tuple(body)))
-        memories = (rows.memory, weights, *epilogue.memories)
+        memories = (rows.memory, *tables, *epilogue.memories)
         return Process(self.name, self.title, steps, tuple(inputs), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
 

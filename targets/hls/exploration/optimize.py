@@ -23,6 +23,7 @@ from targets.hls.layers.network import Network, program_of
 from targets.hls.parts import Part
 from targets.hls.program import Program
 from targets.hls.schedule import Schedule, depths_of
+from tensorc.errors import UserError
 from tensorc.options import Objective
 
 _TRIES = 6

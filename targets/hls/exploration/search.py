@@ -103,7 +103,7 @@ def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVEL
             moved = option.cost.distributed
             used = option.used + option.cost.tables * -1 + moved.tables
             found.append(replace(option, unroll=replace(unroll, constants="distributed"), cost=moved, used=used))
-        if port and isinstance(layer, Product):
+        if port and isinstance(layer, Product) and not layer.is_lmul:
             found.append(_outside(layer, option, replace(unroll, constants=OUTSIDE), family, levels, port))
     return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
 
@@ -546,7 +546,7 @@ def fits(search: Search, part: Part) -> bool:
         within = {replace(unroll, constants="") if unroll.constants == OUTSIDE else unroll for unroll in few}
         levels = levels_of(search.clock)
         smallest.append([_option(layer, unroll, part.family, levels) for unroll in sorted(within, key=str)])
-        if search.outside and isinstance(layer, Product):
+        if search.outside and isinstance(layer, Product) and not layer.is_lmul:
             smallest[-1] += [
                 _outside(layer, option, replace(option.unroll, constants=OUTSIDE), part.family, levels, part.port)
                 for option in smallest[-1] if not option.unroll.constants

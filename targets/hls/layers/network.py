@@ -129,7 +129,8 @@ class _Builder:
     def _is_image(self, value: Value) -> bool:
         for user in value.users:
             for inner in user.body.nodes if user.body is not None else ():
-                if inner.op in ("conv", "max_pool", "avg_pool") or (inner.op == "pad" and self._is_image(user.output)):
+                is_pad = inner.op == "pad" and self._is_image(user.output)
+                if is_pad or inner.op in ("conv", "lmul_conv", "max_pool", "avg_pool"):
                     return True
         return False
 
@@ -347,7 +348,8 @@ _ROWS: dict[str, Callable[[str, Group, Node, tuple[Tensor, ...], Tensor], Layer]
 }  # fmt: skip
 _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
     **dict.fromkeys(_ROWS, _Builder._rows), "experts": _Builder._experts,
-    "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
+    "conv": _Builder._conv, "lmul_conv": _Builder._conv, "matmul": _Builder._matmul, "lmul_matmul": _Builder._matmul,
+    "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
     "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
 }  # fmt: skip
 

@@ -39,9 +39,9 @@ def test_softmax(cuda):
 
 def test_norms(cuda):
     with cuda.batch() as check:
-        kernel = check("layer_norm(x, g, b, axis=1, epsilon=1e-5)", {"x": np.linspace(1e4, 1e4 + 5, 204)},
-                       x="f32[2,204]", g="f32[204]", b="f32[204]", tolerance=2e-4)  # fmt: skip
-        assert (kernel.blocks, kernel.threads, shares_rows(kernel)) == (2, 64, 16)
+        kernel = check("layer_norm(x, g, b, axis=1, epsilon=1e-5)", {"x": np.linspace(1e4, 1e4 + 5, 260)},
+                       x="f32[2,260]", g="f32[260]", b="f32[260]", tolerance=2e-4)  # fmt: skip
+        assert (kernel.blocks, kernel.threads, shares_rows(kernel)) == (2, 96, 16)
         check("relu(rms_norm(cast(x, to='float32'), g, axis=1, epsilon=1e-5))", x="f16[5,2,12]", g="f32[2,12]")
         check("layer_norm(x, g, axis=1, epsilon=1e-5)", x="f16[3,37]", g="f16[37]", tolerance=1e-3)
         check("layer_norm(add(cast(gather(t, i, axis=0), to='float32'), y), g, b, axis=2, epsilon=1e-5)",
@@ -70,6 +70,14 @@ def test_a_long_row_is_several_blocks(cuda):
         kernel = check("sqrt(reduce_sum(mul(x, x), axes=(1,)))", x="f32[2,65540]")
         assert (kernel.blocks, kernel.counters) == (8, 1)
         check("reduce_max(x, axes=(0,))", x="i32[65537]")
+    assert no_spills(check)
+
+
+def test_long_columns_are_several_blocks(cuda):
+    with cuda.batch() as check:
+        kernel = check("relu(reduce_sum(x, axes=(0,), keepdims=0))", x="f32[4200,5]", tolerance=1e-5)
+        assert (kernel.blocks, kernel.counters) == (3 * 4, 1)
+        check("reduce_max(x, axes=(1,))", x="i16[3,4099,16]")
     assert no_spills(check)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.compiler
 TOLERANCE = {"f32": 3e-6, "f16": 1.5e-3, "bf16": 1.2e-2}
 
 
-def attend(check, dtype, q, k, v=None, mask=None, data=None, schedule=None, post="{}"):
+def attend(check, dtype, q, k, v=None, mask=None, data=None, schedule=None, tolerance=None):
     """q [B,L,H,D], k [B,S,Hk,D], v [B,S,Hk,E], mask float32, as the precision pass leaves them."""
     v = v or k
     types = {name: f"{dtype}[{','.join(map(str, shape))}]" for name, shape in zip("qkv", (q, k, v), strict=True)}
@@ -26,10 +27,10 @@ def attend(check, dtype, q, k, v=None, mask=None, data=None, schedule=None, post
     if mask is not None:
         types["m"] = f"f32[{','.join(map(str, mask))}]"
         operands.append("m")
-    text = post.format(f"attention({', '.join(operands)}, scale={1 / math.sqrt(q[3])})")
+    text = f"attention({', '.join(operands)}, scale={1 / math.sqrt(q[3])})"
     if dtype != "f32":
         text = f"cast({text}, to='{'float16' if dtype == 'f16' else 'bfloat16'}')"
-    return check(text, data, tolerance=TOLERANCE[dtype], schedule=schedule, **types)
+    return check(text, data, tolerance=tolerance or TOLERANCE[dtype], schedule=schedule, **types)
 
 
 def flash(rows, keys, stages=2, splits=1):
@@ -132,6 +133,18 @@ def test_types_and_what_follows(cuda):
               q=f"f16{q}", k=f"f16{k}", v=f"f16{k}", y=f"f32{q}", tolerance=1.5e-3)  # fmt: skip
         check("attention(cast(q, to='float32'), cast(k, to='float32'), cast(v, to='float32'), cast(m, to='float32'), "
               "scale=0.3)", q=f"bf16{q}", k=f"bf16{k}", v=f"bf16{k}", m="bf16[1,1,9,21]", tolerance=1.2e-2)  # fmt: skip
+
+
+def test_tf32(cuda):
+    """Where the user allows it, by tensor cores: numbers of 11 significant bits."""
+    rounding = replace(cuda, machine=replace(cuda.machine, rounds_products=True))
+    with rounding.batch() as check:
+        attend(check, "f32", (1, 17, 2, 64), (1, 70, 2, 64), tolerance=2e-3)
+        attend(check, "f32", (2, 5, 4, 20), (2, 33, 2, 20), (2, 33, 2, 12), mask=(5, 33), tolerance=2e-3)
+        attend(check, "f32", (1, 1, 1, 32), (1, 50, 1, 32), schedule=flash(16, 16, 3, 3), tolerance=2e-3)
+    assert all(found.spill_stores == 0 for found in check.resources)
+    with pytest.raises(AssertionError, match="Not equal"), rounding.batch() as check:
+        attend(check, "f32", (1, 17, 2, 64), (1, 70, 2, 64))
 
 
 def test_large_scores(cuda):

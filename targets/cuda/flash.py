@@ -67,7 +67,8 @@ class FlashSchedule(Schedule):
         if extents.on_tensor_cores:
             tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.keys + 1)
             return 16 * max(tiles, values * (self.rows + 1))
-        tiles = self.rows * (depth + 1) + self.stages * self.keys * (depth + values + 2)
+        depth, values = depth | 1, values | 1
+        tiles = self.rows * depth + self.stages * self.keys * (depth + values)
         return 16 * tiles + 4 * self.rows * (self.keys + 4)
 
     def registers(self, extents: AttentionExtents) -> int:
@@ -118,8 +119,11 @@ def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
 
 
 def flash_fits(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> bool:
-    fits = schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
-    return fits and schedule.splits <= -(-extents.keys // schedule.keys)
+    if schedule.rows % 16 or schedule.keys % 16 or schedule.threads > 1024 or schedule.stages < 2:
+        return False
+    if not 1 <= schedule.splits <= -(-extents.keys // schedule.keys):
+        return False
+    return schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
 
 
 def _blocks(schedule: FlashSchedule, extents: AttentionExtents) -> int:

@@ -115,7 +115,7 @@ def _strided(group: CudaGroup, value: Value) -> _Strided | None:
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """`rows` of `chunks` in shared memory, from byte `first` on. Chunks lie such that what a warp reads or writes at
     once, of one chunk of 8 rows or of 8 chunks of one row, lies in different banks."""
 
@@ -126,14 +126,14 @@ class _Tile:
     chunk_bytes: int
 
     @staticmethod
-    def below(first: int, rows: int, chunks: int) -> _Tile:
+    def below(first: int, rows: int, chunks: int) -> Tile:
         """The same chunk of all rows side by side, as tensor cores read them."""
-        return _Tile(first, rows, chunks, _CHUNK_BYTES, (rows + 1) * _CHUNK_BYTES)
+        return Tile(first, rows, chunks, _CHUNK_BYTES, (rows + 1) * _CHUNK_BYTES)
 
     @staticmethod
-    def beside(first: int, rows: int, chunks: int) -> _Tile:
-        """All chunks of a row side by side."""
-        return _Tile(first, rows, chunks, (chunks + 1) * _CHUNK_BYTES, _CHUNK_BYTES)
+    def beside(first: int, rows: int, chunks: int) -> Tile:
+        """All chunks of a row side by side, an odd number of them from row to row."""
+        return Tile(first, rows, chunks, (chunks | 1) * _CHUNK_BYTES, _CHUNK_BYTES)
 
     @property
     def nbytes(self) -> int:
@@ -179,7 +179,7 @@ class _Flash:
         self.key_heads = static_shape(node.inputs[1].shape)[2]
         self.masks = node.inputs[3:]
         rows, keys = schedule.rows, schedule.keys
-        tile = _Tile.below if self.tensor else _Tile.beside
+        tile = Tile.below if self.tensor else Tile.beside
         self.query_tile = tile(0, rows, extents.depth_chunks)
         self.key_tile = tile(self.query_tile.nbytes, keys, extents.depth_chunks)
         self.value_tile = tile(self.key_tile.first + self.key_tile.nbytes, keys, extents.value_chunks)
@@ -257,7 +257,7 @@ class _Flash:
 
     # To shared memory -------------------------------------------------------------------------------------
 
-    def _copy(self, value: Value, tile: _Tile, base: Expr, index: Callable[[Expr], tuple[list[Expr], Expr]]) -> None:
+    def _copy(self, value: Value, tile: Tile, base: Expr, index: Callable[[Expr], tuple[list[Expr], Expr]]) -> None:
         """The rows of an operand to `tile`, which is `base` bytes further on. `index` gives the first three places of
         a row's elements, inside the operand, and whether they are wanted; what is not is zero."""
         builder, elements = self.builder, self.elements
@@ -659,7 +659,7 @@ class _Flash:
         """Through shared memory, so that threads beside each other write what lies beside each other."""
         builder, fragment = self.builder, self.sums
         kind = "half" if self.dtype == "float16" else "uint16_t"
-        tile = _Tile.below(0, self.schedule.rows, self.extents.value_chunks)
+        tile = Tile.below(0, self.schedule.rows, self.extents.value_chunks)
         builder.sync()  # all have read the last tile
         words = builder.registers("uint32", 1, "words")
         for i, row in enumerate(self.rows):

@@ -33,7 +33,8 @@ TABLE_BITS = 10
 _LINEAR = frozenset({"add", "sub", "mul", "max", "min"})
 _UNARY = frozenset({"relu", "neg", "abs", "clip"})
 #: What only says where numbers are.
-_MOVES = frozenset({"reshape", "transpose", "slice", "expand", "concat", "pad", "gather", "max_pool"})
+_MOVES = frozenset({"reshape", "transpose", "slice", "expand", "concat", "pad", "gather", "gather_elements",
+                    "max_pool"})  # fmt: skip
 _ANCHORS = frozenset({"conv", "matmul"})
 
 
@@ -76,7 +77,10 @@ class _Rewriter:
     def run(self) -> None:
         old, self.graph.nodes = self.graph.nodes, []
         for value in self.graph.inputs:
-            self.round(value)
+            if value.dtype == "float64":
+                self.round(value)
+            else:
+                self.receive(value, Grid(0, 0, self.told(value) - 1))
         for node in old:
             self.rewrite(node)
         self.graph.sort()
@@ -84,7 +88,9 @@ class _Rewriter:
 
     def rewrite(self, node: Node) -> None:
         if node.op in _ANCHORS:
-            self.round_weights(node)
+            self.round_weights(node, 1)
+        elif node.op == "experts":
+            self.round_experts(node)
         elif node.op == "div" and node.inputs[1].constant is not None:
             node = self.as_product(node)
         if node.op in _ROWS:
@@ -105,7 +111,7 @@ class _Rewriter:
         self.known[result] = grid
         if node.op == "pad":
             self.round(result)  # what stands around may be greater than what is inside
-        elif node.op not in _MOVES and node.op != "lookup" and (grid.divisor != 1 or self.is_kept(result)):
+        elif node.op not in (*_MOVES, "lookup", "fixed_top_k") and (grid.divisor != 1 or self.is_kept(result)):
             self.round(result)
 
     def is_kept(self, value: Value) -> bool:
@@ -127,7 +133,10 @@ class _Rewriter:
         wanted = self.fitted(value.name)
         if grid is not None and grid.divisor == 1 and grid.bits <= bits and grid.fraction <= wanted.fraction:
             return
-        readers = [node for node in value.users if node is not value.producer]
+        self.receive(value, wanted)
+
+    def receive(self, value: Value, wanted: Grid) -> None:
+        readers = list(value.users)
         op = "fix" if value.producer is not None else "receive"
         node = self.graph.make(op, [value], _attrs(wanted), name=f"{value.name}.fixed")
         self.graph.nodes.append(node)
@@ -137,14 +146,26 @@ class _Rewriter:
         self.graph.outputs = [node.output if output is value else output for output in self.graph.outputs]
         self.known[node.output] = grid_of(node, self.known) or wanted
 
+    def told(self, value: Value) -> int:
+        """How many experts the whole numbers of an input choose among."""
+        counts = [0]
+        for user in value.users:
+            if user.op == "experts" and user.inputs[1] is value:
+                counts.append(static_shape(user.inputs[2].shape)[0])
+            elif value.dtype in ("int32", "int64") and user.op in ("reshape", "expand"):
+                counts.append(self.told(user.output))
+            else:
+                raise UnsupportedError(f"%{value.name}: {user.op} of {value.type} has no fixed-point form")
+        return max(counts)
+
     def fitted(self, name: str) -> Grid:
         if name not in self.how.ranges:
             raise UserError(f"calibration: it has no range of %{name}")
         range = self.how.ranges[name]
         return Grid.fit(range.low, range.high, self.bits(name))
 
-    def round_weights(self, node: Node) -> None:
-        weights = node.inputs[1]
+    def round_weights(self, node: Node, place: int) -> None:
+        weights = node.inputs[place]
         if weights.constant is None:
             return
         numbers = weights.constant.numpy()
@@ -154,7 +175,19 @@ class _Rewriter:
         grid = Grid.of(rounded)
         assert grid is not None
         self.known[value] = grid
-        node.set_input(1, value)
+        node.set_input(place, value)
+
+    def round_experts(self, node: Node) -> None:
+        """Their biases are as fine as the products are that they are added to."""
+        x, _, _, bias = node.inputs
+        self.round_weights(node, 2)
+        weights = self.known.get(node.inputs[2])
+        if weights is None or bias.constant is None:
+            raise UnsupportedError(f"%{node.output.name}: experts that are computed have no fixed-point form")
+        numbers = bias.constant.numpy()
+        fraction = self.known[x].fraction + weights.fraction
+        most = math.ceil(float(np.abs(numbers).max(initial=0)) * 2.0**fraction) + 1
+        node.set_input(3, self.constant(numbers, Grid(fraction, -most, most), bias.name))
 
     def round_operands(self, node: Node) -> None:
         """Constants of elementwise arithmetic: what is added is as fine as what it is added to."""
@@ -280,6 +313,13 @@ class _Rewriter:
         rows = self.made(name, "fixed_softmax", [self.made(name, "transpose", [x], perm=tuple(axes))], **attrs)
         return self.instead(node, "transpose", [rows], {"perm": tuple(int(place) for place in np.argsort(axes))})
 
+    def as_top_k(self, node: Node) -> Node:
+        axis, last = node.attrs["axis"], node.inputs[0].type.rank - 1
+        if axis != last:
+            raise UnsupportedError(f"%{node.output.name}: top_k along axis {axis} of {node.inputs[0].type} has no "
+                                   f"fixed-point form, only along the last axis")  # fmt: skip
+        return self.instead(node, "fixed_top_k", [node.inputs[0]], {key: node.attrs[key] for key in ("k", "largest")})
+
     def as_norm(self, node: Node) -> Node:
         """Normalised numbers have as many bits behind the point as others have in all; scale and bias are arithmetic
         like other."""
@@ -342,7 +382,7 @@ class _Rewriter:
 
 _ROWS = {
     "attention": _Rewriter.as_attention, "layer_norm": _Rewriter.as_norm, "rms_norm": _Rewriter.as_norm,
-    "softmax": _Rewriter.as_softmax,
+    "softmax": _Rewriter.as_softmax, "top_k": _Rewriter.as_top_k,
 }  # fmt: skip
 
 

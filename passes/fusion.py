@@ -66,15 +66,17 @@ class FuseGroups(Pass):
     """Every node but views (reshapes, and joins that a memory plan makes free) ends in a group.
 
     `choose` decides where a group that moves elements could be several; without it, it is one. With `moves` of False,
-    what moves elements stays by itself: where tensors are streams, it is wiring or a buffer, no address.
+    what moves elements stays by itself: where tensors are streams, it is wiring or a buffer, no address. Kernels find
+    every operand at a multiple of `alignment` bytes: joins with parts that would begin elsewhere are copied.
     """
 
     name: ClassVar[str] = "fuse"
     choose: Choose | None = None
     moves: bool = True
+    alignment: int = 1
 
     def run(self, graph: Graph) -> bool:
-        group_of = _Fusion(graph, self.choose, self.moves).group_of
+        group_of = _Fusion(graph, self.choose, self.moves, self.alignment).group_of
         if not group_of:
             return False
         nodes: list[Node] = []
@@ -99,14 +101,14 @@ class FuseGroups(Pass):
 class _Fusion:
     """Groups grow from their heads first, which are the kernels that elementwise work is free behind."""
 
-    def __init__(self, graph: Graph, choose: Choose | None = None, moves: bool = True):
+    def __init__(self, graph: Graph, choose: Choose | None = None, moves: bool = True, alignment: int = 1):
         self.choose = choose
         self.moves = moves
         self.position = {node: i for i, node in enumerate(graph.nodes)}
         self.outputs = set(graph.outputs)
         self.dominators = post_dominators(graph)
         self.group_of: dict[Node, _Group] = {}
-        starts = [node for node in graph.nodes if _starts(node)]
+        starts = [node for node in graph.nodes if _starts(node, alignment)]
         for node in sorted(starts, key=lambda node: _kind(node) not in _HEADS):
             if node not in self.group_of:
                 self._grow(node)
@@ -264,9 +266,9 @@ def _kind(node: Node) -> Kind:
     return OPS[node.op].kind
 
 
-def _starts(node: Node) -> bool:
+def _starts(node: Node, alignment: int) -> bool:
     if node.op == "concat" and is_free_concat(node):
-        return False
+        return any(part.type.nbytes % alignment for part in node.inputs[:-1])
     return _kind(node) is not Kind.VIEW and node.op != "group" and not node.regions
 
 

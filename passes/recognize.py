@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from passes.rules import activations, attention, norms
+from passes.rules import activations, attention, experts, norms
 from passes.simplify import joined
 from tensorc.ir.graph import Graph
 from tensorc.ir.rewriter import rewrite
@@ -26,3 +26,13 @@ class Recognize(Pass):
 
     def run(self, graph: Graph) -> bool:
         return rewrite(graph, _RULES)
+
+
+@dataclass(frozen=True)
+class RecognizeExperts(Pass):
+    """Mixtures of experts, of which only those that are chosen are computed then."""
+
+    name: ClassVar[str] = "recognize-experts"
+
+    def run(self, graph: Graph) -> bool:
+        return rewrite(graph, experts.RULES)

@@ -69,7 +69,8 @@ def compile(
     products in bytes; their inputs' ranges come from `calibration`: a file of samples or of ranges, or a reader whose
     `get_next()` gives feeds. `quantize="int4-g32"`, or any other format of `tensorc.formats`, keeps the weights of
     matrix products in few bits. What quantizing costs is measured on the same samples, or those of `evaluate`, and is
-    in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until it costs no more.
+    in the manifest's `quantized`; with `max_accuracy_drop="0.5%"`, layers stay in float32 until it costs no more, or,
+    in fixed point, each tensor gets the fewest bits that cost no more.
     Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
     mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
     most that a process is to have resident which only loads the artifact and runs it. `objective` says what hardware is

@@ -24,6 +24,11 @@ def emulates_cuda() -> bool:
     return os.environ.get(EMULATE, "") not in ("", "0")
 
 
+def visible_gpus() -> str | None:
+    """CUDA_VISIBLE_DEVICES, which the NVIDIA driver reads: the GPUs that it shows. Only told to the user here."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
 def data_folder() -> Path:
     """Where what took long to learn is kept: `$XDG_DATA_HOME/tensorc`, by default `~/.local/share/tensorc`.
 

@@ -138,7 +138,8 @@ def grid_of(node: Node, known: Mapping[Value, Grid]) -> Grid | None:
     if node.op == "interpolate":
         return known[node.inputs[1]].at(known[node.inputs[1]].fraction + node.attrs["step"])
     rule = _RULES.get(node.op)
-    numbers = [value for value in node.inputs if value.dtype == "float64"]  # others are indices
+    # Behind the first come indices, too.
+    numbers = [value for n, value in enumerate(node.inputs) if value.dtype == "float64" or not n]
     if rule is None or any(value not in known for value in numbers):
         return None
     operands = [known[value] for value in numbers]
@@ -299,6 +300,15 @@ def _product(node: Node, x: Grid, w: Grid, summed: tuple[int, ...], depth: int) 
     return Grid(x.fraction + w.fraction, int(low.min()), int(high.max()))
 
 
+def _experts(_node: Node, operands: Sequence[Grid]) -> Grid:
+    x, weights, bias = operands
+    return _add(_node, [_sum_of(_mul(_node, [x, weights]), static_shape(_node.inputs[0].shape)[-1]), bias])
+
+
+def _fixed_top_k(node: Node, _operands: Sequence[Grid]) -> Grid:
+    return Grid(0, 0, static_shape(node.inputs[0].shape)[-1] - 1)
+
+
 def _fixed_softmax(node: Node, operands: Sequence[Grid]) -> Grid:
     _same_fractions(node, operands, (node.attrs["fraction"],))
     count, width = static_shape(node.output.shape)[-1], node.attrs["width"]
@@ -344,7 +354,8 @@ def _fits(node: Node, bits: int) -> None:
 Rule = Callable[[Node, Sequence[Grid]], Grid | None]
 _RULES: dict[str, Rule] = {
     "abs": _abs, "add": _add, "avg_pool": _avg_pool, "clip": _clip, "concat": _union, "conv": _conv, "expand": _same,
-    "fixed_attention": _fixed_attention, "fixed_norm": _fixed_norm, "fixed_softmax": _fixed_softmax, "gather": _same,
+    "experts": _experts, "fixed_attention": _fixed_attention, "fixed_norm": _fixed_norm,
+    "fixed_softmax": _fixed_softmax, "fixed_top_k": _fixed_top_k, "gather": _same, "gather_elements": _same,
     "matmul": _matmul, "max": _max, "max_pool": _same, "min": _min, "mul": _mul, "neg": _neg,
     "pad": _pad, "reduce_max": _same, "reduce_mean": _reduce_mean, "reduce_min": _same, "reduce_sum": _reduce_sum,
     "relu": _relu, "reshape": _same, "slice": _same, "sub": _sub, "transpose": _same,

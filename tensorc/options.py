@@ -36,8 +36,9 @@ class CompileOptions:
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
     search goes on for so long before the model is built. `memory_budget` is the most bytes that a process which loads
-    and runs the artifact is to have resident, None for as many as there are. `objective` and `clock`, in
-    nanoseconds, are for targets that make hardware; None for what they think best.
+    and runs the artifact is to have resident, None for as many as there are. `objective` and `clock`, in nanoseconds,
+    are for targets that make hardware, None for what they think best; `max_latency` is the most cycles that an image
+    may take in a small one.
     """
 
     target: str = "cpu"
@@ -52,6 +53,7 @@ class CompileOptions:
     memory_budget: int | None = None
     objective: Objective | None = None
     clock: float | None = None
+    max_latency: int | None = None
     print_ir_after: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -61,6 +63,8 @@ class CompileOptions:
             raise UserError(f"no precision {self.precision!r}; legal: {', '.join(get_args(Precision))}")
         if self.objective is not None and self.objective not in get_args(Objective):
             raise UserError(f"no objective {self.objective!r}; legal: {', '.join(get_args(Objective))}")
+        if self.max_latency is not None and self.objective != "resources":
+            raise UserError("a limit on the latency (--max-latency) is for --objective resources: others do not grow")
         if self.fallback not in get_args(Fallback):
             raise UserError(f"no fallback {self.fallback!r}; legal: {', '.join(get_args(Fallback))}")
 

@@ -22,11 +22,13 @@ from tensorc.ir.graph import Graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass, run_passes
 from tensorc.profiling import Profile
+from tensorc.runtime.run import Run
 from tensorc.search.choice import Choice
 from tensorc.search.context import TuningContext
 
 if TYPE_CHECKING:
     from tensorc.runtime.constants import ConstantStore
+    from tensorc.runtime.dlpack import Borrowed
 
 ENTRY_POINTS = "tensorc.targets"
 #: In a folder that a target writes: the manifest, as an artifact has it.
@@ -65,11 +67,29 @@ class Program:
 
 
 class Executable(abc.ABC):
-    """A loaded program. `run` may be called from several threads at once."""
+    """A loaded program. `run` and `run_async` may be called from several threads at once."""
 
     @abc.abstractmethod
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs in order, freshly allocated. Inputs have the types and shapes of the manifest, C-contiguous."""
+    def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """Outputs in order, freshly allocated. Inputs have the types and shapes of the manifest, C-contiguous; beside
+        numpy's they may be what `borrow` gave."""
+
+    def run_async(self, inputs: Sequence[Any], outputs: Sequence[Any], stream: int | None) -> Run:  # noqa: ARG002
+        """Begin a run. `outputs` has for each output where it goes, one of numpy's arrays or what `borrow` gave, or
+        None. What `stream` (a handle of the target's kind) was asked for before happens before, and what it is asked
+        for afterwards happens after the run; None is a stream of the executable's own.
+
+        A target whose runs do not go on by themselves has done it when this returns.
+        """
+        found = self.run(inputs)
+        for out, array in zip(outputs, found, strict=True):
+            if out is not None:
+                np.copyto(out, array)
+        return Run([array if out is None else out for out, array in zip(outputs, found, strict=True)])
+
+    def borrow(self, array: Any, stream: int | None) -> Borrowed | None:  # noqa: ARG002  (the contract's)
+        """An array of another library, for a run on `stream`, if it lies where this target's programs can reach it."""
+        return None
 
     def profile(
         self,

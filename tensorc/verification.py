@@ -2,7 +2,8 @@
 
 An element is right when |got - want| <= atol * max|want| + rtol * |want|, the maximum taken over its output: float32
 sums differ by rounding in proportion to what was summed, not to the result, so an absolute tolerance that ignores the
-scale of an output says nothing. Integers and booleans have to be equal.
+scale of an output says nothing. Integers and booleans have to be equal. Models that were compiled for a lower
+precision may be off by some of its roundings.
 
 A model that was quantized when it was compiled differs by what 8 bits cost. It is right when the signal-to-noise ratio
 of each output is not far below what was measured on samples when it was compiled; integers, such as classes, are
@@ -26,6 +27,10 @@ from tensorc.ir.types import is_float
 
 RTOL = 1e-3
 ATOL = 1e-4
+#: Of each precision the relative error of one rounding; and how many of them outputs may be off by, relative to the
+#: largest: errors of many roundings are of either sign.
+_ROUNDINGS: Mapping[str, float] = {"tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_MANY = 16
 #: Decibels by which a quantized model's outputs may have more noise than it had on samples, since inputs differ; of
 #: what few there are, at most a half.
 MARGIN = 10.0
@@ -36,6 +41,11 @@ ROUNDED_ALIKE = 20.0
 _ROUNDING = frozenset({
     "QuantizeLinear", "DynamicQuantizeLinear", "QLinearAdd", "QLinearConv", "QLinearMatMul", "QGemm",
 })  # fmt: skip
+
+
+def tolerance_of(precision: str) -> float:
+    """The `atol` that a model is judged by where none is given."""
+    return max(ATOL, _MANY * _ROUNDINGS.get(precision, 0.0))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class CExecutable(Executable):
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         outputs = [np.empty(math.prod(shape), np.float32).reshape(shape) for shape in self._shapes]
+        inputs = [np.ascontiguousarray(array, np.float32) for array in inputs]
         self._run(*(ctypes.c_void_p(array.ctypes.data) for array in (*inputs, *outputs)))
         return outputs
 

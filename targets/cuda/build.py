@@ -14,9 +14,10 @@ from passes.memory import MemoryPlan, Space, plan_memory
 from targets.cpu.kernels import lowered_anchors
 from targets.cuda import program as layout
 from targets.cuda.codegen import print_kernel
-from targets.cuda.compiler import Compiled, compile_kernel
+from targets.cuda.compiler import Compiled, Resources, compile_kernel
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels import Kernel, lower
+from targets.cuda.occupancy import occupancy
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, Code, CudaProgram, Launch
 from targets.packing import PackedConstants, Packing
 from tensorc.errors import UnsupportedError
@@ -50,7 +51,7 @@ def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Pro
         scratch_bytes=max((kernel.scratch_bytes for _, kernel in kernels.values()), default=0),
         counter_bytes=max((4 * kernel.counters for _, kernel in kernels.values()), default=0),
     )
-    described = _described(groups, kernels, compiled, schedules)
+    described = _described(groups, kernels, compiled, schedules, gpu)
     manifest = program.to_json() | {
         "kernels": described,
         "memory": {
@@ -169,7 +170,7 @@ def _argument(value: Value, packing: Packing | None, plan: MemoryPlan, constants
 
 
 def _described(groups: Sequence[Node], kernels: Mapping[str, tuple[str, Kernel]], compiled: Mapping[str, Compiled],
-               schedules: Mapping[str, Choice]) -> dict[str, Any]:  # fmt: skip
+               schedules: Mapping[str, Choice], gpu: Gpu) -> dict[str, Any]:  # fmt: skip
     """What people and profiles want to know of each kernel."""
     rows = {}
     for node in groups:
@@ -185,9 +186,18 @@ def _described(groups: Sequence[Node], kernels: Mapping[str, tuple[str, Kernel]]
                 "predicted_deviation": choice.deviation if choice else None,
                 "flops": amount.flops,
                 "bytes": amount.nbytes,
-                **asdict(compiled[name].resources),
+                "dtype": node.body.inputs[0].dtype if node.body.inputs else node.outputs[0].dtype,
+                "resources": _taken(kernel, compiled[name].resources, gpu),
             }
     return rows
+
+
+def _taken(kernel: Kernel, resources: Resources, gpu: Gpu) -> dict[str, Any]:
+    """Of a multiprocessor; shared memory is all of a block's."""
+    shared = resources.shared + kernel.shared_bytes
+    found = occupancy(gpu, kernel.threads, resources.registers, shared)
+    sizes = {"blocks": kernel.blocks, "threads": kernel.threads, "shared": shared}
+    return {**asdict(resources), **sizes, "occupancy": found.to_json()}
 
 
 def _resources(compiled: Mapping[str, Compiled]) -> str:

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode
+from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.roofline import Facts
+from tensorc.environment import visible_gpus
 from tensorc.errors import UserError
+from tensorc.runtime.dlpack import CUDA, array_at
 
 _INSTALL = "pip install 'tensorc[cuda]'"
-#: CUDA_ERROR_OUT_OF_MEMORY and CUDA_ERROR_NO_BINARY_FOR_GPU.
-_NO_MEMORY, _NO_BINARY = 2, 209
+#: CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NO_DEVICE, CUDA_ERROR_NOT_READY.
+_NO_MEMORY, _NO_DEVICE, _NOT_READY = 2, 100, 600
+#: CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_NO_BINARY_FOR_GPU: machine code is for another GPU.
+_FOREIGN = (200, 209)
+#: Of CUDA 13, whose machine code is in artifacts: 1000 times the major version and 10 times the minor one.
+_OLDEST_DRIVER = 13000
+#: cuStreamCreate: that does not wait for the legacy default stream. cuEventCreate: without times.
+_NON_BLOCKING, _NO_TIMING = 1, 2
+#: What a block has without being asked for.
+_USUAL_SHARED = 48 << 10
 
 
 @functools.cache
@@ -28,122 +43,311 @@ def _cuda() -> Any:
         ) from error
     try:
         (status,) = driver.cuInit(0)
+        _, version = driver.cuDriverGetVersion()
     except RuntimeError as error:  # the library is not there
         raise UserError(f"no NVIDIA driver was found here ({error})") from error
+    if int(status) == _NO_DEVICE:
+        chosen = visible_gpus()
+        hint = "" if chosen is None else f": CUDA_VISIBLE_DEVICES is {chosen!r}"
+        raise UserError(f"the NVIDIA driver finds no GPU{hint}")
     if int(status):
         raise UserError(f"the NVIDIA driver does not start: {status.name}")
+    if version < _OLDEST_DRIVER:
+        raise UserError(f"the NVIDIA driver is for CUDA {_version(version)}: CUDA {_version(_OLDEST_DRIVER)} or later "
+                        "is needed")  # fmt: skip
     return driver
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _asked(name: str, *arguments: Any) -> Any:
+    """What a function of the driver gives. Raises RuntimeError."""
+    error, *found = getattr(_cuda(), name)(*arguments)
+    if int(error):
+        raise RuntimeError(f"{name} failed: {error.name}")
+    return found[0] if len(found) == 1 else found
 
 
 def capability() -> int | None:
     """Ten times the compute capability of the first GPU, as in sm_90; None where there is none."""
     try:
-        driver = _cuda()
+        _cuda()
     except UserError:
         return None
-    error, device = driver.cuDeviceGet(0)
-    if int(error):
-        return None
-    names = driver.CUdevice_attribute
-    _, major = driver.cuDeviceGetAttribute(names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-    _, minor = driver.cuDeviceGetAttribute(names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    return _capability(_asked("cuDeviceGet", 0))
+
+
+def _capability(device: Any) -> int:
+    names = _cuda().CUdevice_attribute
+    major = _asked("cuDeviceGetAttribute", names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+    minor = _asked("cuDeviceGetAttribute", names.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
     return 10 * int(major) + int(minor)
+
+
+class _Context:
+    """The GPU's primary context, which other libraries use too: entered for a call, and left as it was found."""
+
+    def __init__(self) -> None:
+        self.device = _asked("cuDeviceGet", 0)
+        self._handle = _asked("cuDevicePrimaryCtxRetain", self.device)
+        self._process = os.getpid()
+        weakref.finalize(self, _quietly, "cuDevicePrimaryCtxRelease", self.device)
+
+    def __enter__(self) -> None:
+        if os.getpid() != self._process:
+            raise UserError("a process that forked cannot use the GPU of its parent: load the model in the child")
+        _asked("cuCtxPushCurrent", self._handle)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _asked("cuCtxPopCurrent")
+
+
+def _quietly(name: str, *arguments: Any) -> None:
+    """For what is let go of, when there is nobody to tell."""
+    getattr(_cuda(), name)(*arguments)
+
+
+def _let_go(context: _Context, name: str, *arguments: Any) -> None:
+    if os.getpid() == context._process:
+        with context:
+            _quietly(name, *arguments)
+
+
+class _Lease(Lease):
+    def __init__(self, context: _Context, nbytes: int):
+        self.address = _allocate(nbytes)
+        self._context = context
+        weakref.finalize(self, _let_go, context, "cuMemFree", self.address)
+
+    def read(self, out: np.ndarray) -> None:
+        if out.nbytes:
+            with self._context:
+                _asked("cuMemcpyDtoH", out.ctypes.data, self.address, out.nbytes)
+
+
+class _Event(Mark):
+    def __init__(self, context: _Context, stream: int):
+        self._context = context
+        self._handle = _asked("cuEventCreate", _NO_TIMING)
+        weakref.finalize(self, _let_go, context, "cuEventDestroy", self._handle)
+        _asked("cuEventRecord", self._handle, stream)
+
+    @property
+    def is_past(self) -> bool:
+        with self._context:
+            (error,) = _cuda().cuEventQuery(self._handle)
+        if int(error) not in (0, _NOT_READY):
+            raise RuntimeError(f"the GPU failed: {error.name}")
+        return int(error) == 0
+
+    def wait(self) -> None:
+        with self._context:
+            _asked("cuEventSynchronize", self._handle)
+
+    def hold(self, stream: int | None) -> None:
+        with self._context:
+            _asked("cuStreamWaitEvent", stream, self._handle, 0)
+
+
+def _allocate(nbytes: int) -> int:
+    """Raises OutOfMemoryError."""
+    error, address = _cuda().cuMemAlloc(max(nbytes, 1))
+    if int(error) == _NO_MEMORY:
+        raise OutOfMemoryError(nbytes, *_asked("cuMemGetInfo"))
+    if int(error):
+        raise RuntimeError(f"cuMemAlloc failed: {error.name}")
+    return int(address)
+
+
+@dataclass
+class _Recording:
+    """A graph, what was made of it to be launched, and its nodes with what they were given."""
+
+    graph: Any
+    executable: Any
+    nodes: list[Any] = field(default_factory=list)
+    parameters: list[Any] = field(default_factory=list)
 
 
 class Driver(Device):
     """The first GPU that CUDA_VISIBLE_DEVICES leaves, and a stream of its own on it."""
 
+    memory = CUDA, 0
+
     def __init__(self) -> None:
         """Raises UserError where there is no GPU."""
-        self._driver = _cuda()
-        self._device = self._asked("cuDeviceGet", 0)
-        self._context = self._asked("cuDevicePrimaryCtxRetain", self._device)
-        self._enter()
-        self._stream = self._asked("cuStreamCreate", 1)  # that does not wait for the default stream
+        _cuda()
+        self._context = _Context()
+        with self._context:
+            self._stream = _asked("cuStreamCreate", _NON_BLOCKING)
+        self.stream = int(self._stream)
         self._memory: set[int] = set()
+        self._staging: list[int] = []
         self._modules: list[Any] = []
-        self._graphs: list[Any] = []
+        self._recordings: list[_Recording] = []
 
-    def _asked(self, name: str, *arguments: Any) -> Any:
-        """What a function of the driver gives. Raises UserError where memory is short, RuntimeError otherwise."""
-        error, *found = getattr(self._driver, name)(*arguments)
-        if int(error) == _NO_MEMORY:
-            raise UserError(f"the GPU has no memory left ({name})")
-        if int(error):
-            raise RuntimeError(f"{name} failed: {error.name}")
-        return found[0] if len(found) == 1 else found
+    def _on(self, stream: int | None) -> int:
+        return self.stream if stream is None else stream
 
-    def _enter(self) -> None:
-        """A context is a thread's: each that comes enters it."""
-        self._asked("cuCtxSetCurrent", self._context)
+    @property
+    def capability(self) -> int:
+        return _capability(self._context.device)
 
     def allocate(self, nbytes: int) -> int:
-        self._enter()
-        address = int(self._asked("cuMemAlloc", nbytes))
+        with self._context:
+            address = _allocate(nbytes)
         self._memory.add(address)
         return address
 
+    def lend(self, nbytes: int) -> Lease:
+        with self._context:
+            return _Lease(self._context, nbytes)
+
+    def staging(self, nbytes: int) -> np.ndarray:
+        with self._context:
+            address = int(_asked("cuMemHostAlloc", max(nbytes, 1), 0))
+        self._staging.append(address)
+        return array_at(address, "uint8", (nbytes,), None)
+
     def free(self, address: int) -> None:
-        self._enter()
         self._memory.remove(address)
-        self._asked("cuMemFree", address)
+        with self._context:
+            _asked("cuMemFree", address)
 
-    def write(self, address: int, data: np.ndarray) -> None:
-        self._enter()
-        data = np.ascontiguousarray(data)
-        self._asked("cuMemcpyHtoDAsync", address, data.ctypes.data, data.nbytes, self._stream)
+    def write(self, address: int, data: np.ndarray, stream: int | None = None) -> None:
+        if data.nbytes:
+            with self._context:
+                _asked("cuMemcpyHtoDAsync", address, data.ctypes.data, data.nbytes, self._on(stream))
 
-    def read(self, address: int, out: np.ndarray) -> None:
-        self._enter()
-        self._asked("cuMemcpyDtoHAsync", out.ctypes.data, address, out.nbytes, self._stream)
-        self._asked("cuStreamSynchronize", self._stream)
+    def read(self, address: int, out: np.ndarray, stream: int | None = None) -> None:
+        if out.nbytes:
+            with self._context:
+                _asked("cuMemcpyDtoHAsync", out.ctypes.data, address, out.nbytes, self._on(stream))
 
-    def clear(self, address: int, nbytes: int) -> None:
-        self._enter()
+    def copy(self, address: int, source: int, nbytes: int, stream: int | None = None) -> None:
         if nbytes:
-            self._asked("cuMemsetD8Async", address, 0, nbytes, self._stream)
+            with self._context:
+                _asked("cuMemcpyDtoDAsync", address, source, nbytes, self._on(stream))
+
+    def clear(self, address: int, nbytes: int, stream: int | None = None) -> None:
+        if nbytes:
+            with self._context:
+                _asked("cuMemsetD8Async", address, 0, nbytes, self._on(stream))
 
     def load(self, name: str, code: KernelCode) -> object:
         """Machine code if it is for this GPU, else PTX, which the driver compiles."""
-        self._enter()
-        error, module = self._driver.cuModuleLoadData(code.cubin)
-        if int(error) == _NO_BINARY:
-            module = self._asked("cuModuleLoadData", code.ptx)
-        elif int(error):
-            raise RuntimeError(f"cuModuleLoadData of {name} failed: {error.name}")
-        self._modules.append(module)
-        function = self._asked("cuModuleGetFunction", module, name.encode())
-        if code.shared_bytes > 48 << 10:
-            attribute = self._driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._asked("cuFuncSetAttribute", function, attribute, code.shared_bytes)
-        return function
+        with self._context:
+            error, module = _cuda().cuModuleLoadData(code.cubin)
+            if int(error) in _FOREIGN:
+                error, module = _cuda().cuModuleLoadData(code.ptx + b"\0")
+                if int(error):
+                    found = _asked("cuDriverGetVersion")
+                    raise UserError(
+                        f"the driver, for CUDA {_version(found)}, does not compile the model's PTX for this GPU "
+                        f"({error.name}): update it, or compile the model for cuda:sm_{self.capability}"
+                    )
+            if int(error):
+                raise RuntimeError(f"cuModuleLoadData of {name} failed: {error.name}")
+            self._modules.append(module)
+            function = _asked("cuModuleGetFunction", module, name.encode())
+            if code.shared_bytes > _USUAL_SHARED:
+                attribute = _cuda().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                _asked("cuFuncSetAttribute", function, attribute, code.shared_bytes)
+            return function
 
-    def record(self, calls: Sequence[Call]) -> object:
-        self._enter()
-        modes = self._driver.CUstreamCaptureMode
-        self._asked("cuStreamBeginCapture", self._stream, modes.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        for call in calls:
-            values = call.arguments, (ctypes.c_void_p,) * len(call.arguments)
-            self._asked("cuLaunchKernel", call.kernel, call.blocks, 1, 1, call.threads, 1, 1, call.shared_bytes,
-                        self._stream, values, 0)  # fmt: skip
-        graph = self._asked("cuStreamEndCapture", self._stream)
-        recording = self._asked("cuGraphInstantiate", graph, 0)
-        self._asked("cuGraphDestroy", graph)
-        self._graphs.append(recording)
+    def record(self, calls: Sequence[Call]) -> _Recording:
+        """A chain: each launch waits for the one before."""
+        with self._context:
+            graph = _asked("cuGraphCreate", 0)
+            recording = _Recording(graph, None)
+            self._recordings.append(recording)
+            for call in calls:
+                parameters = self._parameters(call)
+                before = recording.nodes[-1:]
+                node = _asked("cuGraphAddKernelNode", graph, before, len(before), parameters)
+                recording.nodes.append(node)
+                recording.parameters.append(parameters)
+            recording.executable = _asked("cuGraphInstantiate", graph, 0)
         return recording
 
-    def replay(self, recording: object) -> None:
-        self._enter()
-        self._asked("cuGraphLaunch", recording, self._stream)
+    def _parameters(self, call: Call) -> Any:
+        found = _cuda().CUDA_KERNEL_NODE_PARAMS()
+        found.func = call.kernel
+        found.gridDimX, found.gridDimY, found.gridDimZ = call.blocks, 1, 1
+        found.blockDimX, found.blockDimY, found.blockDimZ = call.threads, 1, 1
+        found.sharedMemBytes = call.shared_bytes
+        found.kernelParams = _pointers(call.arguments)
+        return found
+
+    def rebind(self, recording: _Recording, number: int, arguments: tuple[int, ...]) -> None:
+        parameters = recording.parameters[number]
+        parameters.kernelParams = _pointers(arguments)
+        with self._context:
+            _asked("cuGraphExecKernelNodeSetParams", recording.executable, recording.nodes[number], parameters)
+
+    def replay(self, recording: _Recording, stream: int | None = None) -> None:
+        with self._context:
+            _asked("cuGraphLaunch", recording.executable, self._on(stream))
+
+    def time(self, calls: Sequence[Call]) -> list[float]:
+        """By events before and after each, on the device's own stream."""
+        with self._context:
+            events = [_asked("cuEventCreate", 0) for _ in range(2 * len(calls))]
+            try:
+                for call, begin, end in zip(calls, events[::2], events[1::2], strict=True):
+                    _asked("cuEventRecord", begin, self._stream)
+                    _asked("cuLaunchKernel", call.kernel, call.blocks, 1, 1, call.threads, 1, 1, call.shared_bytes,
+                           self._stream, _pointers(call.arguments), 0)  # fmt: skip
+                    _asked("cuEventRecord", end, self._stream)
+                _asked("cuStreamSynchronize", self._stream)
+                pairs = zip(events[::2], events[1::2], strict=True)
+                return [1e-3 * float(_asked("cuEventElapsedTime", begin, end)) for begin, end in pairs]
+            finally:
+                for event in events:
+                    _quietly("cuEventDestroy", event)
+
+    def facts(self) -> Facts:
+        names = _cuda().CUdevice_attribute
+
+        def attribute(name: str) -> int:
+            return int(_asked("cuDeviceGetAttribute", getattr(names, f"CU_DEVICE_ATTRIBUTE_{name}"),
+                              self._context.device))  # fmt: skip
+
+        name = _asked("cuDeviceGetName", 256, self._context.device)
+        # Clocks in kHz; memory moves data twice in a clock, over a bus whose width is in bits.
+        bandwidth = 2 * 1e3 * attribute("MEMORY_CLOCK_RATE") * attribute("GLOBAL_MEMORY_BUS_WIDTH") / 8
+        return Facts(name.split(b"\0")[0].decode(), self.capability, attribute("MULTIPROCESSOR_COUNT"),
+                     1e3 * attribute("CLOCK_RATE"), bandwidth)  # fmt: skip
+
+    def mark(self, stream: int | None = None) -> Mark:
+        with self._context:
+            return _Event(self._context, self._on(stream))
+
+    def synchronize(self, stream: int | None = None) -> None:
+        with self._context:
+            _asked("cuStreamSynchronize", self._on(stream))
 
     def close(self) -> None:
-        self._enter()
-        self._asked("cuStreamSynchronize", self._stream)
-        for graph in self._graphs:
-            self._asked("cuGraphExecDestroy", graph)
-        for module in self._modules:
-            self._asked("cuModuleUnload", module)
-        for address in self._memory:
-            self._asked("cuMemFree", address)
-        self._asked("cuStreamDestroy", self._stream)
-        self._asked("cuDevicePrimaryCtxRelease", self._device)
+        """Whatever failed before: all is let go of."""
+        with self._context:
+            _quietly("cuStreamSynchronize", self._stream)
+            for recording in self._recordings:
+                if recording.executable is not None:
+                    _quietly("cuGraphExecDestroy", recording.executable)
+                _quietly("cuGraphDestroy", recording.graph)
+            for module in self._modules:
+                _quietly("cuModuleUnload", module)
+            for address in self._memory:
+                _quietly("cuMemFree", address)
+            for address in self._staging:
+                _quietly("cuMemFreeHost", address)
+            _quietly("cuStreamDestroy", self._stream)
+
+
+def _pointers(addresses: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Arguments as cuda-bindings takes them: values, and their types."""
+    return addresses, (ctypes.c_void_p,) * len(addresses)

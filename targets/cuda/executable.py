@@ -1,4 +1,9 @@
-"""Runs a CUDA artifact: constants go to the device when it is loaded, a run is one replay of its recorded launches."""
+"""Runs a CUDA artifact: constants go to the device when it is loaded, a run is one replay of its recorded launches.
+
+Inputs and outputs that lie on the device are read and written there: the launches that have to do with them are told
+their addresses when these are others than at the run before. Numpy's arrays go by memory that the device reaches by
+itself (staging).
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,25 @@ import contextlib
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode
-from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, CudaProgram
+from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, CudaProgram, Launch, Space
+from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
-from tensorc.ir.types import numpy_dtype
-from tensorc.target import Executable
+from tensorc.ir.types import TensorType, numpy_dtype
+from tensorc.options import format_bytes
+from tensorc.profiling import Profile
+from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow, device_of
+from tensorc.runtime.run import Run
+from tensorc.target import Executable, Progress
+
+#: What kernels move at once: arrays of others must begin at a multiple of it.
+_ALIGNMENT = 16
 
 
 class CudaExecutable(Executable):
@@ -23,61 +37,229 @@ class CudaExecutable(Executable):
 
     def __init__(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
                  constants: Sequence[memoryview], device: Device):  # fmt: skip
+        """Raises UserError where the device is too old for the model, or has too little memory."""
         self.program = CudaProgram.from_json(manifest)
-        self.device: Device | None = device
+        self._kernels = manifest["kernels"]
+        self._device: Device | None = device
         self._lock = threading.Lock()
+        #: The last run on a stream of the caller's, and what runs that may still go on have borrowed.
+        self._last: tuple[int | None, Mark] | None = None
+        self._held: list[tuple[Mark, object]] = []
         with contextlib.ExitStack() as stack:
             stack.callback(device.close)
-            self._recording = self._prepare(sections, constants, device)
+            self._check_architecture(device)
+            try:
+                self._prepare(sections, constants, device)
+            except OutOfMemoryError as error:
+                needed = self.program.device_bytes + sum(constant.nbytes for constant in constants)
+                raise UserError(f"the model needs {format_bytes(needed)} of the GPU's memory: {error}") from error
             stack.pop_all()
 
-    def _prepare(self, sections: Mapping[str, memoryview], constants: Sequence[memoryview], device: Device) -> object:
+    def _check_architecture(self, device: Device) -> None:
+        built = int(self.program.architecture.removeprefix("sm_"))
+        if device.capability is not None and device.capability < built:
+            raise UserError(
+                f"the model was compiled for {self.program.architecture}, and this GPU is an older "
+                f"sm_{device.capability}: compile it for cuda:sm_{device.capability}"
+            )
+
+    def _prepare(self, sections: Mapping[str, memoryview], constants: Sequence[memoryview], device: Device) -> None:
         program = self.program
-        self._inputs = [device.allocate(max(type.nbytes, 1)) for type in program.inputs]
-        self._outputs = [device.allocate(max(type.nbytes, 1)) for type in program.outputs]
-        bases = {
-            ("arena", 0): device.allocate(max(program.arena_bytes, 1)),
-            ("scratch", 0): device.allocate(max(program.scratch_bytes, 1)),
-            ("counters", 0): device.allocate(max(program.counter_bytes, 1)),
-            **{("input", number): address for number, address in enumerate(self._inputs)},
-            **{("output", number): address for number, address in enumerate(self._outputs)},
+        self._bases = {
+            ("arena", 0): device.allocate(program.arena_bytes),
+            ("scratch", 0): device.allocate(program.scratch_bytes),
+            ("counters", 0): device.allocate(program.counter_bytes),
         }
-        device.clear(bases["counters", 0], program.counter_bytes)
+        device.clear(self._bases["counters", 0], program.counter_bytes)
         for number, constant in enumerate(constants):
-            address = bases["constant", number] = device.allocate(max(constant.nbytes, 1))
+            address = self._bases["constant", number] = device.allocate(constant.nbytes)
             device.write(address, np.frombuffer(constant, np.uint8))
+        #: Memory of the model's own for what comes from numpy's arrays and goes to them.
+        self._own_inputs = [_Own(device, type) for type in program.inputs]
+        self._own_outputs = [_Own(device, type) for type in program.outputs]
+        for number, own in enumerate(self._own_inputs):
+            self._bases["input", number] = own.address
+        for number, own in enumerate(self._own_outputs):
+            self._bases["output", number] = own.address
         kernels = _load(program, sections, device)
-
-        def address_of(argument: Argument) -> int:
-            return bases[argument.space, argument.index] + argument.offset
-
-        calls = []
+        self._calls = []
         for launch in program.launches:
             code = program.kernels[launch.kernel]
-            addresses = tuple(map(address_of, launch.arguments))
-            calls.append(
-                Call(launch.label, kernels[launch.kernel], code.blocks, code.threads, code.shared_bytes, addresses)
-            )
-        return device.record(calls)
+            self._calls.append(Call(launch.label, kernels[launch.kernel], code.blocks, code.threads, code.shared_bytes,
+                                    self._addresses(launch)))  # fmt: skip
+        self._recording = device.record(self._calls)
+        #: Input or output -> the launches that read or write it.
+        self._users: dict[tuple[Space, int], list[int]] = {}
+        for number, launch in enumerate(program.launches):
+            for key in {(argument.space, argument.index) for argument in launch.arguments}:
+                self._users.setdefault(key, []).append(number)
+        device.synchronize()
 
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _addresses(self, launch: Launch) -> tuple[int, ...]:
+        return tuple(self._bases[argument.space, argument.index] + argument.offset for argument in launch.arguments)
+
+    def _rebind(self, device: Device, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Have the recording read and write there."""
+        spaces: tuple[tuple[Space, Sequence[int]], ...] = (("input", inputs), ("output", outputs))
+        changed: set[int] = set()
+        for space, addresses in spaces:
+            for number, address in enumerate(addresses):
+                if self._bases[space, number] != address:
+                    self._bases[space, number] = address
+                    changed.update(self._users.get((space, number), ()))
+        for number in sorted(changed):
+            device.rebind(self._recording, number, self._addresses(self.program.launches[number]))
+
+    def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         outputs = [np.empty(static_shape(type.shape), numpy_dtype(type.dtype)) for type in self.program.outputs]
         with self._lock:
-            device = self.device
-            if device is None:
-                raise UserError("the model is closed")
-            for address, data in zip(self._inputs, inputs, strict=True):
-                device.write(address, data)
+            device = self._begin(None)
+            self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
             device.replay(self._recording)
-            for address, out in zip(self._outputs, outputs, strict=True):
-                device.read(address, out)
+            for own in self._own_outputs:
+                device.read(own.address, own.staging)
+            device.synchronize()
+            for own, out in zip(self._own_outputs, outputs, strict=True):
+                _bytes(out)[:] = own.staging
         return outputs
 
-    def close(self) -> None:
+    def run_async(self, inputs: Sequence[Any], outputs: Sequence[Any], stream: int | None) -> Run:
         with self._lock:
-            device, self.device = self.device, None
-        if device is not None:
-            device.close()
+            device = self._begin(stream)
+            made = [
+                device.lend(type.nbytes) if out is None else out
+                for out, type in zip(outputs, self.program.outputs, strict=True)
+            ]
+            _check_apart(inputs, outputs)
+            addresses = [
+                own.address if isinstance(out, np.ndarray) else _aligned(out, f"the buffer for output {number}")
+                for number, (out, own) in enumerate(zip(made, self._own_outputs, strict=True))
+            ]
+            self._rebind(device, self._place(device, inputs, stream), addresses)
+            device.replay(self._recording, stream)
+            for out, own in zip(made, self._own_outputs, strict=True):
+                if isinstance(out, np.ndarray):
+                    device.read(own.address, _bytes(out), stream)
+            mark = device.mark(stream)
+            self._last = stream, mark
+            self._held.append((mark, (inputs, made)))
+        given = [_lent(device, lease, type, mark) if isinstance(lease, Lease) else lease
+                 for lease, type in zip(made, self.program.outputs, strict=True)]  # fmt: skip
+        return Run(given, mark.wait)
+
+    def profile(
+        self, inputs: Sequence[Any], seconds: float, measure_ceilings: bool, progress: Progress  # noqa: ARG002
+    ) -> Profile:  # fmt: skip
+        """The GPU says itself what it can do at best: nothing is measured for that."""
+        from targets.cuda.profile import profile
+
+        return profile(self, self._kernels, inputs, seconds, progress)
+
+    def run_timed(self, inputs: Sequence[Any]) -> tuple[None, np.ndarray]:
+        """Seconds of each launch; the outputs are left where they are."""
+        with self._lock:
+            device = self._begin(None)
+            self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
+            calls = [replace(call, arguments=self._addresses(launch))
+                     for call, launch in zip(self._calls, self.program.launches, strict=True)]  # fmt: skip
+            return None, np.array(device.time(calls))
+
+    def facts(self) -> Facts:
+        """Of the GPU."""
+        with self._lock:
+            return self._opened().facts()
+
+    def borrow(self, array: Any, stream: int | None) -> Borrowed | None:
+        found = device_of(array)
+        if found is not None and found[0] == CUDA_MANAGED:
+            found = CUDA, found[1]
+        with self._lock:
+            device = self._opened()
+            if found != device.memory:
+                if found is not None and found[0] == CUDA == device.memory[0]:
+                    raise UserError(f"it lies on GPU {found[1]}, and the model on GPU {device.memory[1]}")
+                return None
+            lent = borrow(array, device.stream if stream is None else stream)
+        if not lent.is_contiguous:
+            raise UserError("it is not contiguous in C order on the GPU: give a contiguous copy")
+        return lent
+
+    def _opened(self) -> Device:
+        if self._device is None:
+            raise UserError("the model is closed")
+        return self._device
+
+    def _begin(self, stream: int | None) -> Device:
+        """What the stream is asked for from now on comes after all other runs: they have their memory in common."""
+        device = self._opened()
+        if self._last is not None and self._last[0] != stream:
+            self._last[1].hold(stream)
+        self._held = [(mark, held) for mark, held in self._held if not mark.is_past]
+        return device
+
+    def _place(self, device: Device, inputs: Sequence[Any], stream: int | None) -> list[int]:
+        """Where the inputs are on the device; those that were not come there."""
+        addresses = []
+        for given, own in zip(inputs, self._own_inputs, strict=True):
+            if isinstance(given, Borrowed) and given.address % _ALIGNMENT == 0:
+                addresses.append(given.address)
+                continue
+            if isinstance(given, Borrowed):
+                device.copy(own.address, given.address, given.nbytes, stream)
+            else:
+                if own.staged is not None:
+                    own.staged.wait()
+                own.staging[:] = _bytes(given)
+                device.write(own.address, own.staging, stream)
+                own.staged = device.mark(stream)
+            addresses.append(own.address)
+        return addresses
+
+    def close(self) -> None:
+        """Waits for runs that go on."""
+        with self._lock:
+            device, self._device = self._device, None
+            if device is not None:
+                for mark, _ in self._held:
+                    mark.wait()
+                self._held.clear()
+                device.close()
+
+
+class _Own:
+    """An input's or output's memory on the device and in the host, and what was asked for that reads the latter."""
+
+    def __init__(self, device: Device, type: TensorType):
+        self.address = device.allocate(type.nbytes)
+        self.staging = device.staging(type.nbytes)
+        self.staged: Mark | None = None
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _aligned(memory: Borrowed | Lease, label: str) -> int:
+    if memory.address % _ALIGNMENT:
+        raise UserError(f"{label} does not begin at a multiple of {_ALIGNMENT} bytes")
+    return memory.address
+
+
+def _check_apart(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    read = [given for given in inputs if isinstance(given, Borrowed)]
+    written = [given for given in outputs if isinstance(given, Borrowed)]
+    for number, out in enumerate(written):
+        for other in (*read, *written[:number]):
+            if out.address < other.address + other.nbytes and other.address < out.address + out.nbytes:
+                raise UserError("the buffer for an output overlaps an input, or the buffer for another output")
+
+
+def _lent(device: Device, lease: Lease, type: TensorType, mark: Mark) -> DeviceArray:
+    def read(out: np.ndarray) -> None:
+        mark.wait()
+        lease.read(out)
+
+    return DeviceArray(lease.address, type.dtype, static_shape(type.shape), device.memory, lease, mark.hold, read)
 
 
 def _load(program: CudaProgram, sections: Mapping[str, memoryview], device: Device) -> dict[str, object]:

@@ -41,8 +41,46 @@ struct half {
 
 /* Warps: what threads of a warp tell each other. */
 
+/* What the lane has whose number differs in the bits of `mask`. All lanes of the warp come here. */
+template <typename T> TENSORC_DEVICE T tc_shuffle_xor(T x, int mask) {
+    if constexpr (sizeof(T) < 4) {
+        return (T)__shfl_xor_sync(0xffffffffu, (int)x, mask);
+    } else {
+        return __shfl_xor_sync(0xffffffffu, x, mask);
+    }
+}
 
 /* Memory: what a thread moves at once. */
+
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
+    T x[N];
+};
+
+/* N elements, from or to memory at a multiple of their bytes. */
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
+    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
+    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+}
+
+template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
+    tc_pack<T, N> pack;
+    for (int i = 0; i < N; i++) pack.x[i] = from[i];
+    *(tc_pack<T, N> *)to = pack;
+}
+
+/* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
+TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
+    __shared__ int last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(counter, 1) == blocks - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+}
 
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */

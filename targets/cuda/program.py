@@ -60,6 +60,13 @@ class CudaProgram:
     scratch_bytes: int
     counter_bytes: int
 
+    @property
+    def device_bytes(self) -> int:
+        """What the device must have, beside the constants."""
+        return self.arena_bytes + self.scratch_bytes + self.counter_bytes + sum(
+            type.nbytes for type in (*self.inputs, *self.outputs)
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         return {
             "architecture": self.architecture,

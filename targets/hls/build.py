@@ -16,6 +16,7 @@ from targets.hls.names import own_name
 from targets.hls.parts import Part
 from targets.hls.printing import cpp, testbench, verilog
 from targets.hls.report import report
+from targets.hls.traffic import traffic_of
 from targets.hls.vectors import golden, write_rows
 from tensorc.ir.cost import flops
 from tensorc.ir.graph import Graph
@@ -37,8 +38,9 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
     network = network_of(graph)
     clock = CLOCK if options.clock is None else options.clock
     progress(0, 0, "schedule")
-    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock)
-    unrolls, program, designs, timing, used = found.unrolls, found.program, found.designs, found.timing, found.used
+    found = optimum(network, part, options.objective or OBJECTIVE, own_name(graph.name), clock, options.max_latency)
+    program, designs, timing, used = found.program, found.designs, found.timing, found.used
+    layers = found.schedule.arranged(network).layers
     longest = longest_stage(designs)
     needed = period_of(longest.pipeline.levels if longest is not None else 0)
     progress(0, 0, "golden vectors")
@@ -50,10 +52,12 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         files |= {f"tb_data/{kind}_{number}.dat": write_rows(rows) for number, rows in enumerate(arrays)}
     files["hls_config.cfg"] = vendor.config(program, part).encode()
     files["build_prj.tcl"] = vendor.script(program, part).encode()
-    files[project.SCHEDULE] = json.dumps(schedule.described(network, unrolls, program), indent=1).encode()
-    files[project.REPORT] = json.dumps(report(part, timing, used, clock, needed), indent=1).encode()
+    files[project.SCHEDULE] = json.dumps(schedule.described(found.schedule, network), indent=1).encode()
+    files[project.REPORT] = json.dumps(
+        report(program, found.schedule.plan, part, timing, used, clock, needed), indent=1
+    ).encode()
     files |= _front(part, found)
-    files["report.html"] = page.render(program, network.layers, unrolls, timing, used, part, clock).encode()
+    files["report.html"] = page.render(program, layers, found.schedule, timing, used, part, clock).encode()
     files |= dict(project.graph_files(graph))
     summary = [
         ("part", part.number),
@@ -63,6 +67,10 @@ def build(graph: Graph, part: Part, options: CompileOptions, progress: Progress)
         ("interval", f"{timing.interval:,} cycles, {1e9 / clock / timing.interval:,.0f} images a second"),
         ("used", ", ".join(f"{mine:,} {name} ({mine / there:.1%})" for name, mine, there in page.uses(used, part))),
     ]
+    if found.schedule.plan is not None:
+        summary.append(("layers take turns", str(found.schedule.plan)))
+    if moved := traffic_of(program):
+        summary.append(("outside the chip", page.outside(moved, timing, clock)))
     return Built({name: [data] for name, data in files.items()}, {"top": program.name}, summary, graph=graph)
 
 
@@ -95,7 +103,7 @@ def _feeds(graph: Graph, how: Quantization | None) -> list[dict[str, Any]]:
     if how is None or how.calibration is None or is_ranges(how.calibration) or graph.labels is None:
         return []
     rows = [
-        {"name": name, "dtype": "float32", "shape": list(value.shape)}
+        {"name": name, "dtype": "float32" if value.dtype == "float64" else value.dtype, "shape": list(value.shape)}
         for name, value in zip(graph.labels[0], graph.inputs, strict=True)
     ]
     return list(Samples.read(how.calibration, rows).feeds)

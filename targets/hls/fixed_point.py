@@ -12,6 +12,7 @@ from passes.exact import ComputeExactly
 from passes.fixed_point import FixedPoint
 from passes.fold import FoldConstants
 from passes.fusion import FuseGroups
+from passes.recognize import RecognizeExperts
 from passes.simplify import Simplify
 from tensorc.ir.graph import Graph
 from tensorc.ir.interpreter import evaluate
@@ -24,7 +25,7 @@ from tensorc.target import Executable
 def fixed_point_passes(options: CompileOptions) -> list[Pass]:
     """From the frontend's graph to fused groups of fixed-point arithmetic."""
     bits = options.quantize.fixed if options.quantize is not None else None
-    passes: list[Pass] = [*canonical_passes(), ComputeExactly()]
+    passes: list[Pass] = [*canonical_passes(), RecognizeExperts(), Simplify(), ComputeExactly()]
     if options.quantize is not None and bits is not None:
         how = options.quantize
         passes.append(FixedPoint(bits.values, bits.weights, how.ranges, how.widths))

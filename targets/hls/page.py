@@ -13,6 +13,9 @@ from targets.hls.hardware.timing import ProcessTiming, Timing
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.parts import Part
 from targets.hls.program import Program
+from targets.hls.schedule import Schedule
+from targets.hls.traffic import Traffic, gigabytes, traffic_of
+from tensorc.options import format_bytes
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 1000, 22, 190, 20, 24
@@ -23,14 +26,14 @@ _NEARLY = 0.9
 def render(
     program: Program,
     layers: Sequence[Layer],
-    unrolls: Mapping[str, Unroll],
+    schedule: Schedule,
     timing: Timing,
     used: Resources,
     part: Part,
     clock: float,
 ) -> str:
     """The page; `clock` in nanoseconds."""
-    slowest = bottleneck(timing)
+    slowest, unrolls = bottleneck(timing), schedule.unrolls
     facts = [
         ("part", f"{part.name} ({part.number})"),
         ("clock", f"{clock:g} ns"),
@@ -38,8 +41,14 @@ def render(
         ("interval", f"{timing.interval:,} cycles, {1e9 / clock / timing.interval:,.0f} images a second"),
         ("slowest", f"{slowest}, {timing.processes[slowest].busy:,} cycles of work an image"),
     ]
+    if schedule.plan is not None:
+        facts.append(("layers take turns", str(schedule.plan)))
+    moved = traffic_of(program)
+    if moved:
+        facts.append(("outside the chip", outside(moved, timing, clock)))
     titles = {process.name: process.title for process in program.processes}
     bits = {layer.name: layer.bits for layer in layers}
+    cores = {process.name: [stage.name for stage in process.stages] for process in program.processes if process.stages}
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(program.name),
         part=escape(part.name),
@@ -65,11 +74,20 @@ def render(
             ],
             slowest,
         ),
-        advice="\n".join(f"<li>{escape(line)}</li>" for line in advice(layers, unrolls, timing)),
+        advice="\n".join(f"<li>{escape(line)}</li>" for line in advice(layers, unrolls, timing, cores)),
         used=_table(
             ("resource", "used", "available", "share"),
             [(name, f"{mine:,}", f"{there:,}", f"{mine / there:.1%}") for name, mine, there in uses(used, part)],
         ),
+        outside=_table(
+            ("port", "what", "bytes there", "read an image", "written an image", "bytes a cycle at most"),
+            [
+                (one.port, one.what, f"{one.nbytes:,}", f"{one.read:,}", f"{one.written:,}", f"{one.rate:g}")
+                for one in moved
+            ],
+        )
+        if moved
+        else "<tr><td>Nothing lies outside the chip.</td></tr>",
         channels=_table(
             ("channel", "bits", "words that fit", "greatest number in it", "reader waited", "writer waited"),
             [
@@ -88,6 +106,14 @@ def render(
     )
 
 
+def outside(moved: Sequence[Traffic], timing: Timing, clock: float) -> str:
+    """What passes to and from memory outside the chip."""
+    total = sum(one.moved for one in moved)
+    rate = gigabytes(total, timing.interval, clock)
+    ports = f"{len(moved)} ports" if len(moved) > 1 else "a port"
+    return f"{format_bytes(total)} an image by {ports}, {rate:.2g} GB/s where images follow each other"
+
+
 def bottleneck(timing: Timing) -> str:
     """The process that works longest on an image: none can follow sooner."""
     return max(timing.processes, key=lambda name: timing.processes[name].busy)
@@ -100,8 +126,10 @@ def uses(used: Resources, part: Part) -> list[tuple[str, int, int]]:
     return [row for row in rows if row[2]]
 
 
-def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timing) -> Iterator[str]:
-    """What would make the design faster, layer by layer, the slowest first."""
+def advice(
+    layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timing, cores: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """What would make the design faster, layer by layer, the slowest first. `cores`: the stages of each."""
     by_name = {layer.name: layer for layer in layers}
     most = timing.processes[bottleneck(timing)].busy
     slow = {name: times for name, times in timing.processes.items() if times.busy >= _NEARLY * most}
@@ -110,7 +138,10 @@ def advice(layers: Sequence[Layer], unrolls: Mapping[str, Unroll], timing: Timin
         now = unrolls.get(name)
         further = _further(layer, now) if layer is not None and now is not None else None
         share = f"{name} works {times.busy:,} of {timing.interval:,} cycles between images"
-        if now is None or layer is None:
+        if name in cores:
+            turns = " and ".join(cores[name])
+            yield f"{share}: {turns} take turns on it; a part with more DSP blocks would make it faster."
+        elif now is None or layer is None:
             yield f"{share}: it passes a word a cycle; wider words on both of its sides would make it faster."
         elif further is None:
             yield f"{share}, and is unrolled as far as it can be: fewer numbers, or another layer, would help."
@@ -173,7 +204,7 @@ def _short(name: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], marked: str = "") -> str:
-    names = ("layer", "what", "resource", "channel")
+    names = ("layer", "what", "resource", "channel", "port")
 
     def cell(tag: str, column: str, text: str) -> str:
         kind = ' class="name"' if column in names else ""

@@ -9,6 +9,8 @@ Hardware can be read off it because of these rules:
 - An iteration reads at most one word of a channel and writes at most one, under conditions on counters only.
 - All loads of a memory in an iteration have one address, unless it has more ports.
 - What is stored is loaded by later nests.
+- A memory outside the chip is read or written a whole word at a time, one at most in an iteration (`Fetch`, `Deposit`),
+  and no more often than its pace; words come, and are to be had, `OUTSIDE_LATENCY` cycles later.
 - An iteration is started when its input channels have words and its output channels have room for what it will write,
   words on their way counted. After that nothing stalls, so what it does is a fixed number of cycles away.
 """
@@ -27,6 +29,11 @@ from tensorc.fixed_point import Between
 
 #: No array is cut into more parts, and no loop unrolled further.
 MOST_PARTS = 4096
+#: `Memory.storage` of what lies outside the chip.
+OUTSIDE = "outside"
+#: Cycles from the address of a word outside the chip to the word, and from a word to its being there: what a program
+#: counts with, and memories must keep. It is what Vitis takes for granted of an `m_axi` port.
+OUTSIDE_LATENCY = 64
 
 
 @dataclass(frozen=True)
@@ -45,15 +52,15 @@ class Kind(Between):
 
 @dataclass(frozen=True)
 class Channel:
-    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run. Its words lie on the chip
-    unless `place` is "beyond": then in memory outside."""
+    """A FIFO of words of `lanes` elements; `depth` words fit. `count` words pass it in a run. Whoever decides how deep
+    it is to be stays below `most`, if that is given."""
 
     name: str
     kind: Kind
     lanes: int
     count: int
     depth: int = 2
-    place: str = ""
+    most: int = 0
 
     @property
     def bits(self) -> int:
@@ -64,7 +71,7 @@ class Channel:
 class Memory:
     """`depth` words of `lanes` elements. With `given` contents [depth, lanes] it is only read; they may be a function,
     called when somebody asks for `data`. `storage` says what it is made of: "block", "distributed" or "ultra"; "" for
-    what fits best."""
+    what fits best. One that is "outside" the chip is reached by a port of the design, at most once in `pace` cycles."""
 
     name: str
     kind: Kind
@@ -72,10 +79,20 @@ class Memory:
     depth: int
     given: np.ndarray | Callable[[], np.ndarray] | None = None
     storage: str = ""
+    pace: int = 1
 
     @property
     def is_constant(self) -> bool:
         return self.given is not None
+
+    @property
+    def is_outside(self) -> bool:
+        return self.storage == OUTSIDE
+
+    @property
+    def nbytes(self) -> int:
+        """Outside the chip, where an element takes whole bytes, a power of two of them."""
+        return self.depth * self.lanes * element_bytes(self.kind)
 
     @functools.cached_property
     def data(self) -> np.ndarray | None:
@@ -84,6 +101,11 @@ class Memory:
     @property
     def bits(self) -> int:
         return self.kind.bits * self.lanes
+
+
+def element_bytes(kind: Kind) -> int:
+    """Of an element outside the chip."""
+    return next(nbytes for nbytes in (1, 2, 4, 8) if kind.bits <= 8 * nbytes)
 
 
 @dataclass(frozen=True)
@@ -118,6 +140,15 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """The word at an address of a memory outside the chip, under the name `word`."""
+
+    memory: Memory
+    address: Expr
+    word: str
+
+
+@dataclass(frozen=True)
 class Put:
     """Element `lane` of the word that will be written under the name `word`."""
 
@@ -131,6 +162,15 @@ class Write:
     """The word that was put together, to `channels`, all of which get the same."""
 
     channels: tuple[Channel, ...]
+    word: str
+
+
+@dataclass(frozen=True)
+class Deposit:
+    """The word that was put together, to an address of a memory outside the chip."""
+
+    memory: Memory
+    address: Expr
     word: str
 
 
@@ -165,7 +205,7 @@ class Lanes:
     body: tuple[Statement, ...]
 
 
-Statement = Let | Read | Put | Write | Store | Update | When | Lanes
+Statement = Let | Read | Fetch | Put | Write | Deposit | Store | Update | When | Lanes
 
 
 @dataclass(frozen=True)
@@ -213,6 +253,11 @@ class Process:
     levels: int = LEVELS
 
     @property
+    def outside(self) -> tuple[Memory, ...]:
+        """Its memories outside the chip."""
+        return tuple(memory for memory in self.memories if memory.is_outside)
+
+    @property
     def own(self) -> tuple[Channel, ...]:
         """Channels in which it finds what it wrote itself."""
         return tuple(channel for channel in self.inputs if channel in self.outputs)
@@ -251,3 +296,13 @@ class Program:
     outputs: tuple[Port, ...]
     notes: dict[str, str] = field(default_factory=dict)
     clock: float = CLOCK
+
+    @property
+    def outside(self) -> tuple[tuple[str, Process, Memory], ...]:
+        """The memories outside the chip, each with the name of the port by which its process reaches it."""
+        return tuple((port_of(p, memory), p, memory) for p in self.processes for memory in p.outside)
+
+
+def port_of(process: Process, memory: Memory) -> str:
+    """What the port of a memory outside the chip is called."""
+    return f"{process.name}_{memory.name}"

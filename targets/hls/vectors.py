@@ -12,6 +12,7 @@ from targets.hls.program import Port, Program
 from tensorc.errors import UserError
 from tensorc.ir.graph import Graph
 from tensorc.ir.interpreter import evaluate
+from tensorc.ir.types import numpy_dtype
 
 _SEED = 2026
 
@@ -37,13 +38,19 @@ def raw_of(port: Port, numbers: np.ndarray) -> np.ndarray:
 
 def golden(graph: Graph, program: Program, feeds: Sequence[Mapping[str, np.ndarray]], count: int) -> Vectors:
     """`count` images: those of `feeds`, by the inputs' names, and then random ones, in which all integers are as
-    likely."""
+    likely; of numbers that say which, those of `feeds` are."""
+    assert graph.labels is not None
     rng = np.random.default_rng(_SEED)
+    dtypes = {name: value.dtype for name, value in zip(graph.labels[0], graph.inputs, strict=True)}
     inputs = []
     for port in program.inputs:
         given = [raw_of(port, feed[port.name]) for feed in feeds[:count]]
         kind = port.channel.kind.full
-        drawn = rng.integers(kind.low, kind.high + 1, (count - len(given), len(port.order)))
+        shape = count - len(given), len(port.order)
+        if dtypes[port.name] == "float64":
+            drawn = rng.integers(kind.low, kind.high + 1, shape)
+        else:
+            drawn = rng.choice(np.unique([0, *(number for row in given for number in row)]), shape)
         inputs.append(np.concatenate([np.asarray(given, np.int64).reshape(len(given), len(port.order)), drawn]))
     outputs: list[list[np.ndarray]] = [[] for _ in program.outputs]
     for image in range(count):
@@ -59,7 +66,8 @@ def reference(graph: Graph, program: Program, raw: Sequence[np.ndarray]) -> list
     feed = {}
     for name, value in zip(graph.labels[0], graph.inputs, strict=True):
         port, numbers = by_name[name]
-        feed[value.name] = (numbers * 2.0**-port.channel.kind.fraction).reshape(port.shape)
+        real = (numbers * 2.0**-port.channel.kind.fraction).reshape(port.shape)
+        feed[value.name] = real.astype(numpy_dtype(value.dtype))
     results = evaluate(graph, feed)
     return [
         np.rint(result.reshape(-1) * 2.0**port.channel.kind.fraction).astype(np.int64)

@@ -16,6 +16,7 @@ from tensorc.cli.options import (
     database_option,
     fallback_option,
     json_option,
+    max_latency_option,
     memory_budget_option,
     model_argument,
     numerics_option,
@@ -51,6 +52,7 @@ from tensorc.search.budget import Budget
 @quantize_options
 @objective_option
 @clock_option
+@max_latency_option
 @click.option("--accuracy-report", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.json|OUT.html",
               help="What quantization costs, layer by layer.")  # fmt: skip
 @click.option("--print-ir-after", multiple=True, metavar="PASS|all",
@@ -71,6 +73,7 @@ def compile_command(
     quantize: Quantization | None,
     objective: Objective | None,
     clock: float | None,
+    max_latency: int | None,
     accuracy_report: Path | None,
     print_ir_after: tuple[str, ...],
     as_json: bool,
@@ -90,11 +93,12 @@ def compile_command(
         memory_budget=memory_budget,
         objective=objective,
         clock=clock,
+        max_latency=max_latency,
     )
     # The bar would redraw itself into the middle of the IR.
     with progress_bar(enabled=not print_ir_after) as watch:
         report = compile_model(model, options, output, watch, tuning_watch(watch, tune))
-    accuracy = report.manifest.get(QUANTIZED, {}).get("accuracy")
+    quantized = report.manifest.get(QUANTIZED, {})
     if accuracy_report is not None:
         write_report(accuracy_report, report.manifest)
     if as_json:
@@ -108,7 +112,7 @@ def compile_command(
             "seconds": {**report.phases, "total": sum(report.phases.values())},
             "passes": [asdict(record) for record in report.passes],
             "summary": dict(report.manifest["summary"]),
-            **({"accuracy": accuracy} if accuracy else {}),
+            **{key: quantized[key] for key in ("bits", "accuracy") if key in quantized},
         })  # fmt: skip
     else:
         _print_summary(report)

@@ -21,6 +21,7 @@ from tensorc.cli.options import (
     shape_option,
 )
 from tensorc.cli.plot import check_plot
+from tensorc.cli.profile_text import resources_text
 from tensorc.cli.subject import is_artifact
 from tensorc.errors import UserError
 from tensorc.options import format_bytes
@@ -177,8 +178,21 @@ def _print_artifact(facts: dict[str, Any]) -> None:
     rows += [(f"section {name}", format_bytes(row["size"])) for name, row in facts["sections"].items()]
     rows += [("file", format_bytes(facts["bytes"]))]
     print_table(facts["artifact"], (), rows)
+    _print_resources(facts["program"])
     steps = facts["program"].get("steps")  # a program is the target's own: this table is for those that list steps
     if isinstance(steps, list) and all(isinstance(step, dict) for step in steps):
         columns = [key for key in ("kernel", "label", "tasks") if any(key in step for step in steps)]
         table = [[str(index), *(str(step.get(key, "")) for key in columns)] for index, step in enumerate(steps)]
         print_table("Kernels", ("step", *columns), table)
+
+
+def _print_resources(program: dict[str, Any]) -> None:
+    """What each kernel takes of the processors that run it, where the compiler says that."""
+    kernels = program.get("kernels")
+    rows = [(name, row["resources"]) for name, row in kernels.items() if row.get("resources")] if kernels else []
+    if rows:
+        columns = ("kernel", "blocks", "threads", "shared memory", "registers", "spilled", "occupancy")
+        print_table("Kernels", columns, [
+            (name, str(found["blocks"]), str(found["threads"]), format_bytes(found["shared"]), *resources_text(found))
+            for name, found in rows
+        ])  # fmt: skip

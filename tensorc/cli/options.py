@@ -134,6 +134,13 @@ def clock_option(function: Decorated) -> Decorated:
     )(function)  # fmt: skip
 
 
+def max_latency_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--max-latency", type=click.IntRange(min=1), metavar="CYCLES",
+        help="The most that an image may take, with --objective resources. Default: any time.",
+    )(function)  # fmt: skip
+
+
 def fallback_option(function: Decorated) -> Decorated:
     return click.option(
         "--fallback", type=click.Choice(["error", "onnxruntime"]), default="error", show_default=True,

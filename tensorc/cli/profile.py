@@ -19,7 +19,7 @@ from tensorc.cli.options import (
     threads_option,
 )
 from tensorc.cli.profile_page import render
-from tensorc.cli.profile_text import percent, prediction, rate, schedule_text, summary
+from tensorc.cli.profile_text import percent, prediction, rate, resources_text, schedule_text, summary
 from tensorc.cli.subject import is_free
 from tensorc.profiling import KernelRow, Profile, totals
 from tensorc.runtime.artifact import replaced_file
@@ -30,6 +30,10 @@ _COLUMNS = (
     "kernel", "calls", "time", "share", "GFLOP/s", "GB/s", "attained", "bound by", "schedule", "origin",
     "predicted/measured",
 )  # fmt: skip
+
+
+#: Where the compiler says what kernels take.
+_RESOURCES = ("registers", "spilled", "occupancy")
 
 
 @click.command()
@@ -75,10 +79,11 @@ def profile(
 def _print(model: Path, found: Profile, top: int) -> None:
     rows = found.rows()
     listed, rest = rows[:top], rows[top:]
-    table = [_cells(row) for row in listed]
+    columns = _COLUMNS + (_RESOURCES if any(row.facts.resources for row in rows) else ())
+    table = [_cells(row)[: len(columns)] for row in listed]
     if rest:
-        table.append(_others(rest))
-    print_table(f"{model}, {found.threads} thread{'s' * (found.threads != 1)}", _COLUMNS, table)
+        table.append(_others(rest)[: len(columns)])
+    print_table(f"{model}, {found.threads} thread{'s' * (found.threads != 1)}", columns, table)
     print_table("", (), summary(found))
 
 
@@ -86,7 +91,7 @@ def _cells(row: KernelRow) -> tuple[str, ...]:
     return (
         row.kernel, str(row.calls), duration(row.seconds), percent(row.share), rate(row.flops_rate),
         rate(row.bytes_rate), percent(row.attained), row.bound, schedule_text(row.facts.schedule), row.facts.origin,
-        prediction(row),
+        prediction(row), *resources_text(row.facts.resources),
     )  # fmt: skip
 
 
@@ -94,5 +99,5 @@ def _others(rows: Sequence[KernelRow]) -> tuple[str, ...]:
     sums = totals(rows)
     return (
         f"{len(rows)} others", str(sums.calls), duration(sums.seconds), percent(sums.share), rate(sums.flops_rate),
-        rate(sums.bytes_rate), percent(sums.attained), "", "", "", "",
+        rate(sums.bytes_rate), percent(sums.attained), "", "", "", "", "", "", "",
     )  # fmt: skip

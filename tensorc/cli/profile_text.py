@@ -36,6 +36,16 @@ def schedule_text(schedule: Mapping[str, Any]) -> str:
     return f"{kind}: {knobs}" if kind and knobs else kind or knobs or "-"
 
 
+def resources_text(resources: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Registers of a thread, bytes that it keeps elsewhere for want of them, and the part of a multiprocessor's warps
+    that can be at work at once, with what there is no more of."""
+    if not resources:
+        return "-", "-", "-"
+    occupancy = resources["occupancy"]
+    return (str(resources["registers"]), str(resources["spill_stores"] or "-"),
+            f"{occupancy['share']:.0%} ({occupancy['limit']})")  # fmt: skip
+
+
 def _plain(value: Any) -> str:
     return "x".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)
 
@@ -66,4 +76,4 @@ def _ceilings(ceilings: Ceilings) -> str:
     busy = ceilings.other_load is not None and ceilings.other_load > TOLERABLE
     doubt = "; measured on a busy machine, they may be too low" if busy else ""
     of_bytes = "" if ceilings.byte_ops is None else f", {rate(ceilings.byte_ops)} in products of bytes"
-    return f"{rate(ceilings.flops)} GFLOP/s in float32{of_bytes}; reading, in GB/s: {levels}{doubt}"
+    return f"{rate(ceilings.flops)} GFLOP/s in {ceilings.products}{of_bytes}; reading, in GB/s: {levels}{doubt}"

@@ -50,7 +50,8 @@ def is_artifact(path: Path) -> bool:
 
 def is_free(manifest: dict[str, Any]) -> bool:
     """Whether the artifact runs on several shapes."""
-    return any(not isinstance(axis, int) for row in manifest["inputs"] for axis in row["shape"] or [None])
+    shapes = [row["shape"] for row in manifest["inputs"]]
+    return any(shape is None or not all(isinstance(axis, int) for axis in shape) for shape in shapes)
 
 
 @contextmanager

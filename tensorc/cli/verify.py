@@ -35,6 +35,7 @@ from tensorc.verification import (
     note_constants,
     reference_outputs,
     rounds_itself,
+    tolerance_of,
     wanted_decibels,
 )
 
@@ -47,8 +48,9 @@ _FEEDS = 8
 @reference_option
 @click.option("--rtol", type=click.FloatRange(min=0), default=RTOL, show_default=True,
               help="Error allowed, relative to each element.")  # fmt: skip
-@click.option("--atol", type=click.FloatRange(min=0), default=ATOL, show_default=True,
-              help="Error allowed, relative to the largest element of each output.")  # fmt: skip
+@click.option("--atol", type=click.FloatRange(min=0),
+              help=f"Error allowed, relative to the largest element of each output. Default: {ATOL:g}; of lower "
+              "precisions, 16 of their roundings.")  # fmt: skip
 @target_option
 @shape_option
 @threads_option
@@ -63,7 +65,7 @@ def verify(
     model: Path,
     reference: Path | None,
     rtol: float,
-    atol: float,
+    atol: float | None,
     target: str | None,
     shapes: dict[str, Shape],
     threads: int,
@@ -98,7 +100,8 @@ def verify(
             judged = feeds if by_noise or samples is not None else feeds[:1]
             got = [dict(zip(names, loaded.run(None, feed), strict=True)) for feed in judged]
     if not by_noise:
-        verdict = check_all(got, want, rtol, atol)
+        precision = subject.manifest.get("precision", "float32")
+        verdict = check_all(got, want, rtol, tolerance_of(precision) if atol is None else atol)
     elif quantized is None:
         verdict = check_quantized(got, want, ROUNDED_ALIKE if min_snr is None else min_snr)
     else:

@@ -140,9 +140,11 @@ _RULES: dict[str, Callable[[Node], int]] = {
     "avg_pool": _pool,
     "lrn": _lrn,
     "det": _det,
+    "experts": _matmul,
     "batch_norm": _each(2),  # a multiply and an add, once its constants are folded
     "softmax": _each(5),  # maximum, subtract, exponential, sum, divide
     "fixed_softmax": _each(5),
+    "fixed_top_k": lambda node: node.inputs[0].type.size,
     "log_softmax": _each(5),
     "fixed_norm": _each(5),  # without scale and bias
     "layer_norm": _each(7),  # mean, subtract, square, its mean, normalise, scale, bias

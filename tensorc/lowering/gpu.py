@@ -17,10 +17,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tvm import ir
+from tvm import ir, sym
 from tvm import tirx as T  # noqa: N812  (as in `tir`)
 
 from tensorc.lowering.tir import Buffer, Expr, KernelBuilder, _index, _sequence
+from tensorc.lowering.wide import learn, widen
 
 
 class BlockBuilder(KernelBuilder):
@@ -31,6 +32,24 @@ class BlockBuilder(KernelBuilder):
         self.threads = threads
         self.block = T.Var("block", "int32")
         self.thread = T.Var("thread", "int32")
+        self._memory: set[str] = set()  #: names of the buffers that are parameters
+        self._analyzer = sym.Analyzer()
+        self._limit(self.block, 2**31 - 1)
+        self._limit(self.thread, threads)
+
+    def _limit(self, variable: Expr, extent: int) -> None:
+        self._analyzer.bind(variable, ir.Range.from_min_extent(_index(0), _index(extent)))
+
+    def parameter(self, name: str, dtype: str, elements: int) -> Buffer:
+        """The next pointer parameter: it lies at a multiple of 16 bytes."""
+        self._memory.add(name)
+        return super().parameter(name, dtype, elements)
+
+    def bind(self, value: Expr, name: str = "t") -> Expr:
+        variable = super().bind(value, name)
+        if variable is not value:
+            learn(self._analyzer, variable, value)
+        return variable
 
     # Memory of the block --------------------------------------------------------------------------------
 
@@ -68,11 +87,30 @@ class BlockBuilder(KernelBuilder):
 
     @contextlib.contextmanager
     def vector(self, lanes: int, name: str = "v") -> Iterator[Expr]:
-        """Neighbouring elements of one thread."""
-        with self._loop(T.ForKind.UNROLLED, lanes, 0, name) as lane:
-            self._lane = (lane, lanes)
-            yield lane
+        """Neighbouring elements of one thread, moved from and to memory as many at once as can be: see `wide`."""
+        if lanes == 1:
+            yield 0
+            return
+        lane = T.Var(self._name(name), "int32")
+        self._limit(lane, lanes)
+        self._blocks.append([])
+        self._lane = (lane, lanes)
+        yield lane
         self._lane = (0, 1)
+        before, inside, after = widen(self._blocks.pop(), lane, lanes, self._analyzer, self._memory, self._array)
+        loop = T.For(lane, _index(0), _index(lanes), T.ForKind.UNROLLED, _sequence(inside))
+        self._blocks[-1] += [*before, loop, *after]
+
+    def _array(self, dtype: str, elements: int) -> Buffer:
+        return T.decl_buffer((elements,), dtype, self._name("wide"), scope="local")
+
+    @contextlib.contextmanager
+    def _loop(self, kind: Any, extent: Expr, begin: Expr, name: str) -> Iterator[Expr]:
+        with super()._loop(kind, extent, begin, name) as variable:
+            if isinstance(extent, int) and extent > 1 and isinstance(begin, int):
+                first, length = _index(begin), _index(extent)
+                self._analyzer.bind(variable, ir.Range.from_min_extent(first, length))
+            yield variable
 
     def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Blocks that wait make room for others here."""

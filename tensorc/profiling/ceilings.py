@@ -26,7 +26,8 @@ class Level:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What `threads` threads do together at best: float32 operations a second, and bytes from each level.
+    """What `threads` threads do together at best: operations a second on numbers of the type `products`, and bytes
+    from each level.
 
     `levels` go from the fastest to the last, which holds everything. `other_load` is how many cores were busy for
     others while this was measured, None if that is not known. `byte_ops` are operations a second in products of bytes,
@@ -38,6 +39,7 @@ class Ceilings:
     levels: Sequence[Level]
     other_load: float | None = None
     byte_ops: float | None = None
+    products: str = "float32"
 
     def level(self, nbytes: float) -> Level:
         """The fastest level that holds so many bytes."""
@@ -64,7 +66,8 @@ class Ceilings:
         ]
         loads = [load for load in (self.other_load, other.other_load) if load is not None]
         byte_ops = max((rate for rate in (self.byte_ops, other.byte_ops) if rate is not None), default=None)
-        return Ceilings(self.threads, max(self.flops, other.flops), levels, min(loads, default=None), byte_ops)
+        return Ceilings(self.threads, max(self.flops, other.flops), levels, min(loads, default=None), byte_ops,
+                        self.products)  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity: the capacity of the last level is null."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tensorc.profiling.ceilings import Ceilings
@@ -16,7 +16,8 @@ class KernelFacts:
     `schedule` is empty where there was nothing to choose. `origin` is where it came from: "record", a measurement in
     the tuning database; "prediction", the cost model's best; "default"; "only", there was nothing to choose.
     `predicted_deviation` is how sure the cost model is: the standard deviation of log2 of the predicted time.
-    `of_bytes`: most of its operations are products of bytes.
+    `of_bytes`: most of its operations are products of bytes. `resources` is what the compiler says that it takes, if it
+    does.
     """
 
     schedule: Mapping[str, Any]
@@ -26,6 +27,7 @@ class KernelFacts:
     flops: int
     nbytes: int
     of_bytes: bool = False
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class KernelRow:
             "bound": self.bound,
             "schedule": dict(self.facts.schedule),
             "origin": self.facts.origin,
+            "resources": dict(self.facts.resources),
             "predicted_seconds": _times(self.calls, self.facts.predicted_seconds),
             "predicted_ratio": self.predicted_ratio,
             "predicted_deviation": self.facts.predicted_deviation,

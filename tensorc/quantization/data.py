@@ -132,7 +132,7 @@ def _checked(where: str, feed: Mapping[str, np.ndarray], row: Mapping[str, Any])
     if array.dtype.kind != dtype.kind and not np.can_cast(array.dtype, dtype, "safe"):
         raise UserError(f"{where}: input {name!r} has element type {array.dtype}; it must be {dtype}")
     with np.errstate(over="ignore"):
-        made = np.ascontiguousarray(array.astype(dtype))
+        made = np.ascontiguousarray(array.astype(dtype)).reshape(shape)  # which makes [1] of a number
     if dtype.kind == "f" and not np.isfinite(made).all():
         raise UserError(f"{where}: input {name!r} has values that are not finite")
     return made

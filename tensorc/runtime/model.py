@@ -1,12 +1,13 @@
 """A compiled model, run in the manner of an ONNX Runtime session.
 
 This is all that a program needs which only runs models, so it imports neither a compiler nor ONNX. Inputs are
-checked here, once and for every target; the target's executable then gets contiguous arrays of the right types.
+checked here, once and for every target; the target's executable then gets contiguous arrays of the right types: numpy's
+or, where it can read the memory of another library's array, that array as it lies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from tensorc.errors import UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.runtime.artifact import Artifact, replaced_file
 from tensorc.runtime.constants import SECTION, views
+from tensorc.runtime.dlpack import CPU, CUDA_HOST, Borrowed, borrow, device_of, on_host
+from tensorc.runtime.run import Run
 from tensorc.target import Executable, Target, find_target, writer_of
 
 #: ONNX spells these element types otherwise than numpy.
@@ -62,10 +65,15 @@ def _is_size(size: int, wanted: int | str | None) -> bool:
     return not dots or int(least) <= size <= int(most)
 
 
-class _Slot:
-    """What one input must be, in the form that is quickest to compare."""
+#: Reads an array of another library where it lies, if the target can.
+_Borrow = Callable[[Any], Borrowed | None]
 
-    def __init__(self, info: TensorInfo):
+
+class _Slot:
+    """What one input or output must be, in the form that is quickest to compare."""
+
+    def __init__(self, info: TensorInfo, kind: str):
+        self.label = f"{kind} {info.name!r}"
         self.name = info.name
         self.form = info.form
         self.dtype = numpy_dtype(info.dtype)
@@ -73,30 +81,64 @@ class _Slot:
         #: None where axes are free.
         self.shape = tuple(info.shape) if info.shape is not None and info.is_static else None
 
-    def accept(self, value: Any) -> Any:
+    def accept(self, value: Any, borrowing: _Borrow) -> Any:
         if self.form == "tensor":
-            return self._array(value)
+            return self._tensor(value, borrowing)
         if value is None and self.form == "optional":
             return None
         if isinstance(value, (list, tuple)):
             return [self._typed(item) for item in value]
         if self.form == "sequence":
-            raise UserError(f"input {self.name!r} must be a list of arrays, not one {type(value).__name__}")
+            raise UserError(f"{self.label} must be a list of arrays, not one {type(value).__name__}")
         return self._typed(value)
 
-    def _array(self, value: Any) -> np.ndarray:
-        array = self._typed(value)
+    def accept_buffer(self, value: Any, borrowing: _Borrow) -> Any:
+        """To be written to."""
+        if device_of(value) is None and not isinstance(value, np.ndarray):
+            raise UserError(f"{self.label} cannot be written to an object of type {type(value).__name__}")
+        if self.form != "tensor":
+            raise UserError(f"{self.label} is no tensor, so it has no buffer")
+        found = self._tensor(value, borrowing)
+        if isinstance(value, np.ndarray):
+            is_fit = found is value and value.flags.writeable
+        elif isinstance(found, Borrowed):
+            is_fit = found.is_contiguous and found.is_writable
+        else:
+            lent = borrow(value, None)
+            is_fit = lent.is_contiguous and lent.is_writable
+        if not is_fit:
+            raise UserError(f"{self.label} needs a buffer that is C-contiguous and may be written to")
+        return found
+
+    def _tensor(self, value: Any, borrowing: _Borrow) -> Any:
+        device = device_of(value)
+        if device is None:
+            return self._shaped(self._typed(value))
+        try:
+            found = borrowing(value)
+            if found is None and device[0] not in (CPU, CUDA_HOST):
+                raise UserError("it does not lie where this model runs: it must be in the host's memory")
+            array = found or on_host(value)
+        except UserError as error:
+            raise UserError(f"{self.label}: {error}") from error
+        self._check_type(numpy_dtype(array.dtype) if isinstance(array, Borrowed) else array.dtype)
+        return self._shaped(array)
+
+    def _shaped(self, array: Any) -> Any:
         if array.shape != self.shape and not self.info.admits(array.shape):
-            raise UserError(f"input {self.name!r} has shape {list(array.shape)}; it must be {self.info.shape}")
+            raise UserError(f"{self.label} has shape {list(array.shape)}; it must be {self.info.shape}")
         return array
 
     def _typed(self, value: Any) -> np.ndarray:
         array = np.asarray(value, order="C")
-        if array.dtype != self.dtype:
-            if self.dtype == object and array.dtype.kind in "US":
-                return array.astype(object)
-            raise UserError(f"input {self.name!r} has element type {_dtype_name(array.dtype)}; it must be {self.dtype}")
+        if self.dtype == object and array.dtype.kind in "US":
+            return array.astype(object)
+        self._check_type(array.dtype)
         return array
+
+    def _check_type(self, dtype: np.dtype) -> None:
+        if dtype != self.dtype:
+            raise UserError(f"{self.label} has element type {_dtype_name(dtype)}; it must be {self.dtype}")
 
 
 def _dtype_name(dtype: np.dtype) -> str:
@@ -114,29 +156,71 @@ class Model:
         self._executable: Executable | None = executable
         self._inputs = [TensorInfo(**row) for row in self.manifest["inputs"]]
         self._outputs = [TensorInfo(**row) for row in self.manifest["outputs"]]
-        self._slots = [_Slot(info) for info in self._inputs]
+        self._slots = [_Slot(info, "input") for info in self._inputs]
+        self._buffers = [_Slot(info, "output") for info in self._outputs]
         self._output_index = {info.name: index for index, info in enumerate(self._outputs)}
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
         """The named outputs, all of them for None, given every input by name.
 
-        A sequence is a list of arrays, an optional that holds nothing is None.
+        A sequence is a list of arrays, an optional that holds nothing is None. Arrays of other libraries are taken by
+        DLPack: one that lies on the device that the model runs on is read there.
 
         Raises UserError where a name, an element type or a shape is not the model's.
         """
         outputs = self.executable.run(self.bind(feed))
         if not output_names:
             return outputs
-        unknown = [name for name in output_names if name not in self._output_index]
-        if unknown:
-            raise UserError(f"no output is named {unknown[0]!r}; outputs: {', '.join(self._output_index)}")
+        self._check_outputs(output_names)
         return [outputs[self._output_index[name]] for name in output_names]
+
+    def run_async(
+        self, feed: Mapping[str, Any], outputs: Mapping[str, Any] | None = None, stream: int | None = None
+    ) -> Run:
+        """Begin a run, whose outputs stay where the model runs.
+
+        `outputs` has buffers of the caller's, by name, of the types and shapes that `get_outputs` says: what they had
+        is overwritten, and none may overlap another or an input. Other outputs are new arrays; buffers that are used
+        again save that. Inputs must not change until the run has read them: until `wait`, or until the work that
+        `stream` was given up to now is done.
+
+        `stream` is a handle of a CUDA stream, such as `torch.cuda.current_stream().cuda_stream`: the run takes its turn
+        there. Without one it goes on a stream of the model's own, which arrays of other libraries have wait until they
+        are written; `wait` before buffers are read, or before inputs are written again. On a target that runs on the
+        CPU, the run is done when this returns.
+
+        Raises UserError as `run` does.
+        """
+        self._check_outputs(outputs or {})
+        executable = self.executable
+
+        def lent(value: Any) -> Borrowed | None:
+            return executable.borrow(value, stream)
+
+        inputs = self._bound(feed, lent)
+        buffers = [(outputs or {}).get(slot.name) for slot in self._buffers]
+        places = [
+            None if buffer is None else slot.accept_buffer(buffer, lent)
+            for slot, buffer in zip(self._buffers, buffers, strict=True)
+        ]
+        run = executable.run_async(inputs, places, stream)
+        run.outputs = [made if buffer is None else buffer for made, buffer in zip(run.outputs, buffers, strict=True)]
+        return run
 
     def bind(self, feed: Mapping[str, Any]) -> list[Any]:
         """The arrays of `feed` in the order of the inputs, checked; copied only if they are not contiguous."""
+        executable = self.executable
+        return self._bound(feed, lambda value: executable.borrow(value, None))
+
+    def _bound(self, feed: Mapping[str, Any], lent: _Borrow) -> list[Any]:
         if len(feed) != len(self._slots) or any(slot.name not in feed for slot in self._slots):
             raise UserError(self._name_fault(feed))
-        return [slot.accept(feed[slot.name]) for slot in self._slots]
+        return [slot.accept(feed[slot.name], lent) for slot in self._slots]
+
+    def _check_outputs(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._output_index:
+                raise UserError(f"no output is named {name!r}; outputs: {', '.join(self._output_index)}")
 
     def _name_fault(self, feed: Mapping[str, np.ndarray]) -> str:
         names = [slot.name for slot in self._slots]

@@ -75,7 +75,7 @@ def test_the_report_is_the_contract(tensorc_, compiled):
         assert row.keys() == {
             "kernel", "labels", "calls", "seconds", "share", "flops", "bytes", "flops_per_second", "bytes_per_second",
             "attainable_seconds", "attained", "bound", "schedule", "origin", "predicted_seconds", "predicted_ratio",
-            "predicted_deviation",
+            "predicted_deviation", "resources",
         }  # fmt: skip
     assert (report["threads"], report["target"]) == (1, "cpu")
     assert report["runs"] >= 3

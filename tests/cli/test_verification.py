@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tensorc.verification import check_outputs, compare
+from tensorc.verification import ATOL, check_outputs, compare, tolerance_of
 
 WANT = np.array([1000.0, 1.0, 0.0], np.float32)
 
@@ -45,3 +45,9 @@ def test_type_shape_and_presence_count():
     assert not compare(WANT[None], WANT).ok
     verdict = check_outputs({"a": WANT}, {"a": WANT, "b": WANT})
     assert (verdict.ok, verdict.outputs["a"].ok, verdict.outputs["b"].note) == (False, True, "missing")
+
+
+def test_lower_precisions_may_be_off_by_some_roundings():
+    assert tolerance_of("float32") == ATOL
+    assert tolerance_of("float16") == tolerance_of("tf32") == 16 * 2.0**-11
+    assert tolerance_of("bfloat16") == 8 * tolerance_of("float16")

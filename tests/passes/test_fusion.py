@@ -290,6 +290,17 @@ def test_groups(case, transforms):
     check_groups(graph)
 
 
+@pytest.mark.parametrize(("columns", "want"), [(8, "exp concat neg"), (3, "exp concat+neg")])
+def test_parts_of_a_join_begin_where_a_kernel_may_write(columns, want, transforms):
+    """The second part at byte 32 of the result, or at byte 12."""
+    x, both = f"f32[1,{columns}]", f"f32[1,{columns + 8}]"
+    lines = (
+        f"%0 = exp(%x) : {x} %1 = concat(%0, %y) {{axis=1}} : {both} %2 = neg(%1) : {both} return %2"
+    )  # fmt: skip
+    graph = transforms([FuseGroups(alignment=16)], f"graph @main(%x: {x}, %y: f32[1,8]) {{ {lines} }}")
+    assert described(graph) == want
+
+
 def check_groups(graph: Graph) -> None:
     """What every kernel relies on."""
     for node in graph.nodes:

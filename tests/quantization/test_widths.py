@@ -175,10 +175,12 @@ def test_what_has_no_classes_has_no_bound(tmp_path):
         compile_model(FPGA / "pulses.onnx", CompileOptions(target="c", quantize=how), tmp_path / "pulses.c")
 
 
-def test_the_report_names_the_bits_of_each_tensor(tmp_path):
+def test_the_report_names_the_bits_of_each_tensor(tmp_path, capsys):
     page = tmp_path / "page.html"
     arguments = ["compile", str(FPGA / "jets.onnx"), "--target", "c", "--quantize", "fixed6", "--calibration",
                  str(FPGA / "jets_calibration.npz"), "--max-accuracy-drop", "8%", "-o", str(tmp_path / "jets.c"),
                  "--accuracy-report", str(page)]  # fmt: skip
-    assert main(arguments) == 0
+    assert main([*arguments, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said["bits"]["weights"]) == {f"dense{n}.weight.1" for n in range(4)}
     assert "bits of weights</dt><dd>dense0.weight.1 " in page.read_text()

@@ -50,10 +50,12 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
         plane = builder.bind(tir.floor_div(task, out_h))
         image, channel = tir.floor_div(plane, channels), tir.floor_mod(plane, channels)
         start_h = builder.bind(row * stride_h - top)
-        low_h, high_h = _inside(builder.bind, start_h, in_h, kh, dilation_h)
+        low_h, high_h = taps_inside(builder.bind, start_h, in_h, kh, dilation_h)
         # Explicit padding counts where it is to be included; positions that only rounding up reaches do not.
         padded = bool(node.attrs.get("count_include_pad", 0))
-        tall = _inside(builder.bind, start_h + top, in_h + top + bottom, kh, dilation_h) if padded else (low_h, high_h)
+        tall = (
+            taps_inside(builder.bind, start_h + top, in_h + top + bottom, kh, dilation_h) if padded else (low_h, high_h)
+        )
 
         def windows(first: Expr, count: int, taps: Callable[[Expr, Callable[[Expr], None]], None], wide: Expr) -> None:
             """`count` windows from column `first` on; taps(column, add) calls add for each column of one's window,
@@ -72,7 +74,7 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
                         builder.store(acc, tir.maximum(old, element) if largest else old + element, c * lanes + lane)
 
                 taps(first + c, add)
-            scale = None if largest else _reciprocal(builder.bind, (tall[1] - tall[0]) * wide, acc_type)
+            scale = None if largest else reciprocal(builder.bind, (tall[1] - tall[0]) * wide, acc_type)
             with builder.unrolled(count) as c, builder.vector(lanes) as lane:
                 value = builder.load(acc, c * lanes + lane)
                 elements.define(node.output, tir.cast(value if scale is None else value * scale, x.dtype))
@@ -91,8 +93,8 @@ def lower_pool(body: Graph, node: Node, machine: Machine) -> Kernel:
                 return
             with builder.serial(len(columns), columns.start, name="ow") as column:
                 start_w = builder.bind(column * stride_w - left)
-                low_w, high_w = _inside(builder.bind, start_w, in_w, kw, dilation_w)
-                wide = _inside(builder.bind, start_w + left, in_w + left + right, kw, dilation_w) if padded else (
+                low_w, high_w = taps_inside(builder.bind, start_w, in_w, kw, dilation_w)
+                wide = taps_inside(builder.bind, start_w + left, in_w + left + right, kw, dilation_w) if padded else (
                     low_w, high_w)  # fmt: skip
 
                 def taps(_: Expr, add: Callable[[Expr], None]) -> None:
@@ -121,13 +123,13 @@ def _columns_inside(node: Node) -> range:
     return range(first, min(last + 1, out_w)) if first <= last and first < out_w else range(0)
 
 
-def _inside(bind: Callable[[Expr], Expr], start: Expr, extent: int, taps: int, dilation: int) -> tuple[Expr, Expr]:
+def taps_inside(bind: Callable[[Expr], Expr], start: Expr, extent: int, taps: int, dilation: int) -> tuple[Expr, Expr]:
     """The range of taps that meet [0, extent) from `start` on."""
     low = tir.maximum(tir.floor_div(dilation - 1 - start, dilation), 0)
     high = tir.minimum(tir.floor_div(extent - 1 - start, dilation) + 1, taps)
     return bind(low), bind(high)
 
 
-def _reciprocal(bind: Callable[[Expr], Expr], count: Expr, dtype: str) -> Expr:
+def reciprocal(bind: Callable[[Expr], Expr], count: Expr, dtype: str) -> Expr:
     """One by `count`, which is none where a window lies in nothing but padding: its sum is zero."""
     return bind(const(1, dtype) / tir.cast(tir.maximum(count, 1), dtype))

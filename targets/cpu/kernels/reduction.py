@@ -39,7 +39,7 @@ def _extremum(beyond: str) -> Combine:
 
 
 #: "max" and "min" are the machine's instructions, which may lose nan; "greatest" and "least" are exact.
-_COMBINE: dict[str, Combine] = {
+COMBINE: dict[str, Combine] = {
     "sum": lambda _, a, b: a + b,
     "mean": lambda _, a, b: a + b,
     "max": lambda _, a, b: tir.maximum(a, b),
@@ -51,12 +51,12 @@ _COMBINE: dict[str, Combine] = {
 _EXACT = {"max": "greatest", "min": "least"}
 
 
-def _how(node: Node) -> str:
+def gathering(node: Node) -> str:
     how = node.op.removeprefix("reduce_")
     return _EXACT.get(how, how)
 
 
-def _accumulator(how: str, dtype: str) -> str:
+def gathered_in(how: str, dtype: str) -> str:
     """The type that results are gathered in: one with room for them."""
     if dtype == "bool":
         return "int8"
@@ -65,7 +65,7 @@ def _accumulator(how: str, dtype: str) -> str:
     return "int64" if how == "mean" and not is_float(dtype) else dtype
 
 
-def _identity(how: str, dtype: str) -> Expr:
+def identity(how: str, dtype: str) -> Expr:
     if how in ("sum", "mean"):
         return const(0, dtype)
     if how == "prod":
@@ -81,10 +81,10 @@ def fold(builder: KernelBuilder, how: str, dtype: str, extent: int, lanes: int,
          element: Callable[[Expr], Expr]) -> Expr:  # fmt: skip
     """Reduce `element(j)` for j in [0, extent) to one number: a vector of partial results, then across it."""
     width = min(lanes, extent)
-    combine = _COMBINE[how]
+    combine = COMBINE[how]
     partial = builder.registers(dtype, width, "partial")
     with builder.vector(width) as lane:
-        builder.store(partial, _identity(how, dtype), lane)
+        builder.store(partial, identity(how, dtype), lane)
     for first, count in vector_blocks(builder, extent, width):
         with builder.vector(count) as lane:
             builder.store(partial, combine(builder, builder.load(partial, lane), element(first + lane)), lane)
@@ -109,14 +109,18 @@ def lower_reduction(body: Graph, node: Node, machine: Machine) -> Kernel:
     return _normalize(body, node, machine)
 
 
-class _Axes:
+class Axes:
     """Which axes of a reduction's input are kept and which go, and the index of an element from both parts."""
 
-    def __init__(self, node: Node):
-        self.shape = static_shape(node.inputs[0].shape)
-        self.reduced = sorted(node.attrs["axes"])
+    def __init__(self, shape: Sequence[int], reduced: Sequence[int], keepdims: bool):
+        self.shape = tuple(shape)
+        self.reduced = sorted(reduced)
         self.kept = [axis for axis in range(len(self.shape)) if axis not in self.reduced]
-        self.keepdims = bool(node.attrs["keepdims"])
+        self.keepdims = keepdims
+
+    @staticmethod
+    def of(node: Node) -> Axes:
+        return Axes(static_shape(node.inputs[0].shape), node.attrs["axes"], bool(node.attrs["keepdims"]))
 
     def extents(self, axes: Sequence[int]) -> list[int]:
         return [self.shape[axis] for axis in axes]
@@ -135,10 +139,10 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
     """The last axis is reduced: vectors along it."""
     group = GroupKernel(body, machine)
     builder, elements = group.builder, group.elements
-    axes = _Axes(node)
+    axes = Axes.of(node)
     (x,) = node.inputs
-    how = _how(node)
-    wide = _accumulator(how, x.dtype)
+    how = gathering(node)
+    wide = gathered_in(how, x.dtype)
     extent = math.prod(axes.extents(axes.reduced))
     kept_extents = axes.extents(axes.kept)
     with builder.tasks() as task:
@@ -149,12 +153,12 @@ def _reduce_rows(body: Graph, node: Node, machine: Machine) -> Kernel:
             return tir.cast(elements.evaluate(x, index), wide)
 
         total = fold(builder, how, wide, extent, lanes_of(machine, wide), element)
-        elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
+        elements.define(node.output, finished(how, total, extent, wide, x.dtype))
         group.store_outputs(axes.output_index(kept))
     return group.finish(math.prod(kept_extents))
 
 
-def _finished(how: str, total: Expr, count: int, wide: str, dtype: str) -> Expr:
+def finished(how: str, total: Expr, count: int, wide: str, dtype: str) -> Expr:
     """The result, of type `dtype`, from what was gathered in type `wide`."""
     if how == "mean":
         divided = total * const(1 / count, wide) if is_float(wide) else tir.truncated_div(total, const(count, wide))
@@ -166,11 +170,11 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
     """The last axis is kept: vectors along it, one serial loop over what is reduced."""
     group = GroupKernel(body, machine)
     builder, elements = group.builder, group.elements
-    axes = _Axes(node)
+    axes = Axes.of(node)
     (x,) = node.inputs
-    how = _how(node)
-    wide = _accumulator(how, x.dtype)
-    combine = _COMBINE[how]
+    how = gathering(node)
+    wide = gathered_in(how, x.dtype)
+    combine = COMBINE[how]
     reduced_extents = axes.extents(axes.reduced)
     extent = math.prod(reduced_extents)
     *outer_extents, inner = axes.extents(axes.kept)
@@ -179,7 +183,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
         for first, width in vector_blocks(builder, inner, lanes_of(machine, wide)):
             partial = builder.registers(wide, width, "partial")
             with builder.vector(width) as lane:
-                builder.store(partial, _identity(how, wide), lane)
+                builder.store(partial, identity(how, wide), lane)
             with builder.serial(extent) as j:
                 reduced = unravel(j, reduced_extents)
                 with builder.vector(width) as lane:
@@ -187,7 +191,7 @@ def _reduce_columns(body: Graph, node: Node, machine: Machine) -> Kernel:
                     builder.store(partial, combine(builder, builder.load(partial, lane), tir.cast(element, wide)), lane)
             with builder.vector(width) as lane:
                 total = builder.load(partial, lane)
-                elements.define(node.output, _finished(how, total, extent, wide, x.dtype))
+                elements.define(node.output, finished(how, total, extent, wide, x.dtype))
                 group.store_outputs(axes.output_index([*outer, first + lane]))
     return group.finish(math.prod(outer_extents))
 

@@ -27,7 +27,7 @@ _LANE_ELEMENTS = 4
 
 
 @dataclass(frozen=True)
-class _Order:
+class Order:
     """Keys of elements of type `element`: the greater the key, the better the element.
 
     `greatest`: whether great elements are good ones. `nan_wins`: whether nan is the best, or is as the greatest.
@@ -90,7 +90,7 @@ def lower_arg(body: Graph, node: Node, machine: Machine) -> Kernel:
     builder, elements = group.builder, group.elements
     (x,) = node.inputs
     axis = _Axis.of(node)
-    order = _Order(x.dtype, greatest=node.op == "arg_max", nan_wins=True)
+    order = Order(x.dtype, greatest=node.op == "arg_max", nan_wins=True)
     beats = "greater_equal" if node.attrs["last"] else "greater"
     lanes = lanes_of(machine, order.dtype)
     with builder.tasks() as task:
@@ -160,7 +160,7 @@ def lower_top_k(body: Graph, node: Node, machine: Machine) -> Kernel:
     (x,) = node.inputs
     axis = _Axis.of(node)
     k, extent = node.attrs["k"], axis.extent
-    order = _Order(x.dtype, greatest=bool(node.attrs["largest"]))
+    order = Order(x.dtype, greatest=bool(node.attrs["largest"]))
     lanes = lanes_of(machine, order.dtype)
     scratch = group.scratch(order.dtype, extent + k)
     split = len(axis.outer)

@@ -9,68 +9,151 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode
+from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.roofline import Facts
+from tensorc.runtime.dlpack import CPU
 from tensorc.toolchain import find_tool, first_error
 
 _HOST = Path(__file__).with_name("host.h")
+#: Allocations begin at multiples of it.
+_MARGIN = 256
 _FLAGS = ("-O1", "-std=c++17", "-mf16c", "-fPIC", "-shared", "-w", "-fno-strict-aliasing")
 
 #: const char *(int blocks, int threads, size_t shared, void **arguments): None, or what went wrong.
 _Entry = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p)
 
 
-class Emulator(Device):
-    """Memory is this process's own."""
+#: What is compiled keeps its threads in variables of its own.
+_ONE_AT_A_TIME = threading.Lock()
 
-    def __init__(self) -> None:
+
+class _Lease(Lease):
+    def __init__(self, held: np.ndarray):
+        self.held = held
+        self.address = _aligned(held)
+
+    def read(self, out: np.ndarray) -> None:
+        ctypes.memmove(out.ctypes.data, self.address, out.nbytes)
+
+
+class _Past(Mark):
+    """Whatever is asked of the emulator is done when it returns."""
+
+    is_past = True
+
+    def wait(self) -> None: ...
+
+    def hold(self, stream: int | None) -> None: ...
+
+
+class Emulator(Device):
+    """Memory is this process's own, `capacity` bytes at most if that is given; there is but one stream."""
+
+    memory = CPU, 0
+    stream = 0
+    capability = None
+
+    def __init__(self, capacity: int | None = None) -> None:
         self._memory: dict[int, np.ndarray] = {}
         self._compilers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        self._capacity = capacity
 
     def allocate(self, nbytes: int) -> int:
-        # 0xff: nan to every float type, until it is written.
-        held = np.full(nbytes + 256, 0xFF, np.uint8)
-        address = -(-held.ctypes.data // 256) * 256
+        held = self._new(nbytes)
+        address = _aligned(held)
         self._memory[address] = held
         return address
+
+    def lend(self, nbytes: int) -> Lease:
+        return _Lease(self._new(nbytes))
+
+    def _new(self, nbytes: int) -> np.ndarray:
+        if self._capacity is not None:
+            free = self._capacity - sum(held.nbytes - _MARGIN for held in self._memory.values())
+            if nbytes > free:
+                raise OutOfMemoryError(nbytes, free, self._capacity)
+        # 0xff: nan to every float type, until it is written.
+        return np.full(nbytes + _MARGIN, 0xFF, np.uint8)
+
+    def staging(self, nbytes: int) -> np.ndarray:
+        return np.empty(nbytes, np.uint8)
 
     def free(self, address: int) -> None:
         del self._memory[address]
 
-    def write(self, address: int, data: np.ndarray) -> None:
-        data = np.ascontiguousarray(data)
+    def write(self, address: int, data: np.ndarray, stream: int | None = None) -> None:
+        del stream
         ctypes.memmove(address, data.ctypes.data, data.nbytes)
 
-    def read(self, address: int, out: np.ndarray) -> None:
+    def read(self, address: int, out: np.ndarray, stream: int | None = None) -> None:
+        del stream
         ctypes.memmove(out.ctypes.data, address, out.nbytes)
 
-    def clear(self, address: int, nbytes: int) -> None:
+    def copy(self, address: int, source: int, nbytes: int, stream: int | None = None) -> None:
+        del stream
+        ctypes.memmove(address, source, nbytes)
+
+    def clear(self, address: int, nbytes: int, stream: int | None = None) -> None:
+        del stream
         ctypes.memset(address, 0, nbytes)
 
     def load(self, name: str, code: KernelCode) -> object:
         """The kernel is compiled beside others, until it is first launched."""
         return self._compilers.submit(compile_for_host, name, code.source)
 
-    def record(self, calls: Sequence[Call]) -> Sequence[Call]:
-        return calls
+    def record(self, calls: Sequence[Call]) -> list[Call]:
+        return list(calls)
 
-    def replay(self, recording: object) -> None:
+    def rebind(self, recording: list[Call], number: int, arguments: tuple[int, ...]) -> None:
+        recording[number] = replace(recording[number], arguments=arguments)
+
+    def replay(self, recording: list[Call], stream: int | None = None) -> None:
         """Raises UserError where there is no g++, RuntimeError with its first error for a text that is wrong, and for
         threads that wait for each other for ever."""
-        assert isinstance(recording, Sequence)
-        for call in recording:
-            launch(call.kernel.result(), call)
+        del stream
+        with _ONE_AT_A_TIME:
+            for call in recording:
+                launch(call.kernel.result(), call)
+
+    def time(self, calls: Sequence[Call]) -> list[float]:
+        """Of this CPU: they say nothing of a GPU's."""
+        seconds = []
+        with _ONE_AT_A_TIME:
+            for call in calls:
+                begin = time.perf_counter()
+                launch(call.kernel.result(), call)
+                seconds.append(time.perf_counter() - begin)
+        return seconds
+
+    def facts(self) -> Facts:
+        """Of one multiprocessor with round numbers."""
+        return Facts("emulator", 90, 1, 1e9, 1e9)
+
+    def mark(self, stream: int | None = None) -> Mark:
+        del stream
+        return _Past()
+
+    def synchronize(self, stream: int | None = None) -> None: ...
 
     def close(self) -> None:
         self._compilers.shutdown(cancel_futures=True)
         self._memory.clear()
+
+
+def _aligned(held: np.ndarray) -> int:
+    """Where the memory begins that `_MARGIN` more bytes were taken for."""
+    address: int = -(-held.ctypes.data // _MARGIN) * _MARGIN
+    return address
 
 
 def launch(function: Any, call: Call) -> None:

@@ -200,8 +200,48 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
 
 /* Warps: what threads of a warp tell each other. */
 
+/* What the lane has whose number differs in the bits of `mask`. All lanes of the warp come here. */
+template <typename T> TENSORC_DEVICE T tc_shuffle_xor(T x, int mask) {
+    struct {
+        T x, y;
+    } mine = {x, x};
+    typedef decltype(mine) Lane;
+    auto exchange = [mask](void **given) {
+        for (int i = 0; i < 32; i++) ((Lane *)given[i])->y = ((Lane *)given[i ^ mask])->x;
+    };
+    tc_warp(&mine, exchange);
+    return mine.y;
+}
 
 /* Memory: what a thread moves at once. */
+
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
+    T x[N];
+};
+
+/* N elements, from or to memory at a multiple of their bytes. */
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
+    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
+    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+}
+
+template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
+    tc_pack<T, N> pack;
+    for (int i = 0; i < N; i++) pack.x[i] = from[i];
+    *(tc_pack<T, N> *)to = pack;
+}
+
+/* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
+TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
+    static int last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = (*counter)++ == blocks - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    return last;
+}
 
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */

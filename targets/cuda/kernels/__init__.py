@@ -8,10 +8,15 @@ from typing import Any
 from targets.cpu.kernels import head
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.attention import lower_attention
+from targets.cuda.kernels.columns import lower_reduce
 from targets.cuda.kernels.conv import lower_conv
+from targets.cuda.kernels.elementwise import lower_elementwise
 from targets.cuda.kernels.kernel import Kernel
 from targets.cuda.kernels.matmul import lower_matmul, lower_matmul_packed
+from targets.cuda.kernels.rows import lower_norm, lower_softmax
+from targets.cuda.kernels.selection import lower_arg
 from targets.cuda.kernels.tasks import lower_as_tasks
+from targets.cuda.kernels.windows import lower_depthwise, lower_pool
 from targets.cuda.schedules import parse_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
@@ -30,6 +35,20 @@ _KERNELS: dict[str, Callable[[Graph, Node, Gpu, Schedule | None], Kernel]] = {
     "attention": lower_attention,
 
     # Rows and windows: reductions, softmax, norms, pools.
+    "arg_max": lower_arg,
+    "arg_min": lower_arg,
+    "avg_pool": lower_pool,
+    "conv_depthwise": lower_depthwise,
+    "layer_norm": lower_norm,
+    "log_softmax": lower_softmax,
+    "max_pool": lower_pool,
+    "reduce_max": lower_reduce,
+    "reduce_mean": lower_reduce,
+    "reduce_min": lower_reduce,
+    "reduce_prod": lower_reduce,
+    "reduce_sum": lower_reduce,
+    "rms_norm": lower_norm,
+    "softmax": lower_softmax,
 }  # fmt: skip
 
 
@@ -39,12 +58,20 @@ def lower(body: Graph, gpu: Gpu, schedule: Mapping[str, Any] | None = None) -> K
     Raises UnsupportedError for what has no kernel, ValueError for a schedule that is not one of this body's.
     """
     node = head(body)
-    if node is not None and node.op in _KERNELS:
+    op = _named(node)
+    if node is not None and op in _KERNELS:
         try:
-            return _KERNELS[node.op](body, node, gpu, parse_schedule(schedule) if schedule else None)
+            return _KERNELS[op](body, node, gpu, parse_schedule(schedule) if schedule else None)
         except UnsupportedError:
             if schedule:
                 raise
     if schedule:
         raise ValueError(f"this kernel has nothing to choose, but was given {schedule}")
-    return lower_as_tasks(body)
+    return lower_elementwise(body, gpu) if node is None else lower_as_tasks(body)
+
+
+def _named(node: Node | None) -> str:
+    """What heads a group, by the kernel that it needs."""
+    if node is None:
+        return ""
+    return "conv_depthwise" if node.op == "conv_blocked" and node.attrs["depthwise"] else node.op

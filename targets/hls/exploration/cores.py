@@ -58,12 +58,15 @@ def with_cores(program: Program, cores: Mapping[str, Sequence[str]]) -> Program:
 
 
 def merged(name: str, stages: Sequence[Process]) -> Process:
-    """A core of `stages`. Raises ValueError where one would read what a later one writes."""
+    """A core of `stages`. Raises ValueError where one would read what a later one writes, or has memory outside the
+    chip."""
     written: set[Channel] = set()
     later = [channel for stage in stages for channel in stage.outputs]
     for stage in stages:
         if any(channel in later and channel not in written for channel in stage.inputs):
             raise ValueError(f"{name}: {stage.name} reads what a later stage writes")
+        if stage.outside:
+            raise ValueError(f"{name}: {stage.name} has memory outside the chip, which no stage can have")
         written |= set(stage.outputs)
     steps: list[Step] = []
     memories: list[Memory] = []

@@ -33,6 +33,9 @@ from targets.hls.hardware.estimate import memory_resources
 from targets.hls.hardware.pipeline import DELAYS
 from targets.hls.hardware.resources import Family, Resources
 from targets.hls.program import (
+    OUTSIDE_LATENCY,
+    Deposit,
+    Fetch,
     Lanes,
     Let,
     Memory,
@@ -54,6 +57,8 @@ from targets.hls.program import (
 ENERGY_ADD_BIT = 0.25 * 0.1 / 32
 ENERGY_PRODUCT_BIT = 0.25 * 3.1 / 32**2
 ENERGY_MEMORY_BIT = 0.25 * 10 / 64
+#: DRAM: some 20 pJ a bit (Horowitz: 1.3 to 2.6 nJ for 64 bits), whatever the chip is made in.
+ENERGY_OUTSIDE_BIT = 20.0
 #: What a resource takes in a cycle of 5 ns, at work or not: clock and leakage.
 ENERGY_IDLE = {"lut": 0.002, "ff": 0.004, "bram18": 1.5, "uram": 8.0, "dsp": 0.5}
 
@@ -363,6 +368,14 @@ class _Body:
                 self.reads.append((channel.name, scope.condition))
                 scope.names[word] = self._new(channel.bits, False, (0, 0), _NO_LANES)
                 self.energy += ENERGY_MEMORY_BIT * channel.bits / 8
+            case Fetch(memory, address, word):
+                stage = self.value(address, scope).at
+                at = ((stage[0] if stage is not None else 0) + OUTSIDE_LATENCY, 0)
+                scope.names[word] = self._new(memory.bits, False, at, _NO_LANES)
+                self.energy += ENERGY_OUTSIDE_BIT * memory.bits
+            case Deposit(memory, _, word):
+                self._effect(self.puts.get(word, []), scope, OUTSIDE_LATENCY - 1)
+                self.energy += ENERGY_OUTSIDE_BIT * memory.bits
             case Put(word, _, value):
                 self.puts.setdefault(word, []).append(self.value(value, scope))
             case Write(channels, word):
@@ -389,12 +402,13 @@ class _Body:
                 for name, found in inner.names.items():
                     scope.names.setdefault(name, found)
 
-    def _effect(self, values: Sequence[_Value], scope: _Scope) -> None:
+    def _effect(self, values: Sequence[_Value], scope: _Scope, landing: int = 0) -> None:
+        """`landing`: cycles until it is to be seen."""
         every = [*values, *([scope.when] if scope.when is not None else [])]
         stage = max((value.at[0] for value in every if value.at is not None), default=0)
         for value in every:
             value.last = max(value.last, stage)
-        self.end = max(self.end, stage)
+        self.end = max(self.end, stage + landing)
 
     # Expressions ----------------------------------------------------------------------------------------
 

@@ -18,22 +18,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Literal
 
 from targets.hls.exploration.cores import with_cores
 from targets.hls.exploration.cost import Cost, cost_of
+from targets.hls.exploration.outside import cost_outside
+from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.hardware.estimate import estimate
-from targets.hls.hardware.pipeline import designs_of
+from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.resources import Resources, bram18, memory_kind
-from targets.hls.hardware.timing import Timing, depths, timing_of, with_depths
+from targets.hls.hardware.timing import DeadlockError, Timing, depths, timing_of, with_depths
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of, program_of
+from targets.hls.layers.outside import Outside
 from targets.hls.layers.product import Product
-from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, split, stored_beyond, ways
-from targets.hls.parts import Part
-from targets.hls.program import Channel, Program
+from targets.hls.layers.split import Join, Spread, Take, part_names, parts_of, ways
+from targets.hls.parts import Part, rate_of
+from targets.hls.plan import Mode, Plan, Stage
+from targets.hls.program import OUTSIDE, Channel, Program
+from targets.hls.schedule import Schedule, depths_of
+from targets.hls.traffic import traffic_of
+from tensorc.options import Objective
 
-Mode = Literal["sequential", "dataflow", "mix"]
 #: No design has more cores.
 _MOST_CORES = 16
 #: By how much a program may be slower with FIFOs that are smaller.
@@ -84,44 +89,24 @@ def best_cut(count: int, ways: Callable[[int, int], Sequence[Segment]], cap: int
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A layer on `count` cores, each part of it unrolled by `unroll`."""
-
-    layer: str
-    count: int
-    unroll: Unroll
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`segments` in order. `beyond`: inputs that wait outside the chip, by a layer's name and the input's number."""
-
-    mode: Mode
-    segments: tuple[tuple[Stage, ...], ...]
-    beyond: frozenset[tuple[str, int]] = frozenset()
-
-    def cores(self) -> dict[str, list[str]]:
-        """The stages of each core, by their processes' names."""
-        found: dict[str, list[str]] = {}
-        for segment in self.segments:
-            numbers = itertools.count()
-            for stage in segment:
-                for which in range(stage.count):
-                    name = f"{stage.layer}_{which}" if stage.count > 1 else stage.layer
-                    found.setdefault(f"core{next(numbers)}", []).append(name)
-        return {core: stages for core, stages in found.items() if len(stages) > 1}
-
-
-@dataclass(frozen=True)
 class Built:
-    """A plan as a program, with its exact cycles and what it takes. `bytes_beyond`: written to and read from memory
-    outside the chip for an image."""
+    """A plan as a program, with its exact cycles and what it takes."""
 
-    plan: Plan
+    schedule: Schedule
     program: Program
+    designs: tuple[Design, ...]
     timing: Timing
     used: Resources
-    bytes_beyond: int
+
+    @property
+    def plan(self) -> Plan:
+        assert self.schedule.plan is not None
+        return self.schedule.plan
+
+    @property
+    def bytes_beyond(self) -> int:
+        """Written to and read from memory outside the chip for an image."""
+        return sum(one.moved for one in traffic_of(self.program))
 
 
 @dataclass(frozen=True)
@@ -133,15 +118,19 @@ class _Option:
 
 
 class Choice:
-    """For a network under caps of DSP blocks and block RAMs; `bandwidth` in bytes a cycle is that of each tensor that
-    passes beyond the chip, in each direction."""
+    """For a network under caps of DSP blocks and block RAMs, and the other caps of a part; `bandwidth` in bytes a cycle
+    is that of each tensor that passes beyond the chip, in each direction. What is not given is the part's. With
+    `outside`, weights that would take block RAM lie beyond the chip."""
 
-    def __init__(self, network: Network, part: Part, dsp: int, bram18: int, bandwidth: int = 8):
+    def __init__(self, network: Network, part: Part, dsp: int | None = None, bram18: int | None = None,
+                 bandwidth: int | None = None, clock: float = CLOCK, outside: bool = False):  # fmt: skip
         self.network = network
         self.part = part
-        self.dsp = dsp
-        self.cap = bram18
-        self.bandwidth = bandwidth
+        self.dsp = part.budget.dsp if dsp is None else dsp
+        self.cap = part.budget.bram18 if bram18 is None else bram18
+        self.bandwidth = part.port if bandwidth is None else bandwidth
+        self.clock = clock
+        self.outside = outside
         self.options: dict[tuple[str, int], list[_Option]] = {}
         self.layers = [layer for layer in network.layers if self._multiplies(layer)]
         self.number = {layer.name: number for number, layer in enumerate(self.layers)}
@@ -156,7 +145,9 @@ class Choice:
         key = layer.name, count
         if key not in self.options:
             part = layer if count == 1 else next(p for p in parts_of(layer, count) if isinstance(p, Product))
-            self.options[key] = [self._option(part, unroll, count) for unroll in part.choices()]
+            held = [one for one in part.choices()
+                    if not isinstance(part, Product) or part.multipliers(one) <= self.dsp]  # fmt: skip
+            self.options[key] = [self._option(part, unroll, count) for unroll in held]
         return self.options[key]
 
     def _option(self, layer: Layer, unroll: Unroll, count: int) -> _Option:
@@ -166,7 +157,11 @@ class Choice:
             for n, (tensor, width) in enumerate(zip(layer.inputs, lanes, strict=True))
         ]
         output = Channel("out", layer.output.kind, made, layer.output.words(made))
-        cost = cost_of(process_of(layer, unroll, inputs, [output]), self.part.family)
+        levels = levels_of(self.clock)
+        cost = cost_of(replace(process_of(layer, unroll, inputs, [output]), levels=levels), self.part.family)
+        if self.outside and isinstance(layer, Product) and cost.tables.bram18:
+            unroll = replace(unroll, constants=OUTSIDE)
+            cost, _ = cost_outside(layer, unroll, inputs, output, self.part.family, levels, self.bandwidth)
         # One word a cycle comes out of what joins the parts, and goes into what cuts the input.
         joined = count * output.count if count > 1 else 0
         cut = count * max((channel.count for channel in inputs), default=0) if _is_cut(layer, count) else 0
@@ -307,29 +302,23 @@ class Choice:
     # Programs -------------------------------------------------------------------------------------------
 
     def built(self, plan: Plan, name: str) -> Built:
-        stages = {stage.layer: stage for segment in plan.segments for stage in segment}
-        network = stored_beyond(self.network, plan.beyond, self.bandwidth)
+        stages, network = plan.stages, plan.arranged(self.network, self.bandwidth)
         #: What layers stand for, once they are split.
         origin = {
             part: layer
-            for layer in network.layers
+            for layer in self.layers
             if layer.name in stages and stages[layer.name].count > 1
             for part in part_names(layer, stages[layer.name].count)
         }
-        network = split(network, {layer: stage.count for layer, stage in stages.items()})
-        program = program_of(network, self._unrolls(network, stages, origin), name)
-        outside = {f"{layer}_in{number or ''}_load_in" for layer, number in plan.beyond}
-        program = replace(program, channels=tuple(
-            replace(channel, depth=channel.count, place="beyond") if channel.name in outside else channel
-            for channel in program.channels
-        ))  # fmt: skip
-        program = with_cores(program, plan.cores())
+        unrolls = self._unrolls(network, stages, origin)
+        cores = plan.cores()
+        program = with_cores(program_of(network, unrolls, name, self.clock, self.bandwidth), cores)
         designs = designs_of(program)
         spread = {layer.name for layer in network.layers if isinstance(layer, (Spread, Take))}
         narrow = {c.name for process in program.processes if process.name in spread for c in process.outputs}
-        program = with_depths(program, depths(program, designs, 1, narrow - outside, _SLACK))
-        passed = sum(2 * -(-c.bits * c.count // 8) for c in program.channels if c.place == "beyond")
-        return Built(plan, program, timing_of(program, designs), estimate(program, designs, self.part), passed)
+        program = with_depths(program, depths(program, designs, 1, narrow, _SLACK))
+        schedule = Schedule(name, unrolls, depths_of(program), self.clock, self.bandwidth, cores, plan)
+        return Built(schedule, program, designs, timing_of(program, designs), estimate(program, designs, self.part))
 
     def _unrolls(self, network: Network, stages: Mapping[str, Stage], origin: Mapping[str, Layer]) -> dict[str, Unroll]:
         """Of parts as planned; what stands between them passes their words, and other layers keep pace."""
@@ -344,6 +333,8 @@ class Choice:
                 unroll = Unroll(stage.unroll.outputs, stage.unroll.outputs)
             elif (stage is not None and isinstance(layer, Product)) or (whole is None and stage is not None):
                 unroll = stage.unroll
+            elif isinstance(layer, Outside):
+                unroll = layer.choices()[-1]
             elif isinstance(layer, (Spread, Take)):
                 taken = lanes[id(layer.output.root)]
                 unroll = Unroll(taken, taken)
@@ -359,29 +350,44 @@ class Choice:
         options = self._options(self.layers[self.number[stage.layer]], stage.count)
         return next(option.cycles for option in options if option.unroll == stage.unroll)
 
-    def best(self, mode: Mode, name: str, tries: int = 3) -> Built | None:
-        """The plan of the least exact latency that holds the caps, of the most promising ones; a mix is as good as the
-        others at least. None where none fits."""
+    def best(self, mode: Mode, name: str, tries: int = 3, limit: float = math.inf,
+             objective: Objective = "latency") -> Built | None:  # fmt: skip
+        """The plan of the least cycles for an objective that holds the caps, of those that promise the least latency; a
+        mix is as good as the others at least. None where none fits. Plans of which no less than `limit` cycles are
+        expected are not built."""
         modes: tuple[Mode, ...] = ("sequential", "dataflow", "mix") if mode == "mix" else (mode,)
-        found = [built for one in modes for built in self._fitting(one, name, tries)]
-        return min(found, key=lambda built: (built.timing.latency, built.bytes_beyond), default=None)
+        found = [built for one in modes for built in self._fitting(one, name, tries, limit)]
+        return min(found, key=lambda built: (cycles_for(objective, built.timing), built.bytes_beyond), default=None)
 
-    def _fitting(self, mode: Mode, name: str, tries: int) -> Iterator[Built]:
+    def _holds(self, built: Built) -> bool:
+        used, budget = built.used, self.part.budget
+        within = used.lut <= budget.lut and used.ff <= budget.ff and used.uram <= budget.uram
+        is_slow_enough = built.bytes_beyond <= rate_of(self.part, self.clock) * built.timing.interval
+        return within and used.dsp <= self.dsp and used.bram18 <= self.cap and is_slow_enough
+
+    def _fitting(self, mode: Mode, name: str, tries: int, limit: float) -> Iterator[Built]:
         """FIFOs take block RAM, too, which plans do not know: where that is too much, they get less."""
         cap = self.cap
         for _ in range(6):
-            least = None
-            for _, plan in self.plans(mode, cap)[:tries]:
-                built = self.built(plan, name)
-                if built.used.dsp <= self.dsp and built.used.bram18 <= self.cap:
+            over: list[int] = []
+            for cycles, plan in self.plans(mode, cap)[:tries]:
+                if cycles >= limit:
+                    break
+                try:
+                    built = self.built(plan, name)
+                except DeadlockError:  # what waits outside the chip is all written before it is read
+                    continue
+                over.append(max(built.used.bram18 - self.cap, 0))
+                if self._holds(built):
                     yield built
-                    least = 0
-                else:
-                    over = max(built.used.bram18 - self.cap, 1)
-                    least = over if least is None else min(least, over)
-            if not least:
+            if not over or not min(over):
                 return
-            cap -= least
+            cap -= min(over)
+
+
+def cycles_for(objective: Objective, timing: Timing) -> int:
+    """Those that an objective is about."""
+    return timing.interval if objective == "throughput" else timing.latency
 
 
 def _multipliers(layer: Layer, unroll: Unroll, cost: Cost) -> int:

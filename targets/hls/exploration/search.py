@@ -8,6 +8,7 @@ hard cap.
   than the choice for throughput.
 - resources: the least share of the part, whatever the time.
 - energy: the least picojoules of an image, by the proxy of `targets.hls.exploration.cost`, over intervals.
+Weights may lie outside the chip, if `outside` says so: a row for what they ask of memory there is one more cap.
 What the costs leave out (FIFOs that must be deep, the exact logic of a datapath) is known when a program is made: if it
 does not fit then, the search is done again with so much less.
 """
@@ -22,14 +23,16 @@ from math import gcd, inf
 import numpy as np
 
 from targets.hls.exploration.cost import Cost, cost_of, idle_energy
+from targets.hls.exploration.outside import cost_outside
 from targets.hls.hardware.clock import CLOCK, LEVELS, levels_of
 from targets.hls.hardware.estimate import fifo_resources, memory_resources
 from targets.hls.hardware.resources import Family, Resources
 from targets.hls.layers.layer import Layer, Unroll
 from targets.hls.layers.network import Network, process_of
+from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
-from targets.hls.parts import PARTS, Part
-from targets.hls.program import Channel, Kind, Memory, Process
+from targets.hls.parts import PARTS, Part, rate_of
+from targets.hls.program import OUTSIDE, Channel, Kind, Memory, Process
 from tensorc.errors import UserError
 from tensorc.options import Objective
 
@@ -46,17 +49,19 @@ _GIVEN = 0.002
 
 @dataclass(frozen=True)
 class Option:
-    """A way to unroll a layer, and what it costs, channels around it included."""
+    """A way to unroll a layer, and what it costs, channels around it included. `asked`: bytes a cycle of memory outside
+    the chip, while it works."""
 
     unroll: Unroll
     cost: Cost
     used: Resources
     inputs: tuple[int, ...]
     output: int
+    asked: float = 0.0
 
     @cached_property
-    def vector(self) -> tuple[int, ...]:
-        return tuple(getattr(self.used, name) for name in NAMES)
+    def vector(self) -> tuple[float, ...]:
+        return (*(getattr(self.used, name) for name in NAMES), self.asked)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ class Point:
 # Options ------------------------------------------------------------------------------------------------
 
 
-def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVELS) -> list[Option]:
+def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVELS, port: int = 0) -> list[Option]:
     """Those that could be best for something; one that takes more than the cap alone is none, and what is unrolled
-    further than such a one is not looked at."""
+    further than such a one is not looked at. With a `port` of so many bytes weights may lie outside the chip."""
     found: list[Option] = []
     beyond: list[Unroll] = []
     for unroll in sorted(layer.choices(), key=lambda unroll: (unroll.size, unroll.outputs, unroll.places)):
@@ -98,6 +103,8 @@ def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVEL
             moved = option.cost.distributed
             used = option.used + option.cost.tables * -1 + moved.tables
             found.append(replace(option, unroll=replace(unroll, constants="distributed"), cost=moved, used=used))
+        if port and isinstance(layer, Product):
+            found.append(_outside(layer, option, replace(unroll, constants=OUTSIDE), family, levels, port))
     return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
 
 
@@ -118,11 +125,24 @@ def _option(layer: Layer, unroll: Unroll, family: Family, levels: int) -> Option
     return Option(unroll, cost, used, layer.input_lanes(unroll), layer.output_lanes(unroll))
 
 
+def _outside(layer: Product, within: Option, unroll: Unroll, family: Family, levels: int, port: int) -> Option:
+    """The same with weights that come from outside the chip."""
+    inputs, output = _channels(layer, unroll)
+    cost, asked = cost_outside(layer, unroll, inputs, output, family, levels, port)
+    used = within.used + within.cost.used * -1 + cost.used
+    return replace(within, unroll=unroll, cost=cost, used=used, asked=asked)
+
+
 def _process(layer: Layer, unroll: Unroll) -> Process:
     """With channels of its own."""
+    inputs, output = _channels(layer, unroll)
+    return process_of(layer, unroll, inputs, [output])
+
+
+def _channels(layer: Layer, unroll: Unroll) -> tuple[list[Channel], Channel]:
     lanes = layer.input_lanes(unroll)
     inputs = [_channel(f"in{n}", *pair) for n, pair in enumerate(zip(layer.inputs, lanes, strict=True))]
-    return process_of(layer, unroll, inputs, [_channel("out", layer.output, layer.output_lanes(unroll))])
+    return inputs, _channel("out", layer.output, layer.output_lanes(unroll))
 
 
 def _channel(name: str, tensor: Tensor, lanes: int) -> Channel:
@@ -146,15 +166,19 @@ def _best(options: list[Option]) -> list[Option]:
 
 
 class Search:
-    """Over the options of a network's layers, for a part."""
+    """Over the options of a network's layers, for a part; weights may lie `outside` the chip."""
 
-    def __init__(self, network: Network, part: Part, clock: float = CLOCK):
+    def __init__(self, network: Network, part: Part, clock: float = CLOCK, outside: bool = False):
         self.network = network
         self.part = part
+        self.outside = outside
         self.layers = network.layers
         self.budget = part.budget
         self.clock = clock
-        self.options = [options_of(layer, part.family, self.budget, levels_of(clock)) for layer in self.layers]
+        #: Bytes that memory outside gives in a cycle.
+        self.rate = rate_of(part, clock)
+        port = part.port if outside else 0
+        self.options = [options_of(layer, part.family, self.budget, levels_of(clock), port) for layer in self.layers]
         self._shares: dict[Resources, float] = {}
         number = {id(layer.output): n for n, layer in enumerate(self.layers)}
         #: For each layer's inputs the layers that make them; None for what comes from outside.
@@ -190,6 +214,16 @@ class Search:
                 found.append(one)
         return found
 
+    def within(self, latency: float, less: Resources | None = None) -> list[Found]:
+        """Designs of no greater latency than that, as far as costs know it, the smallest first."""
+        cap = self._cap(less)
+        smallest = self._pick(inf, cap)
+        if smallest is None:
+            raise UserError(obstacle(self, less))
+        picks = (*self._along(cap, self._fastest(cap, smallest), smallest), *self._quickest(cap))
+        found = {str(one.unrolls): one for one in map(self.found, picks) if one.latency <= latency}
+        return sorted(found.values(), key=lambda one: self.share(one.used))
+
     def front(self, less: Resources | None = None) -> list[Point]:
         """Intervals against what they take, the fastest first."""
         cap = self._cap(less)
@@ -215,6 +249,10 @@ class Search:
             shares = (getattr(used, name) / max(getattr(self.budget, name), 1) for name in NAMES)
             self._shares[used] = float(sum(shares))
         return self._shares[used]
+
+    def weight(self, option: Option) -> float:
+        """The same of an option, with what it asks of memory outside."""
+        return self.share(option.used) + option.asked / self.rate
 
     # Picks ----------------------------------------------------------------------------------------------
 
@@ -255,11 +293,14 @@ class Search:
         rows = [[option for option in options if option.cost.cycles <= interval] for options in self.options]
         if not all(rows):
             return None
-        pick = [min(row, key=lambda option: (self.share(option.used), option.cost.cycles)) for row in rows]
-        used = sum((option.used for option in pick), Resources())
-        if not _exceeds(used, cap) and all(gear <= interval for gear in self._gears(pick)):
+        pick = [min(row, key=lambda option: (self.weight(option), option.cost.cycles)) for row in rows]
+        if self._fits(pick, cap) and all(gear <= interval for gear in self._gears(pick)):
             return pick
         return _Program(self, rows, cap, interval).cheapest()
+
+    def _fits(self, pick: Sequence[Option], cap: Resources) -> bool:
+        asked = sum(option.asked for option in pick)
+        return asked <= self.rate and not _exceeds(sum((option.used for option in pick), Resources()), cap)
 
     def _fastest(self, cap: Resources, smallest: list[Option]) -> list[Option]:
         cycles = sorted({option.cost.cycles for options in self.options for option in options})
@@ -295,7 +336,7 @@ class Search:
                 return option.cost.energy + interval * idle_energy(option.used)
 
             pick = [min(row, key=energy) for row in rows]
-            if not _exceeds(sum((option.used for option in pick), Resources()), cap):
+            if self._fits(pick, cap):
                 yield pick
             interval *= 1.25
 
@@ -307,9 +348,9 @@ class Search:
         """With less of everything where the latency does not suffer: layers beside the critical path."""
         limit = self.latency(pick) * (1 + _GIVEN)
         pick = list(pick)
-        for n in sorted(range(len(pick)), key=lambda n: -self.share(pick[n].used)):
-            for option in sorted(self.options[n], key=lambda option: self.share(option.used)):
-                if self.share(option.used) >= self.share(pick[n].used):
+        for n in sorted(range(len(pick)), key=lambda n: -self.weight(pick[n])):
+            for option in sorted(self.options[n], key=self.weight):
+                if self.weight(option) >= self.weight(pick[n]):
                     break
                 fits = all(a <= b for a, b in zip(option.vector, pick[n].vector, strict=True))
                 if fits and self.latency([*pick[:n], option, *pick[n + 1 :]]) <= limit:
@@ -324,12 +365,15 @@ def _gear(tensor: Tensor, made: int, wanted: int) -> int:
 
 
 class _Program:
-    """An integer program: one of each row of options, below a cap."""
+    """An integer program: one of each row of options, below a cap; `rate` is what memory outside gives, if it is not
+    what the search has."""
 
-    def __init__(self, search: Search, rows: Sequence[Sequence[Option]], cap: Resources, interval: float):
+    def __init__(self, search: Search, rows: Sequence[Sequence[Option]], cap: Resources, interval: float,
+                 rate: float = 0.0):  # fmt: skip
         self.search = search
         self.rows = rows
         self.cap = cap
+        self.rate = rate or search.rate
         self.interval = interval
         self.first = np.cumsum([0, *(len(row) for row in rows)])
         self.count = int(self.first[-1])
@@ -337,7 +381,7 @@ class _Program:
 
     def cheapest(self) -> list[Option] | None:
         matrix, low, high = self._constraints(self.count)
-        cost = np.array([self.search.share(option.used) for option in self.options])
+        cost = np.array([self.search.weight(option) for option in self.options])
         # That there is one is what counts, unless it is to be the smallest of all.
         return self._solved(cost, matrix, low, high, {"mip_rel_gap": 0.0 if self.interval == inf else _GAP})
 
@@ -391,8 +435,7 @@ class _Program:
             rows.append(row)
             low.append(1.0)
             high.append(1.0)
-        for place, name in enumerate(NAMES):
-            cap = getattr(self.cap, name)
+        for place, cap in enumerate([*(getattr(self.cap, name) for name in NAMES), self.rate]):
             row = np.zeros(size)
             row[: self.count] = [option.vector[place] / max(cap, 1) for option in self.options]
             rows.append(row)
@@ -448,21 +491,30 @@ class _Program:
 def obstacle(search: Search, less: Resources | None = None) -> str:
     """Why a network has no place on a part, and what would hold it."""
     part, cap = search.part, search._cap(less)
+    reason = f"{part.name} cannot hold this network{_lack(search, cap)}"
+    larger = next((other for other in PARTS if other is not part and fits(search, other)), None)
+    if larger is not None:
+        return f"{reason}; the smallest part that would hold it is {larger.name}"
+    bits = _fewer_bits(search, cap) if not search.outside else None
+    if bits is not None:
+        return f"{reason}; no part that is known would hold it, weights of {bits} bits would fit"
+    return f"{reason}; no part that is known would hold it"
+
+
+def _lack(search: Search, cap: Resources) -> str:
+    """What there is too little of."""
     needs = _least(search.options)
     short = [name for name in NAMES if getattr(needs, name) > getattr(cap, name)]
-    reason = f"{part.name} cannot hold this network"
+    hasty = _Program(search, search.options, cap, inf, inf).cheapest() if search.outside and not short else None
+    asked, given = (rate / search.clock for rate in (sum(option.asked for option in hasty or ()), search.rate))
+    if asked > given:
+        return f": weights would come from outside the chip at {asked:.2g} GB/s, and {given:.2g} is what it gives"
     name = max(short or NAMES, key=lambda name: getattr(needs, name) / max(getattr(cap, name), 1))
     least = [min(getattr(option.used, name) for option in options) for options in search.options]
     most = int(np.argmax(least))
     at_least = f"it needs at least {getattr(needs, name):,} {_TITLES[name]} of {getattr(cap, name):,}"
-    reason += f": {at_least}, {least[most]:,} of them for {search.layers[most].title}"
-    larger = next((other for other in PARTS if other is not part and fits(search, other)), None)
-    if larger is not None:
-        return f"{reason}; the smallest part that would hold it is {larger.name}"
-    bits = _fewer_bits(search, cap)
-    if bits is not None:
-        return f"{reason}; no part that is known would hold it, weights of {bits} bits would fit"
-    return f"{reason}; no part that is known would hold it"
+    at_least += f", {least[most]:,} of them for {search.layers[most].title}"
+    return f"{', wherever its weights lie' if search.outside else ''}: {at_least}"
 
 
 def _least(options: Sequence[Sequence[Option]]) -> Resources:
@@ -479,10 +531,15 @@ def fits(search: Search, part: Part) -> bool:
         few = {min(options, key=lambda option: (getattr(option.used, name), search.share(option.used))).unroll
                for name in NAMES}  # fmt: skip
         few |= {layer.choices()[0], replace(layer.choices()[0], constants="distributed")}
-        smallest.append(
-            [_option(layer, unroll, part.family, levels_of(search.clock)) for unroll in sorted(few, key=str)]
-        )
-    return _Program(search, smallest, part.budget, inf).cheapest() is not None
+        within = {replace(unroll, constants="") if unroll.constants == OUTSIDE else unroll for unroll in few}
+        levels = levels_of(search.clock)
+        smallest.append([_option(layer, unroll, part.family, levels) for unroll in sorted(within, key=str)])
+        if search.outside and isinstance(layer, Product):
+            smallest[-1] += [
+                _outside(layer, option, replace(option.unroll, constants=OUTSIDE), part.family, levels, part.port)
+                for option in smallest[-1] if not option.unroll.constants
+            ]  # fmt: skip
+    return _Program(search, smallest, part.budget, inf, rate_of(part, search.clock)).cheapest() is not None
 
 
 def _fewer_bits(search: Search, cap: Resources) -> int | None:

@@ -29,6 +29,8 @@ from targets.hls.expressions import (
 )
 from targets.hls.program import (
     Channel,
+    Deposit,
+    Fetch,
     Lanes,
     Let,
     Memory,
@@ -384,14 +386,17 @@ class _Execution(_Builder):
                 before = self.path.reads.get(channel)
                 self.path.reads[channel] = condition if before is None else self.either(before, condition)
                 self.words[word] = self._make("word", (), 0, (1 << channel.bits) - 1, channel, word)
+            case Fetch(memory, address, word):
+                self.words[word] = self._fetched(memory, self.value(address, names))
             case Put(word, lane, value):
                 lanes = self.puts.setdefault(word, {})
                 number, new = self._number(lane, names), self.value(value, names)
                 lanes[number] = self.select(condition, new, lanes[number]) if number in lanes else new
             case Write(channels, word) if channels:
-                lanes = self.puts[word]
-                values = tuple(lanes.get(number, self.const(0)) for number in range(channels[0].lanes))
-                self._write(Written(channels, condition, values))
+                self._write(Written(channels, condition, tuple(self._put(word, channels[0].lanes).values())))
+            case Deposit(memory, address, word):
+                lanes = self._put(word, memory.lanes)
+                self.path.stores.append(Stored(memory, self.value(address, names), condition, lanes))
             case Store(memory, address, lane, value):
                 self._store(memory, self.value(address, names), self._number(lane, names), self.value(value, names),
                             condition)  # fmt: skip
@@ -404,6 +409,11 @@ class _Execution(_Builder):
             case Lanes(counter, body):
                 for number in range(counter.high + 1):
                     self._statements(body, {**names, counter.name: self.const(number)}, condition)
+
+    def _put(self, word: str, lanes: int) -> dict[int, Op]:
+        """What a word was put together of."""
+        found = self.puts[word]
+        return {number: found.get(number, self.const(0)) for number in range(lanes)}
 
     def _write(self, new: Written) -> None:
         """Words that are written to the same channels under several conditions are one that is selected."""
@@ -494,12 +504,17 @@ class _Execution(_Builder):
         if memory.is_constant and (address.is_const or memory.depth == 1):
             assert memory.data is not None
             return self.const(int(memory.data.reshape(memory.depth, -1)[address.low if address.is_const else 0, lane]))
+        return self._lane(self._fetched(memory, address), lane)
+
+    def _fetched(self, memory: Memory, address: Op) -> Op:
+        """A word."""
         ports = self.ports.setdefault(memory.name, [])
         if address not in ports:
             ports.append(address)
+        if memory.is_outside and len(ports) > 1:
+            raise ValueError(f"{memory.name} is read at several addresses in an iteration, and lies outside the chip")
         access = Access(memory, ports.index(address))
-        word = self._make("load", (address,), 0, (1 << memory.bits) - 1, access, memory.name)
-        return self._lane(word, lane)
+        return self._make("load", (address,), 0, (1 << memory.bits) - 1, access, memory.name)
 
     def _lane(self, word: Op, lane: int) -> Op:
         source = word.detail.memory if isinstance(word.detail, Access) else word.detail

@@ -1,4 +1,5 @@
-"""What a program's Verilog takes of a part: DSP blocks and block RAMs exactly, LUTs and flip-flops roughly."""
+"""What a program's Verilog takes of a part: DSP blocks and block RAMs exactly, LUTs and flip-flops roughly. Memories
+outside the chip take nothing of it."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def estimate(program: Program, designs: Sequence[Design], part: Part) -> Resourc
         total += resources_of(design, part.family)
     outside = {port.channel.name for port in program.inputs}
     for channel in program.channels:
-        if channel.name not in outside and not channel.place:
+        if channel.name not in outside:
             total += fifo_resources(channel, part.family)
     return total
 
@@ -66,7 +67,7 @@ def resources_of(design: Design, family: Family) -> Resources:
 def memory_resources(held: Memory, ports: int, family: Family) -> Resources:
     """`ports` words are read at once. A port of a memory that is written has a copy of its own."""
     kind, width, depth, writable = storage(held), held.bits, held.depth, not held.is_constant
-    if not ports:
+    if not ports or held.is_outside:
         return Resources()
     if kind == "block" and not writable:
         return Resources(bram18=bram18_rom(width, depth, ports))

@@ -4,7 +4,7 @@ An iteration is issued in a cycle; its operations in stage s happen s cycles lat
 - Delays are counted in levels (`DELAYS`); how many a stage has follows from the clock. What does not fit begins in the
   next stage.
 - A product of two values and a word loaded from a memory are registered: they are there in the stage after their
-  operands.
+  operands; a word from outside the chip `OUTSIDE_LATENCY` stages after its address.
 - A register whose value an iteration reads in stage r and replaces in stage w needs w - r < ii: the next iteration
   comes ii cycles later and must find it. Where that asks for more levels in a stage, they are granted; where products
   or loads stand between, `ii` must be greater (`least_ii`).
@@ -20,19 +20,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from targets.hls.hardware.clock import LEVELS
-from targets.hls.hardware.datapath import Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
+from targets.hls.hardware.datapath import Access, Cell, Datapath, Loop, Op, Updated, datapath_of, reachable
 from targets.hls.names import identifier
-from targets.hls.program import Nest, Process, Program, Repeat, Step
+from targets.hls.program import OUTSIDE_LATENCY, Nest, Process, Program, Repeat, Step
 
 #: An addition of usual width is 2. What is not listed is wiring.
 DELAYS = {
     "add": 2, "sub": 2, "lt": 2, "le": 2, "eq": 2, "min": 3, "max": 3, "and": 1, "or": 1, "select": 1, "shift_by": 3,
     "leading": 4, "mul": 4, "load": 2,
 }  # fmt: skip
-#: Their results are registered.
-_REGISTERED = frozenset({"mul", "load"})
 #: More cycles between iterations than any recurrence has stages.
 _MOST_II = 256
+
+
+def stages_taken(op: Op) -> int:
+    """From its operands to its result: registers between them."""
+    if op.kind == "load":
+        assert isinstance(op.detail, Access)
+        return OUTSIDE_LATENCY if op.detail.memory.is_outside else 1
+    return int(op.kind == "mul")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +57,17 @@ class Pipeline:
 
     @property
     def depth(self) -> int:
-        return 1 + max([0, *self.write_stages, *self.store_stages, *self.update_stages])
+        landing = [
+            stage + (OUTSIDE_LATENCY - 1 if stored.memory.is_outside else 0)
+            for stored, stage in zip(self.path.stores, self.store_stages, strict=True)
+        ]
+        return 1 + max([0, *self.write_stages, *landing, *self.update_stages])
 
     def taken(self, op: Op) -> int:
         """The stage in which an operation's operands are needed."""
         stage = self.stages[op]
         assert stage is not None
-        return stage - (op.kind in _REGISTERED)
+        return stage - stages_taken(op)
 
     def last_stages(self) -> dict[Op, int]:
         """The last stage in which each operation's result is needed."""
@@ -130,15 +140,15 @@ def _forward(path: Datapath, read: dict[Cell, int], free: set[Op], limit: float)
             continue
         operands = [at for arg in op.args if (at := placed[arg]) is not None]
         if not operands:
-            placed[op] = (0, DELAYS.get(op.kind, 0))
-            if op.kind in _REGISTERED:
-                placed[op] = (1, 0)
+            taken = stages_taken(op)
+            placed[op] = (taken, 0) if taken else (0, DELAYS.get(op.kind, 0))
             continue
         stage, level = max(operands)
         level += DELAYS.get(op.kind, 0)
         if level > limit and op not in free:
             stage, level = stage + 1, DELAYS.get(op.kind, 0)
-        placed[op] = (stage + 1, 0) if op.kind in _REGISTERED else (stage, level)
+        taken = stages_taken(op)
+        placed[op] = (stage + taken, 0) if taken else (stage, level)
     return placed
 
 
@@ -174,7 +184,7 @@ def _load_late(
         if op.kind == "load" or _is_loaded(op) or _is_left_shift(op):
             stages[op] = at = first.get(op, at)
         for arg in op.args:
-            need(arg, at - (op.kind in _REGISTERED))
+            need(arg, at - stages_taken(op))
     for op in path.ops:
         if _is_loaded(op):
             stages[op] = stages[op.args[0]]

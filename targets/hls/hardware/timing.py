@@ -38,6 +38,10 @@ class ProcessTiming:
     stalled: int
 
 
+#: Simulated to know how far apart they are.
+IMAGES = 4
+
+
 @dataclass(frozen=True)
 class ChannelTiming:
     """The greatest number of words that were in it or on their way; cycles that its reader waited for words, and its
@@ -84,7 +88,7 @@ def timing_of(
     program: Program,
     designs: Sequence[Design] | None = None,
     depths: Mapping[str, int] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
 ) -> Timing:
     """Inputs are always there and outputs taken at once. `depths` overrides those of channels.
 
@@ -105,19 +109,18 @@ _MOST_WORDS = 1_500_000_000
 def depths(
     program: Program,
     designs: Sequence[Design] | None = None,
-    images: int = 4,
+    images: int = IMAGES,
     narrow: Collection[str] = (),
     slack: float = 0.0,
 ) -> dict[str, int]:
     """Depths with which the program is as fast as with unbounded FIFOs, each of them as small as that allows, the
     others being what they are; in large programs, the next power of two instead. What can wait elsewhere does not in
-    those that are `narrow`. `slack` is how much longer it may take, as a share. Channels beyond the chip are left as
-    they are.
+    those that are `narrow`. `slack` is how much longer it may take, as a share.
 
     What takes too long is not done, with a TensorcWarning: FIFOs that hold few bits stay deeper than they must be."""
     tables = _Tables(program, designs or designs_of(program))
-    inner = [c for c in program.channels if not (tables.is_outside[tables.number[c.name]] or c.place)]
-    unbounded = {channel.name: channel.count * images for channel in inner}
+    inner = [c for c in program.channels if not tables.is_outside[tables.number[c.name]]]
+    unbounded = {channel.name: channel.most or channel.count * images for channel in inner}
     best = tables.run(unbounded, images)
     most = {channel.name: max(best.channels[channel.name].most, 1) for channel in inner}
     words = images * sum(channel.count for channel in program.channels)

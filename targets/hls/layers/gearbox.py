@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from targets.hls.expressions import Counter, Element, Expr, Register
-from targets.hls.program import Channel, Lanes, Nest, Process, Put, Read, State, Statement, Update, When, Write
+from targets.hls.expressions import Const, Counter, Element, Expr, Register
+from targets.hls.program import Channel, Lanes, Memory, Nest, Process, Put, Read, State, Statement, Update, When, Write
 
 
 def gearbox(name: str, source: Channel, sink: Channel) -> Process:
@@ -39,8 +39,13 @@ def gearbox(name: str, source: Channel, sink: Channel) -> Process:
 
 def fork(name: str, source: Channel, sinks: Sequence[Channel]) -> Process:
     """Every word to each of the sinks."""
-    kind = source.kind
-    word, lane = Counter.of("number", source.count), Counter.of("lane", source.lanes, is_lane=True)
-    put = Lanes(lane, (Put("out", lane, Element(kind.low, kind.high, "word_in", lane)),))
-    body = (Read(source, "word_in"), put, Write(tuple(sinks), "out"))
+    word = Counter.of("number", source.count)
+    body = (Read(source, "word_in"), passed(source, "word_in"), Write(tuple(sinks), "out"))
     return Process(name, f"{len(sinks)} copies", (Nest("pass", (word,), body),), (source,), tuple(sinks))
+
+
+def passed(holder: Channel | Memory, word: str) -> Statement:
+    """A word that came from a channel or a memory becomes the word `out`."""
+    lane = Counter.of("lane", holder.lanes, is_lane=True)
+    at = lane if holder.lanes > 1 else Const.of(0)
+    return Lanes(lane, (Put("out", at, Element(holder.kind.low, holder.kind.high, word, at)),))

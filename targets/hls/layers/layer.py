@@ -22,7 +22,8 @@ from tensorc.ir.graph import Graph, Node, Value
 @dataclass(frozen=True)
 class Unroll:
     """How much is computed side by side: `outputs` (PE) results, each of `inputs` (SIMD) products at each of `places`
-    of a kernel. `constants` says what memories of constants are made of, see `Memory.storage`."""
+    of a kernel. `constants` says what memories of constants are made of, see `Memory.storage`; "outside" is for the
+    weights of products only."""
 
     outputs: int = 1
     inputs: int = 1

@@ -15,28 +15,32 @@ import numpy as np
 
 from targets.hls.hardware.clock import CLOCK, levels_of
 from targets.hls.layers.attention import Attention
+from targets.hls.layers.choice import Pick, TopK
+from targets.hls.layers.computed_product import ComputedProduct
 from targets.hls.layers.concat import Concat
 from targets.hls.layers.elementwise import Elementwise
+from targets.hls.layers.experts import Experts
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
+from targets.hls.layers.outside import AHEAD, PORT, port_lanes, streamed, weights_of
 from targets.hls.layers.pad import Pad
 from targets.hls.layers.pool import Pool
-from targets.hls.layers.product import conv_window, convolution, matrix_product
+from targets.hls.layers.product import Product, conv_window, convolution, matrix_product
 from targets.hls.layers.rearrange import Rearrange
 from targets.hls.layers.softmax import Softmax
 from targets.hls.layers.tensor import Tensor, as_it_is, channels_last, in_order, inverse, stored
 from targets.hls.layers.windows import Window, pixels
 from targets.hls.names import RESERVED, identifier, own_name
-from targets.hls.program import Channel, Port, Process, Program
+from targets.hls.program import OUTSIDE, Channel, Port, Process, Program
 from tensorc.errors import UnsupportedError
 from tensorc.fixed_point import grids
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.interpreter import evaluate_node
 
-#: How channels, gearboxes and forks are called.
-_OF_CHANNEL = re.compile(r"_(in\d*|out|to|fork)(_\d+)*$")
+#: How channels, gearboxes and forks are called, and what reaches memory outside the chip.
+_OF_CHANNEL = re.compile(r"_(in\d*|out|to|fork|weights|outside)(_\d+)*$")
 #: Operators that only say where numbers are.
 _MOVES = frozenset({"reshape", "transpose", "slice", "expand", "gather"})
 
@@ -202,7 +206,9 @@ class _Builder:
         self._finish(group, convolution(self._name(result.name), group, head, inputs, result))
 
     def _matmul(self, group: Group, head: Node) -> None:
-        self._known_weights(group, head)
+        if self._outer(group, head.inputs[1]).constant is None:
+            self._rows(group, head)
+            return
         if head.inputs[1].type.rank != 2:
             raise UnsupportedError(f"%{head.output.name}: a product by several matrices has no hardware")
         value = self._outer(group, head.inputs[0])
@@ -242,9 +248,13 @@ class _Builder:
         inputs = (x, *self._others(group, head, result))
         self._finish(group, Pool(self._name(result.name), group, head, inputs, result, window))
 
-    def _rows(self, group: Group, head: Node) -> None:
-        """Operators on rows of numbers, whose operands come as they lie in the model."""
-        operands = [self._outer(group, value) for value in head.inputs[:3]]  # a fourth is a mask, which is known
+    def _experts(self, group: Group, head: Node) -> None:
+        self._rows(group, head, 2)
+
+    def _rows(self, group: Group, head: Node, most: int = 3) -> None:
+        """Operators on rows of numbers, whose operands come as they lie in the model: `most` of them, those behind are
+        known, as masks are."""
+        operands = [self._outer(group, value) for value in head.inputs[:most]]
         if any(value.constant is not None for value in operands):
             raise UnsupportedError(f"%{head.output.name}: {head.op} of constants has no hardware")
         result = self._result(group, as_it_is(group.node.output.type.rank))
@@ -332,18 +342,21 @@ def _rounds_an_input(node: Node) -> bool:
 
 
 _ROWS: dict[str, Callable[[str, Group, Node, tuple[Tensor, ...], Tensor], Layer]] = {
-    "fixed_attention": Attention, "fixed_norm": Norm, "fixed_softmax": Softmax,
+    "experts": Experts, "fixed_attention": Attention, "fixed_norm": Norm, "fixed_softmax": Softmax, "fixed_top_k": TopK,
+    "gather_elements": Pick, "matmul": ComputedProduct,
 }  # fmt: skip
 _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
+    **dict.fromkeys(_ROWS, _Builder._rows), "experts": _Builder._experts,
     "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
     "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
-    **dict.fromkeys(_ROWS, _Builder._rows),
 }  # fmt: skip
 
 
-def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock: float = CLOCK) -> Program:
+def program_of(
+    network: Network, unrolls: Mapping[str, Unroll], name: str, clock: float = CLOCK, port: int = PORT
+) -> Program:
     """Processes and the channels between them, for a choice of how to unroll each layer (by its name; as little as it
-    can be where none is given)."""
+    can be where none is given). Ports of memory outside the chip are `port` bytes wide."""
     chosen = {layer.name: unrolls.get(layer.name, layer.choices()[0]) for layer in network.layers}
     lanes_out = {id(layer.output): layer.output_lanes(chosen[layer.name]) for layer in network.layers}
     channels: list[Channel] = []
@@ -351,16 +364,19 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock
     readers: dict[int, list[Channel]] = {}
     read: dict[str, list[Channel]] = {}
     ports: list[Port] = []
+    sources: dict[str, Process] = {}
+    kept: list[Tensor] = []  # as long as they are known by their ids
 
-    def connect(tensor: Tensor, lanes: int, label: str, consumer: str) -> Channel:
-        """The channel by which a consumer gets a tensor in words of `lanes`."""
+    def connect(tensor: Tensor, lanes: int, label: str, consumer: str, most: tuple[int, int] = (0, 0)) -> Channel:
+        """The channel by which a consumer gets a tensor in words of `lanes`. `most` words are to be in the first one
+        and in those behind gearboxes."""
         made = lanes_out.setdefault(id(tensor.root), lanes)
-        first = Channel(label, tensor.kind, made, tensor.words(made))
+        first = Channel(label, tensor.kind, made, tensor.words(made), most=most[0])
         channels.append(first)
         readers.setdefault(id(tensor.root), []).append(first)
         current = first
         for width in _widths(made, lanes):
-            following = Channel(f"{label}_{width}", tensor.kind, width, tensor.words(width))
+            following = Channel(f"{label}_{width}", tensor.kind, width, tensor.words(width), most=most[1])
             channels.append(following)
             gears.setdefault(consumer, []).append(gearbox(f"{label}_to_{width}", current, following))
             current = following
@@ -372,6 +388,14 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock
             connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name)
             for number, (tensor, lanes) in enumerate(zip(layer.inputs, wanted, strict=True))
         ]  # fmt: skip
+        weights = streamed(layer, chosen[layer.name])
+        if weights is not None:
+            assert isinstance(layer, Product)
+            lanes_out[id(weights)] = port_lanes(layer, chosen[layer.name], port)
+            label = f"{layer.name}_weights_in"
+            read[layer.name].append(connect(weights, weights.channels, label, layer.name, (AHEAD, 2)))
+            sources[layer.name] = weights_of(layer, chosen[layer.name], port, readers[id(weights)])
+            kept.append(weights)
     outputs = []
     for label, tensor in network.outputs:
         channel = connect(tensor, lanes_out[id(tensor.root)], f"{identifier(label)}_out", "")
@@ -386,6 +410,7 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock
             taking = [source]
         ports += [Port(label, channel, tensor.shape, tensor.order) for channel in taking]
     for layer in network.layers:
+        processes += [sources[layer.name]] if layer.name in sources else []
         processes += gears.get(layer.name, [])
         processes.append(process_of(layer, chosen[layer.name], read[layer.name], readers.get(id(layer.output), [])))
     levels = levels_of(clock)
@@ -395,7 +420,7 @@ def program_of(network: Network, unrolls: Mapping[str, Unroll], name: str, clock
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
     process = layer.process(unroll, inputs, outputs)
-    if not unroll.constants:
+    if unroll.constants in ("", OUTSIDE):
         return process
     memories = tuple(
         replace(memory, storage=unroll.constants) if memory.is_constant else memory for memory in process.memories

@@ -12,12 +12,26 @@ from functools import partial
 
 import numpy as np
 
-from targets.hls.expressions import TRUE, Const, Counter, Expr, Load, Register, Sum, select, total, whole
+from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Sum, select, total, whole
 from targets.hls.layers.columns import ColumnBuffer
 from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
-from targets.hls.program import MOST_PARTS, Channel, Lanes, Let, Memory, Nest, Process, State, Statement, Update, When
+from targets.hls.program import (
+    MOST_PARTS,
+    Channel,
+    Kind,
+    Lanes,
+    Let,
+    Memory,
+    Nest,
+    Process,
+    Read,
+    State,
+    Statement,
+    Update,
+    When,
+)
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 
@@ -43,7 +57,7 @@ class Product(Layer):
 
     @property
     def weight_bits(self) -> int:
-        return kind_of(self.group.grids[self.head.inputs[1]]).bits
+        return self.weight_kind.bits
 
     def choices(self) -> list[Unroll]:
         groups, outputs, places, channels = self.weights.shape
@@ -56,6 +70,7 @@ class Product(Layer):
         return [one for one in every if self.multipliers(one) <= MOST_PARTS and (fits or self._sides(one)[0] == 1)]
 
     def multipliers(self, unroll: Unroll) -> int:
+        """And so many weights are read together."""
         return unroll.outputs * unroll.places * (1 if self.depthwise else unroll.inputs)
 
     def _sides(self, unroll: Unroll) -> tuple[int, int]:
@@ -66,7 +81,16 @@ class Product(Layer):
     def input_lanes(self, unroll: Unroll) -> tuple[int, ...]:
         return (unroll.inputs, *(unroll.outputs for _ in self.inputs[1:]))
 
-    def _words(self, unroll: Unroll) -> np.ndarray:
+    @property
+    def weight_kind(self) -> Kind:
+        return kind_of(self.group.grids[self.head.inputs[1]])
+
+    @property
+    def passes(self) -> int:
+        """How often all weights are read for an image."""
+        return self.window.out[0] * self.window.out[1]
+
+    def words(self, unroll: Unroll) -> np.ndarray:
         """The weights that are read together, in the order in which they are."""
         pe, simd = unroll.outputs, 1 if self.depthwise else unroll.inputs
         groups, per_group, _, channels = self.weights.shape
@@ -78,6 +102,7 @@ class Product(Layer):
         return words.transpose(0, 1, 3, 5, 7, 2, 6, 4, 8).reshape(-1, self.multipliers(unroll))
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
+        """Weights come by a channel behind those of `inputs`, if there is one."""
         pe, simd = unroll.outputs, 1 if self.depthwise else unroll.inputs
         window, head = self.window, self.head
         grid = self.group.grids[head.output]
@@ -91,6 +116,7 @@ class Product(Layer):
         row = Counter.of("row", window.out[0])
         lane = Counter.of("lane", pe, is_lane=True)
         part = Counter.of("part", simd, is_lane=True)
+        inputs, streams = inputs[: len(self.inputs)], inputs[len(self.inputs) :]
         if self.depthwise:
             made: tuple[Counter, ...] = (Counter.of("chunk", groups // pe),)
             ends: tuple[Counter, ...] = (ky, kx)
@@ -105,15 +131,12 @@ class Product(Layer):
         loops = (column, *made, *ends)
         names, elements = rows.elements(row, whole(ky) * lines, column, whole(kx) * copies, word,
                                         lane if self.depthwise else part)  # fmt: skip
-        at = Let("weight", _flat((*made, *ends)))
-        kind = kind_of(self.group.grids[head.inputs[1]])
+        weights = _Weights(self, unroll, streams, (*made, *ends))
         terms = []
         for copy, x in enumerate(elements):
             number = ((lane * copies + copy) * lines + whole(rows.line)) * simd + part
-            one = times(Load(kind.low, kind.high, "weights", at.local, whole(number)), x)
+            one = times(weights.element(whole(number)), x)
             terms.append(_summed(rows.line, _summed(part, one)))
-        width = self.multipliers(unroll)
-        weights = Memory("weights", kind, width, self.weights.size // width, partial(self._words, unroll))
 
         first: Expr = TRUE
         last: Expr = TRUE
@@ -127,15 +150,37 @@ class Product(Layer):
             end_of_row = end_of_row & counter.equals(counter.high)
         body: list[Statement] = [
             *names,
-            at,
+            weights.read,
             Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + total(terms)),)),
         ]
         body += written if last == TRUE else [When(last, tuple(written))]
         body += rows.advance(end_of_row)
         steps = rows.steps(Nest("compute", used_loops(loops), tuple(body)))
-        memories = (*rows.memories, weights, *epilogue.memories)
-        return Process(self.name, self.title, steps, tuple(inputs), tuple(outputs), memories,
+        memories = (*rows.memories, *weights.memories, *epilogue.memories)
+        return Process(self.name, self.title, steps, (*inputs, *streams), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
+
+
+class _Weights:
+    """Of a product, those that `counters` number: out of its memory, or by a channel that brings them in their order.
+    `read` stands before elements of them."""
+
+    def __init__(self, layer: Product, unroll: Unroll, channels: Sequence[Channel], counters: Sequence[Counter]):
+        self.kind = layer.weight_kind
+        self.memories: tuple[Memory, ...] = ()
+        self.read: Let | Read
+        if channels:
+            self.read = Read(channels[0], "weight_in")
+        else:
+            width = layer.multipliers(unroll)
+            depth = layer.weights.size // width
+            self.memories = (Memory("weights", self.kind, width, depth, partial(layer.words, unroll)),)
+            self.read = Let("weight", _flat(counters))
+
+    def element(self, lane: Expr) -> Expr:
+        if isinstance(self.read, Read):
+            return Element(self.kind.low, self.kind.high, self.read.word, lane)
+        return Load(self.kind.low, self.kind.high, self.memories[0].name, self.read.local, lane)
 
 
 def times(weight: Expr, x: Expr) -> Expr:

@@ -12,32 +12,31 @@ from dataclasses import replace
 
 import numpy as np
 
-from targets.hls.expressions import Const, Counter, Element
+from targets.hls.expressions import Counter
+from targets.hls.layers.gearbox import passed
 from targets.hls.layers.layer import Layer, Unroll, divisors
 from targets.hls.layers.network import Network
+from targets.hls.layers.outside import Outside
 from targets.hls.layers.product import Product
 from targets.hls.layers.tensor import Tensor
 from targets.hls.layers.windows import used_loops
-from targets.hls.program import Channel, Lanes, Nest, Process, Put, Read, Statement, When, Write
+from targets.hls.program import Channel, Nest, Process, Read, Statement, When, Write
 
 
 class Spread(Layer):
-    """The input as it is, in one place however many read it: where a whole tensor waits, it does so once. No more than
-    `rate` bytes a cycle pass, if it is given."""
+    """The input as it is, in one place however many read it: where a whole tensor waits, it does so once."""
 
-    def __init__(self, name: str, tensor: Tensor, rate: int = 0, what: str = "for several readers"):
+    def __init__(self, name: str, tensor: Tensor):
         self.name = name
-        self.rate = rate
         self.inputs = (tensor,)
         self.output = replace(tensor, viewed=None)
-        self.title = f"{tensor.name}: {what}"
+        self.title = f"{tensor.name}: for several readers"
 
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
         assert unroll.outputs == inputs[0].lanes
         word = Counter.of("number", inputs[0].count)
-        body = (Read(inputs[0], "word_in"), _passed(inputs[0], "word_in"), Write(tuple(outputs), "out"))
-        ii = -(-inputs[0].bits // (8 * self.rate)) if self.rate else 1
-        return Process(self.name, self.title, (Nest("pass", (word,), body, ii),), tuple(inputs), tuple(outputs))
+        body = (Read(inputs[0], "word_in"), passed(inputs[0], "word_in"), Write(tuple(outputs), "out"))
+        return Process(self.name, self.title, (Nest("pass", (word,), body),), tuple(inputs), tuple(outputs))
 
 
 class Take(Layer):
@@ -54,7 +53,7 @@ class Take(Layer):
     def process(self, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:
         row, part, chunk = _walk(self.output, self.count, unroll.outputs)
         write = Write(tuple(outputs), "out")
-        chosen = When(part.equals(self.which), (_passed(inputs[0], "word_in"), write))
+        chosen = When(part.equals(self.which), (passed(inputs[0], "word_in"), write))
         nest = Nest("pass", used_loops((row, part, chunk)), (Read(inputs[0], "word_in"), chosen))
         return Process(self.name, self.title, (nest,), tuple(inputs), tuple(outputs))
 
@@ -76,7 +75,7 @@ class Join(Layer):
         body: list[Statement] = []
         for number, channel in enumerate(inputs):
             word = f"word{number}"
-            each = (Read(channel, word), _passed(channel, word), Write(tuple(outputs), "out"))
+            each = (Read(channel, word), passed(channel, word), Write(tuple(outputs), "out"))
             body.append(When(part.equals(number), each))
         nest = Nest("pass", used_loops((row, part, chunk)), tuple(body))
         return Process(self.name, self.title, (nest,), tuple(inputs), tuple(outputs))
@@ -86,12 +85,6 @@ def _walk(part: Tensor, count: int, lanes: int) -> tuple[Counter, Counter, Count
     """Through all words of a tensor that has `count` such parts."""
     rows = part.size // part.channels
     return Counter.of("row", rows), Counter.of("part", count), Counter.of("chunk", part.channels // lanes)
-
-
-def _passed(channel: Channel, word: str) -> Statement:
-    lane = Counter.of("lane", channel.lanes, is_lane=True)
-    at = lane if channel.lanes > 1 else Const.of(0)
-    return Lanes(lane, (Put("out", at, Element(channel.kind.low, channel.kind.high, word, at)),))
 
 
 def part_of(tensor: Tensor, which: int, count: int) -> Tensor:
@@ -128,24 +121,26 @@ def part_names(layer: Layer, count: int) -> list[str]:
     return [part.name for part in sorted(parts, key=lambda part: not isinstance(part, Product))]
 
 
-def stored_beyond(network: Network, inputs: Collection[tuple[str, int]], rate: int) -> Network:
+def waiting_outside(network: Network, inputs: Collection[tuple[str, int]], port: int) -> Network:
     """The network with inputs of layers, by the layer's name and the input's number, that wait outside the chip:
-    `NAME_save` writes them there and `NAME_load` reads them, each at most `rate` bytes a cycle."""
+    by layers `NAME_in_outside`."""
     layers: list[Layer] = []
     for layer in network.layers:
         changed = list(layer.inputs)
         for number, tensor in enumerate(layer.inputs):
             if (layer.name, number) in inputs:
-                name = f"{layer.name}_in{number or ''}"
-                save = Spread(f"{name}_save", tensor, rate, "to memory outside")
-                load = Spread(f"{name}_load", save.output, rate, "from memory outside")
-                layers += [save, load]
-                changed[number] = load.output
+                layers.append(Outside(outside_name(layer.name, number), tensor, port))
+                changed[number] = layers[-1].output
         if tuple(changed) != layer.inputs:
             layer = copy.copy(layer)
             layer.inputs = tuple(changed)
         layers.append(layer)
     return replace(network, layers=tuple(layers))
+
+
+def outside_name(layer: str, number: int) -> str:
+    """Of what keeps an input of a layer outside the chip."""
+    return f"{layer}_in{number or ''}_outside"
 
 
 def parts_of(layer: Layer, count: int) -> Iterator[Layer]:

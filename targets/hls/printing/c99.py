@@ -29,8 +29,8 @@ class C99(Dialect):
     def read(self, channel: Channel, word: str) -> str:
         return f"const {stored_type(channel.kind)} *{word} = {channel.name}; {channel.name} += {channel.lanes};"
 
-    def begin(self, channel: Channel, word: str) -> str:
-        return f"{stored_type(channel.kind)} {word}[{channel.lanes}];"
+    def begin(self, holder: Channel | Memory, word: str) -> str:
+        return f"{stored_type(holder.kind)} {word}[{holder.lanes}];"
 
     def write(self, channel: Channel, word: str) -> str:
         if channel.lanes == 1:

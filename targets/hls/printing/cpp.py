@@ -1,4 +1,8 @@
-"""HLS C++: a function for each layer, a top function in which they run side by side, weights in headers."""
+"""HLS C++: a function for each layer, a top function in which they run side by side, weights in headers.
+
+A memory outside the chip is an array that the top function gets, by an `m_axi` port of its own; headers with the
+contents of such memories are for those who call it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import numpy as np
 from targets.hls.exploration.cores import leaves
 from targets.hls.hardware.sharing import multipliers_needed
 from targets.hls.printing.expressions import Dialect, Printer
-from targets.hls.program import Channel, Kind, Memory, Process, Program
+from targets.hls.program import OUTSIDE_LATENCY, Channel, Kind, Memory, Process, Program, port_of
 from tensorc.fixed_point import bits_for
 
 #: Memories of so many numbers are written into the function, others into headers.
@@ -26,11 +30,14 @@ class Cpp(Dialect):
     def read(self, channel: Channel, word: str) -> str:
         return f"const {word_type(channel)} {word} = {channel.name}.read();"
 
-    def begin(self, channel: Channel, word: str) -> str:
-        return f"{word_type(channel)} {word};"
+    def begin(self, holder: Channel | Memory, word: str) -> str:
+        return f"{word_type(holder)} {word};"
 
     def write(self, channel: Channel, word: str) -> str:
         return f"{channel.name}.write({word});"
+
+    def fetch(self, memory: Memory, address: str, word: str) -> str:
+        return f"const {word_type(memory)} {word} = {memory.name}[{address}];"
 
     def element(self, word: str, lane: str) -> str:
         return f"{word}.lane[{lane}]"
@@ -59,8 +66,8 @@ def _known_type(kind: Kind) -> str:
     return f"known<{kind_type(kind)}, {'' if kind.signed else 'u'}int{plain}_t>"
 
 
-def word_type(channel: Channel) -> str:
-    return f"word<{kind_type(channel.kind)}, {channel.lanes}>"
+def word_type(holder: Channel | Memory) -> str:
+    return f"word<{kind_type(holder.kind)}, {holder.lanes}>"
 
 
 def stream_type(channel: Channel) -> str:
@@ -119,19 +126,37 @@ def files(program: Program) -> Iterator[tuple[str, str]]:
     yield f"{program.name}.h", _header(program)
     yield f"{program.name}.cpp", _source(program)
     for process in leaves(program):
-        for name, memory in _headers(process).items():
+        for name, memory in {**_headers(process), **_contents(process)}.items():
             yield f"weights/{name}.h", _weights(process, memory)
 
 
 def _headers(process: Process) -> dict[str, Memory]:
     """The memories of a process that have headers of their own, by the names that they bear there."""
-    held = [memory for memory in process.memories if memory.data is not None and memory.data.size > _INLINE]
-    return {f"{process.name}_{memory.name}": memory for memory in held}
+    held = [memory for memory in process.memories if not memory.is_outside]
+    large = [memory for memory in held if memory.data is not None and memory.data.size > _INLINE]
+    return {f"{process.name}_{memory.name}": memory for memory in large}
+
+
+def _contents(process: Process) -> dict[str, Memory]:
+    """The same for those whose contents are known and lie outside the chip."""
+    return {content_name(port_of(process, memory)): memory for memory in process.outside if memory.is_constant}
+
+
+def content_name(port: str) -> str:
+    """What an array is called that holds what is to lie in the memory at a port."""
+    return f"{port}_contents"
 
 
 def _signature(program: Program) -> str:
     ports = [port.channel for port in (*program.inputs, *program.outputs)]
-    return f"void {program.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in ports)})"
+    parameters = [f"{stream_type(c)} &{c.name}" for c in ports]
+    parameters += [f"{_pointer(memory)}{name}" for name, _, memory in program.outside]
+    return f"void {program.name}({', '.join(parameters)})"
+
+
+def _pointer(memory: Memory) -> str:
+    """To the words of a memory outside the chip."""
+    return f"{'const ' if memory.is_constant else ''}{word_type(memory)} *"
 
 
 def _header(program: Program) -> str:
@@ -141,6 +166,11 @@ def _header(program: Program) -> str:
         f"a number q stands for q / 2^{port.channel.kind.fraction}"
         for what, several in (("in", program.inputs), ("out", program.outputs))
         for port in several
+    ]
+    ports += [
+        f"// {name}: {memory.nbytes} bytes of memory outside the chip, "
+        + (f"which hold what is in weights/{content_name(name)}.h" if memory.is_constant else "to work with")
+        for name, _, memory in program.outside
     ]
     return "\n".join([
         f"#ifndef {guard}", f"#define {guard}", "", '#include "defines.h"', "", *ports, f"{_signature(program)};", "",
@@ -163,11 +193,30 @@ def include_weights(program: Program) -> list[str]:
     return [f'#include "weights/{name}.h"' for process in leaves(program) for name in _headers(process)]
 
 
+def include_contents(program: Program, folder: str = "") -> list[str]:
+    """What lies in memories outside the chip."""
+    return [f'#include "{folder}weights/{name}.h"' for process in leaves(program) for name in _contents(process)]
+
+
+def outside_arrays(printer: Printer, program: Program) -> None:
+    """Declares the memories outside the chip, and fills those whose contents are known."""
+    for name, _, memory in program.outside:
+        printer.line(f"static {word_type(memory)} {name}[{memory.depth}];")
+        if memory.is_constant:
+            with printer.block(f"for (int i = 0; i < {memory.depth}; i++)"):
+                element = f"{content_name(name)}[i]"
+                element += "[lane]" if memory.lanes > 1 else ""
+                fill = f"{name}[i].lane[lane] = {element};"
+                printer.line(f"for (int lane = 0; lane < {memory.lanes}; lane++) {fill}")
+
+
 def _weights(process: Process, memory: Memory) -> str:
-    guard = f"{process.name}_{memory.name}_H_".upper()
+    name = f"{process.name}_{memory.name}"
+    name = content_name(name) if memory.is_outside else name
+    guard = f"{name}_H_".upper()
     return "\n".join([
         f"// {process.title}", f"#ifndef {guard}", f"#define {guard}", "", '#include "../defines.h"', "",
-        f"static const {_known_type(memory.kind)} {process.name}_{memory.name}[{memory.depth}]"
+        f"static const {_known_type(memory.kind)} {name}[{memory.depth}]"
         f"{_lanes(memory.lanes)} = {{",
         *_rows(memory), "};", "", "#endif", "",
     ])  # fmt: skip
@@ -197,7 +246,8 @@ def function(process: Process, dialect: Cpp) -> Iterator[str]:
     with printer.block(_head(process, channels)):
         _allocate(printer, process)
         for memory in process.memories:
-            _declare(printer, process, memory)
+            if not memory.is_outside:
+                _declare(printer, process, memory)
         for state in process.registers:
             printer.line(f"{kind_type(state.kind)} {state.name}{_lanes(state.lanes)};")
             if state.lanes > 1:
@@ -207,7 +257,9 @@ def function(process: Process, dialect: Cpp) -> Iterator[str]:
 
 
 def _head(process: Process, channels: Sequence[Channel]) -> str:
-    return f"static void {process.name}({', '.join(f'{stream_type(c)} &{c.name}' for c in channels)})"
+    parameters = [f"{stream_type(c)} &{c.name}" for c in channels]
+    parameters += [f"{_pointer(memory)}{memory.name}" for memory in process.outside]
+    return f"static void {process.name}({', '.join(parameters)})"
 
 
 def _allocate(printer: Printer, process: Process) -> None:
@@ -237,7 +289,8 @@ def _passed(process: Process) -> list[Channel]:
 def call(process: Process) -> str:
     """A statement that runs it."""
     channels = (*process.inputs, *process.outputs) if not process.stages else _passed(process)
-    return f"{process.name}({', '.join(channel.name for channel in channels)});"
+    names = [channel.name for channel in channels] + [port_of(process, memory) for memory in process.outside]
+    return f"{process.name}({', '.join(names)});"
 
 
 def _streams(printer: Printer, program: Program, names: set[str]) -> None:
@@ -274,6 +327,9 @@ def _top(program: Program) -> Iterator[str]:
     with printer.block(_signature(program)):
         for name in sorted(outside):
             printer.line(f"#pragma HLS INTERFACE axis port={name}")
+        for name, _, memory in program.outside:
+            options = f"bundle={name} offset=slave depth={memory.depth} latency={OUTSIDE_LATENCY}"
+            printer.line(f"#pragma HLS INTERFACE m_axi port={name} {options}")
         printer.line("#pragma HLS INTERFACE s_axilite port=return")
         printer.line("#pragma HLS DATAFLOW")
         within = {channel.name for process in program.processes for channel in process.own}

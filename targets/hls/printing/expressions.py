@@ -24,6 +24,8 @@ from targets.hls.expressions import (
 )
 from targets.hls.program import (
     Channel,
+    Deposit,
+    Fetch,
     Lanes,
     Let,
     Memory,
@@ -64,8 +66,8 @@ class Dialect(abc.ABC):
         """A statement that takes a word and names it."""
 
     @abc.abstractmethod
-    def begin(self, channel: Channel, word: str) -> str:
-        """A statement that makes a word to be filled."""
+    def begin(self, holder: Channel | Memory, word: str) -> str:
+        """A statement that makes a word to be filled, of those that a channel or a memory holds."""
 
     @abc.abstractmethod
     def write(self, channel: Channel, word: str) -> str:
@@ -78,6 +80,10 @@ class Dialect(abc.ABC):
     @abc.abstractmethod
     def extreme(self, name: str, low: int, high: int, a: str, b: str) -> str:
         """The `smaller` or the `greater` of two numbers of low..high."""
+
+    def fetch(self, memory: Memory, address: str, word: str) -> str:  # noqa: ARG002
+        """A statement that names a word of a memory outside the chip. Raises TypeError where there are no chips."""
+        raise TypeError(f"{memory.name} lies outside a chip, of which this language knows nothing")
 
     def convert(self, low: int, high: int, text: str) -> str:
         return f"{self.type(low, high)}({text})"
@@ -156,7 +162,7 @@ class Printer:
             if loops:
                 for pragma in self.dialect.pipeline(nest.ii):
                     self.line(pragma)
-            elif any(isinstance(statement, (Let, Read, Lanes)) for statement in nest.body):
+            elif any(isinstance(statement, (Let, Read, Fetch, Lanes)) for statement in nest.body):
                 stack.enter_context(self.block(""))
             self.dialect.iteration(nest, self)
             self._words(nest.body)
@@ -164,8 +170,8 @@ class Printer:
 
     def _words(self, body: Sequence[Statement]) -> None:
         """Words that are put together in an iteration are there from its start."""
-        for word, channel in words_written(body).items():
-            self.line(self.dialect.begin(channel, word))
+        for word, holder in words_written(body).items():
+            self.line(self.dialect.begin(holder, word))
 
     # Statements -----------------------------------------------------------------------------------------
 
@@ -181,6 +187,10 @@ class Printer:
                 self.line(f"const {self._type(value)} {name} = {self.top(value)};")
             case Read(channel, word):
                 self.line(self.dialect.read(channel, word))
+            case Fetch(memory, address, word):
+                self.line(self.dialect.fetch(memory, self.top(address), word))
+            case Deposit(memory, address, word):
+                self.line(f"{memory.name}[{self.top(address)}] = {word};")
             case Put(word, lane, value):
                 self._assign(self.dialect.element(word, self.top(lane)), value)
             case Write(channels, word):
@@ -301,12 +311,14 @@ def _literal(value: int) -> str:
     return str(value) if -(1 << 31) < value < 1 << 31 else f"{value}LL"
 
 
-def words_written(body: Sequence[Statement]) -> dict[str, Channel]:
-    """The words that statements write, and a channel that each is for."""
-    found: dict[str, Channel] = {}
+def words_written(body: Sequence[Statement]) -> dict[str, Channel | Memory]:
+    """The words that statements write, and a channel or a memory that each is for."""
+    found: dict[str, Channel | Memory] = {}
     for statement in body:
         if isinstance(statement, Write):
             found[statement.word] = statement.channels[0]
+        elif isinstance(statement, Deposit):
+            found[statement.word] = statement.memory
         elif isinstance(statement, (When, Lanes)):
             found |= words_written(statement.body)
     return found

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 
 from targets.hls.exploration.cores import leaves
 from targets.hls.expressions import Expr, replaced
-from targets.hls.printing.cpp import Cpp, call, function, include_weights, stream_type
+from targets.hls.printing.cpp import (
+    Cpp,
+    call,
+    function,
+    include_contents,
+    include_weights,
+    outside_arrays,
+    stream_type,
+)
 from targets.hls.printing.expressions import Printer
 from targets.hls.program import Let, Nest, Program, Read, Statement, When, Write
 
@@ -47,7 +55,8 @@ def source(program: Program) -> str:
     end; it reads the numbers of each input, image by image in the order in which they pass, and writes
     `fill CHANNEL WORDS` for every channel, and `result NUMBERS` for each output of each image. In a deadlock it writes
     `deadlock PROCESS full|empty CHANNEL` for each process that waits and ends with 3."""
-    lines = [f'#include "{program.name}.h"', "#include <cstdio>", "#include <cstdlib>", *include_weights(program)]
+    lines = [f'#include "{program.name}.h"', "#include <cstdio>", "#include <cstdlib>"]
+    lines += [*include_weights(program), *include_contents(program)]
     for process in leaves(program):
         lines += ["", *function(process, Fibers())]
     return "\n".join([*lines, "", *_main(program), ""])
@@ -64,6 +73,7 @@ def _main(program: Program) -> Iterator[str]:
     line("")
     with printer.block("int main(int, char **arguments)"):
         line("const int images = std::atoi(arguments[1]);")
+        outside_arrays(printer, program)
         for number, channel in enumerate(program.channels):
             end = "hls::endless" if channel.name in outside else f"depth(arguments[{number + 2}])"
             line(f'{stream_type(channel)} {channel.name}("{channel.name}", {end});')

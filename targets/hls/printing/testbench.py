@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from targets.hls.layers.rearrange import linear
-from targets.hls.printing.cpp import Cpp, stream_type
+from targets.hls.printing.cpp import Cpp, include_contents, outside_arrays, stream_type
 from targets.hls.printing.expressions import Printer
 from targets.hls.program import Port, Program
 
@@ -87,6 +87,8 @@ def bench(program: Program) -> str:
     printer.line(f"// Runs {program.name} on the images of tb_data/input_*.dat, one a line, and compares what it gives")
     printer.line("// with tb_data/output_*.dat: raw integers in the model's (row-major) order.")
     printer.line(f'#include "firmware/{program.name}.h"')
+    for line in include_contents(program, "firmware/"):
+        printer.line(line)
     printer.line("")
     for header in ("fstream", "iostream", "sstream", "string", "vector"):
         printer.line(f"#include <{header}>")
@@ -136,6 +138,7 @@ def _main(printer: Printer, program: Program) -> None:
     for port, name in _named(program):
         line(f'std::ifstream file_{name}("tb_data/{name}.dat");')
         line(f"Numbers {name}({_size(port)});")
+    outside_arrays(printer, program)
     line("Numbers wanted;")
     line('std::ofstream log("tb_data/csim_results.log");')
     line("int images = 0;")
@@ -154,7 +157,8 @@ def _main(printer: Printer, program: Program) -> None:
             kind = f"{'signed' if port.channel.kind.signed else 'unsigned'} number of {port.channel.kind.bits} bits"
             line(f"if (!send({port.channel.name}, {name}, place_{name}))")
             line(f'    return wrong("tb_data/{name}.dat holds what is no {kind}");')
-        line(f"{program.name}({', '.join(port.channel.name for port, _ in (*inputs, *outputs))});")
+        names = [port.channel.name for port, _ in (*inputs, *outputs)] + [name for name, _, _ in program.outside]
+        line(f"{program.name}({', '.join(names)});")
         for port, name in outputs:
             line(f"receive({port.channel.name}, {name}, place_{name});")
             line(f"write(log, {name});")

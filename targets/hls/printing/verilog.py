@@ -4,6 +4,9 @@ A process is a walk of counters through its nests (`*_issue` says that an iterat
 which a value of stage s that is needed in stage u goes through registers (`name_atU`), and bits `*_v1`, `*_v2`, ...
 that say in which stages there is an iteration. The stages are those of `hardware.pipeline`. Processes run for ever,
 image after image.
+
+A memory outside the chip is a port of the top module: `*_read` asks for the word at `*_at`, which is to be in `*_out`
+`OUTSIDE_LATENCY` cycles later; `*_write` puts `*_in` to `*_to`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from targets.hls.hardware.pipeline import Design, Pipeline, Place, designs_of, u
 from targets.hls.hardware.resources import memory_kind
 from targets.hls.hardware.sharing import Multiplier, Operand, shared_multipliers, wider_first
 from targets.hls.names import RESERVED
-from targets.hls.program import Channel, Memory, Process, Program
+from targets.hls.program import Channel, Memory, Process, Program, port_of
 from tensorc.fixed_point import bits_for
 
 FIFO = """\
@@ -81,7 +84,8 @@ def files(program: Program, designs: Sequence[Design] | None = None) -> Iterator
 
 
 def _held(process: Process) -> list[str]:
-    return [memory.name for memory in process.memories] + [state.name for state in process.registers]
+    held = [memory.name for memory in process.memories if not memory.is_outside]
+    return held + [state.name for state in process.registers]
 
 
 def storage(memory: Memory) -> str:
@@ -93,6 +97,14 @@ def storage(memory: Memory) -> str:
 
 def fifo_storage(channel: Channel) -> str:
     return memory_kind(channel.bits, channel.depth, True)
+
+
+def memory_signals(memory: Memory) -> Iterator[tuple[str, str, int]]:
+    """Of the port of a memory outside the chip: name, direction and bits of each signal, as the design has them."""
+    address = bits_for(0, memory.depth - 1)
+    yield from (("read", "output", 1), ("at", "output", address), ("out", "input", memory.bits))
+    if not memory.is_constant:
+        yield from (("write", "output", 1), ("to", "output", address), ("in", "output", memory.bits))
 
 
 def word_of(numbers: Sequence[int], bits: int) -> int:
@@ -123,6 +135,8 @@ def _literal(value: int, signed: bool) -> str:
     return f"{'-' if value < 0 else ''}{bits}'{'s' if signed else ''}d{abs(value)}"
 
 
+#: Of a process: synthesis lists what leads from each to each, which takes forever for those of a core.
+_MOST_STATES = 8
 _SIGNS = {"add": "+", "sub": "-", "mul": "*", "lt": "<", "le": "<=", "eq": "==", "and": "&&", "or": "||"}
 
 
@@ -134,7 +148,8 @@ class _Module:
         self.process = design.process
         self.names: set[str] = {"clk", "rst", "state", "pause", *RESERVED}
         #: Of memories and the registers of the program.
-        self.held = {name: self.unique(name) for name in _held(self.process)}
+        self.held = {memory.name: self.unique(port_of(self.process, memory)) for memory in self.process.outside}
+        self.held |= {name: self.unique(name) for name in _held(self.process)}
         #: What each form that is affine in counters is called.
         self.forms: dict[Affine, str] = {}
         self.names |= {loop.name for place in design.places for loop in (*place.loops, *place.around)}
@@ -167,6 +182,11 @@ class _Module:
             f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
             f"output wire {_range(c.bits)}{c.name}_given"
             for c in self.process.outputs
+        ]
+        ports += [
+            f"    {way} wire {_range(bits)}{self.held[memory.name]}_{signal}"
+            for memory in self.process.outside
+            for signal, way, bits in memory_signals(memory)
         ]
         yield ",\n".join(ports)
         yield ");"
@@ -203,7 +223,8 @@ class _Module:
         several = len(places) > 1
         if several:
             yield f"localparam {', '.join(f'{place.name.upper()} = {place.number}' for place in places)};"
-            yield f"reg {_range(states)}state;"
+            kept = '(* fsm_encoding = "none" *) ' if len(places) > _MOST_STATES else ""
+            yield f"{kept}reg {_range(states)}state;"
         pauses = max(max(place.pipeline.depth, place.nest.ii) for place in places) - 1
         if pauses:
             yield f"reg {_range(bits_for(0, pauses))}pause;"
@@ -322,7 +343,7 @@ class _Module:
 
     def _memory_words(self, memory: Memory) -> Iterator[str]:
         ports = self._ports(memory)
-        if not ports:
+        if not ports or memory.is_outside:
             return
         held = self.held[memory.name]
         yield f'(* ram_style = "{storage(memory)}" *)'
@@ -334,17 +355,15 @@ class _Module:
 
     def _memory(self, memory: Memory) -> Iterator[str]:
         ports = self._ports(memory)
+        if memory.is_outside:
+            yield from self._outside(memory, ports.get(0, []))
+            return
         if not ports:
             return
         yield ""
         yield f"// {memory.name}: {memory.depth} words of {memory.bits} bits"
         bits = bits_for(0, memory.depth - 1)
-        stores = [
-            (stages, stored, stage)
-            for stages in self.pipelines
-            for stored, stage in zip(stages.pipeline.path.stores, stages.pipeline.store_stages, strict=True)
-            if stored.memory is memory
-        ]
+        stores = self._stored(memory)
         if stores:
             yield from self._stores(memory, bits, stores)
         for port, loads in ports.items():
@@ -355,6 +374,39 @@ class _Module:
             ]
             yield f"wire {_range(bits)}{name}_at = {_mux(chosen)};"
             yield f"always @(posedge clk) {name} <= {self.held[memory.name]}[{name}_at];"
+
+    def _stored(self, memory: Memory) -> list[tuple[_Stages, Stored, int]]:
+        """What is written to a memory, and in which stage."""
+        return [
+            (stages, stored, stage)
+            for stages in self.pipelines
+            for stored, stage in zip(stages.pipeline.path.stores, stages.pipeline.store_stages, strict=True)
+            if stored.memory is memory
+        ]
+
+    def _outside(self, memory: Memory, loads: Sequence[tuple[_Stages, Op]]) -> Iterator[str]:
+        """What the port of a memory outside the chip says."""
+        name, stores = self.held[memory.name], self._stored(memory)
+        yield ""
+        yield f"// {memory.name}: {memory.depth} words of {memory.bits} bits, outside the chip"
+        asked = [
+            (stages.valid(stages.pipeline.taken(op)), stages.plain(op.args[0], stages.pipeline.taken(op)))
+            for stages, op in loads
+        ]
+        yield f"assign {name}_read = {' || '.join(when for when, _ in asked) or 0};"
+        yield f"assign {name}_at = {_mux(asked) if asked else 0};"
+        if memory.is_constant:
+            return
+        whens = [stages.when(stored.condition, stage) for stages, stored, stage in stores]
+        places = [stages.plain(stored.address, stage) for stages, stored, stage in stores]
+        lanes = range(memory.lanes)
+        words = [
+            stages.word([stored.lanes[lane] for lane in lanes], memory.kind.bits, stage)
+            for stages, stored, stage in stores
+        ]
+        yield f"assign {name}_write = {' || '.join(whens) or 0};"
+        yield f"assign {name}_to = {_mux(list(zip(whens, places, strict=True))) if stores else 0};"
+        yield f"assign {name}_in = {_mux(list(zip(whens, words, strict=True))) if stores else 0};"
 
     def _stores(self, memory: Memory, bits: int, stores: Sequence[tuple[_Stages, Stored, int]]) -> Iterator[str]:
         held = self.held[memory.name]
@@ -636,16 +688,14 @@ def _top(program: Program) -> Iterator[str]:
         for name in outputs
     ]
     ports += [
-        f"    input wire {c.name}_room, output wire {c.name}_reserve, output wire {c.name}_write, "
-        f"output wire {_range(c.bits)}{c.name}_given, input wire {c.name}_valid, output wire {c.name}_read, "
-        f"input wire {_range(c.bits)}{c.name}_shown"
-        for c in program.channels
-        if c.place
+        f"    {way} wire {_range(bits)}{name}_{signal}"
+        for name, _, memory in program.outside
+        for signal, way, bits in memory_signals(memory)
     ]
     yield ",\n".join(ports)
     yield ");"
     for channel in program.channels:
-        if channel.name not in inputs and not channel.place:
+        if channel.name not in inputs:
             yield from fifo(channel)
     for name in outputs:
         yield f"    assign {name}_tvalid = {name}_valid, {name}_read = {name}_valid && {name}_tready;"
@@ -686,5 +736,8 @@ def _instance(process: Process, outside: set[str]) -> Iterator[str]:
             f"        .{name}_room({name}_room), .{name}_reserve({name}_reserve), .{name}_write({name}_write), "
             f".{name}_given({name}_given)"
         )
+    for memory in process.outside:
+        name = port_of(process, memory)
+        ports.append("        " + ", ".join(f".{name}_{one}({name}_{one})" for one, _, _ in memory_signals(memory)))
     yield ",\n".join(ports)
     yield "    );"

@@ -41,11 +41,14 @@ _KEYWORDS = re.compile(
 #: What defines.h and the vendor's headers call something else.
 _TAKEN = frozenset({"known", "word", "smaller", "greater", "leading_bit", "ap_int", "ap_uint", "hls", "std", "main"})
 
+#: What declares a pointer or a reference, before the name.
+_POINTER = r"\(?(?P<points>[&*])"
+
 _TYPE = (
     r"(?:hls::stream<.*>|word<.*>|known<.*>|ap_u?int<\d+>|(?:unsigned |long )*(?:int|long|char|bool|float|double)|"
     r"u?int\d+_t)"
 )
-_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:\(?[&*]\s*)?"
+_DECLARED = re.compile(rf"^(?P<how>(?:static |const |constexpr )*)(?P<type>{_TYPE})(?!\w)\s*(?:{_POINTER}\s*)?"
                        r"(?P<name>\w+)\)?\s*(?P<extents>(?:\[\d+\])*)\s*(?:=.*|\(.*\))?$")  # fmt: skip
 _LOOP = re.compile(
     r"^(?:(?P<label>\w+):\s*)?for\s*\(\s*\w+\s+(?P<name>\w+)\s*=\s*0\s*;\s*\w+\s*<\s*(?P<trip>\w+)\s*;.*\)$"
@@ -75,6 +78,7 @@ class _Variable:
     extents: tuple[int, ...]
     constant: bool
     line: int
+    is_pointer: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -162,6 +166,7 @@ class _Linter:
                     rule(self, scope, pragma)
             if scope.has("DATAFLOW"):
                 self._dataflow(scope, functions)
+                self._ports(scope)
         for function in functions.values():
             self._labels(function)
         self.shared.variables.update(root.variables)
@@ -169,14 +174,20 @@ class _Linter:
     # Text -----------------------------------------------------------------------------------------------
 
     def _read(self, scope: _Scope, text: str) -> None:
-        """Statements, scopes and pragmas of `text` into `scope`."""
+        """Statements, scopes and pragmas of `text` into `scope`, as synthesis sees them."""
         text = re.sub(r"//[^\n]*|/\*.*?\*/", lambda found: re.sub(r"[^\n]", " ", found[0]), text, flags=re.S)
         text = re.sub(r'"[^"\n]*"', '""', text)
         line = 1
         pending, first, parentheses, skipped = "", 1, 0, 0
+        conditions: list[str] = []
         for part in re.findall(r"\n[ \t]*#[^\n]*|^#[^\n]*|\n|[;{}()]|[^\n;{}()]+", text):
             line += part.count("\n")
-            if skipped:  # the numbers of an array
+            directive = re.match(r"\s*#\s*(if|else|endif)", part)
+            if directive is not None:
+                _follow(conditions, directive[1], part)
+            elif "simulation" in conditions:
+                continue
+            elif skipped:  # the numbers of an array
                 skipped += (part == "{") - (part == "}")
             elif part.lstrip().startswith("#"):
                 self._pragma(scope, line, part.strip())
@@ -244,8 +255,9 @@ class _Linter:
                 found = _DECLARED.match(parameter)
                 if found is not None:
                     extents = tuple(int(extent) for extent in re.findall(r"\d+", found["extents"]))
-                    constant = "const" in found["how"]
-                    self._declare(made, line, found["name"], _Variable(found["type"], extents, constant, line))
+                    constant, is_pointer = "const" in found["how"], found["points"] == "*"
+                    variable = _Variable(found["type"], extents, constant, line, is_pointer)
+                    self._declare(made, line, found["name"], variable)
         return made
 
     # Rules ----------------------------------------------------------------------------------------------
@@ -352,6 +364,27 @@ class _Linter:
             self.say(pragma.line, f"INTERFACE: {mode!r} is none of {', '.join(_PORTS)}")
         elif mode == "m_axi" and scope.variables[port].is_stream:
             self.say(pragma.line, f"INTERFACE: {port} is a stream, which has axis or ap_fifo and not m_axi")
+        elif mode == "m_axi":
+            self._memory_port(scope, pragma, port)
+        elif mode == "axis" and scope.variables[port].is_pointer:
+            self.say(pragma.line, f"INTERFACE: {port} is an array outside the chip, which has m_axi and not axis")
+
+    def _memory_port(self, scope: _Scope, pragma: _Pragma, port: str) -> None:
+        if not scope.variables[port].is_pointer:
+            self.say(pragma.line, f"INTERFACE: {port} is no pointer, which m_axi needs")
+        if "depth" not in pragma.options:
+            self.say(pragma.line, f"INTERFACE: m_axi of {port} needs depth=N, or co-simulation does not know its size")
+        self.number(pragma, "depth", 1)
+        self.number(pragma, "latency", 0)
+        offset = pragma.options.get("offset", "slave")
+        if offset not in ("off", "direct", "slave"):
+            self.say(pragma.line, f"INTERFACE: offset={offset} is none of off, direct, slave")
+        bundle = pragma.options.get("bundle", "gmem")
+        for other in scope.pragmas:
+            is_port = other.name == "INTERFACE" and "m_axi" in (*other.words, other.options.get("mode"))
+            if is_port and other.line < pragma.line and other.options.get("bundle", "gmem") == bundle:
+                names = f"{other.options.get('port')} and {port}"
+                self.say(pragma.line, f"INTERFACE: {names} share the bundle {bundle}: one waits for the other's bursts")
 
     def storage(self, scope: _Scope, pragma: _Pragma) -> None:
         variable = self._variable(scope, pragma)
@@ -383,19 +416,28 @@ class _Linter:
             self.say(inner.line, f"DATAFLOW: {scope.name} holds more than declarations and calls")
         writers: dict[str, list[str]] = {}
         readers: dict[str, list[str]] = {}
+        users: dict[str, list[str]] = {}
         for line, text in scope.statements:
             call = _CALL.match(text)
             if call is None or call["name"] not in functions:
                 self.say(line, f"DATAFLOW: {text!r} is no call of a function of this file")
                 continue
             for argument, (writes, reads) in zip(
-                _split(call["arguments"]), _ends(functions[call["name"]]), strict=False
+                _split(call["arguments"]), _ends(functions[call["name"]], functions), strict=False
             ):
                 if writes:
                     writers.setdefault(argument, []).append(call["name"])
                 if reads:
                     readers.setdefault(argument, []).append(call["name"])
+            for argument in _split(call["arguments"]):
+                users.setdefault(argument, []).append(call["name"])
         for name, variable in scope.variables.items():
+            if variable.is_pointer:
+                used = users.get(name, [])
+                if len(used) > 1:
+                    self.say(variable.line, f"DATAFLOW: {name} is used by {' and '.join(used)}; one may do that")
+                elif not used:
+                    self.say(variable.line, f"DATAFLOW: the port {name} is used by none")
             if not variable.is_stream:
                 continue
             outside = variable.line == scope.line
@@ -406,6 +448,13 @@ class _Linter:
                     self.say(variable.line, f"DATAFLOW: {name} is {what} by none")
             if outside and name not in writers and name not in readers:
                 self.say(variable.line, f"DATAFLOW: the port {name} is used by none")
+
+    def _ports(self, scope: _Scope) -> None:
+        """Arrays that a top function gets are memory outside, which has to be said."""
+        named = {pragma.options.get("port") for pragma in scope.pragmas if pragma.name == "INTERFACE"}
+        for name, variable in scope.variables.items():
+            if variable.is_pointer and name not in named:
+                self.say(variable.line, f"INTERFACE: the pointer {name} of {scope.name} has none: m_axi is missing")
 
     def _labels(self, function: _Scope) -> None:
         seen: dict[str, int] = {}
@@ -418,15 +467,29 @@ class _Linter:
                 seen.setdefault(scope.label, scope.line)
 
 
-def _ends(function: _Scope) -> list[tuple[bool, bool]]:
-    """Of each parameter whether it is a stream that is written, and one that is read."""
+def _follow(conditions: list[str], directive: str, text: str) -> None:
+    """What the text behind a directive is for."""
+    if directive == "if":
+        conditions.append("synthesis" if "ifdef __SYNTHESIS__" in text else "all")
+    elif directive == "endif" and conditions:
+        conditions.pop()
+    elif conditions and conditions[-1] == "synthesis":
+        conditions[-1] = "simulation"
+
+
+def _ends(function: _Scope, functions: Mapping[str, _Scope]) -> list[tuple[bool, bool]]:
+    """Of each parameter whether it is a stream that is written, and one that is read, by itself or by what it calls."""
     text = " ".join(part for one in function.all() for part in (*one.values, *(text for _, text in one.statements)))
-
-    def is_used(name: str, what: str) -> bool:
-        return re.search(rf"\b{name}\.{what}\(", text) is not None
-
-    parameters = [name for name, variable in function.variables.items() if variable.line == function.line]
-    return [(is_used(name, "write"), is_used(name, "read")) for name in parameters]
+    names = [name for name, variable in function.variables.items() if variable.line == function.line]
+    ends = {name: [re.search(rf"\b{name}\.{what}\(", text) is not None for what in ("write", "read")] for name in names}
+    for _, statement in function.statements:
+        call = _CALL.match(statement)
+        if call is not None and call["name"] in functions and functions[call["name"]] is not function:
+            passed = zip(_split(call["arguments"]), _ends(functions[call["name"]], functions), strict=False)
+            for name, used in passed:
+                if name in ends:
+                    ends[name] = [a or b for a, b in zip(ends[name], used, strict=True)]
+    return [(writes, reads) for writes, reads in ends.values()]
 
 
 def _split(text: str) -> list[str]:

@@ -18,7 +18,8 @@ import numpy as np
 from targets.hls.hardware.pipeline import Design, designs_of
 from targets.hls.hardware.timing import DeadlockError, timing_of
 from targets.hls.printing import verilog
-from targets.hls.program import Kind, Program
+from targets.hls.program import OUTSIDE_LATENCY, Kind, Memory, Program
+from tensorc.fixed_point import bits_for
 from tensorc.toolchain import find_tool, first_error
 
 #: Cycles from which on Verilator's compilation pays.
@@ -87,7 +88,12 @@ def simulate(
             if kind == "first":
                 first = int(rest[0])
             elif kind == "word":
+                if "x" in rest[2]:
+                    raise RuntimeError(f"{program.name}: the word of {rest[0]} at cycle {rest[1]} is not known")
                 words[rest[0]].append((int(rest[1]), int(rest[2], 16)))
+            elif kind == "hasty":
+                raise RuntimeError(f"{program.name}: {rest[0]} is asked for more than a word in {rest[2]} cycles, at "
+                                   f"cycle {rest[1]}")  # fmt: skip
             elif kind == "quiet":
                 raise RuntimeError(f"{program.name}: nothing comes out any more at cycle {rest[0]}")
     assert first is not None
@@ -158,9 +164,8 @@ def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterato
         yield f"    reg {channel.name}_willing = 1;"
         yield f"    wire {channel.name}_valid;"
         yield f"    wire [{channel.bits - 1}:0] {channel.name}_word;"
-    beyond = [channel for channel in program.channels if channel.place]
-    for channel in beyond:  # memory outside is what the bench has
-        yield from verilog.fifo(channel)
+    for name, process, memory in program.outside:
+        yield from _memory(name, memory, f"{process.name}_{memory.name}.hex")
     yield f"    {program.name} dut ("
     ports = ["        .clk(clk), .rst(rst)"]
     ports += [
@@ -172,8 +177,11 @@ def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterato
         f"        .{c.name}_tvalid({c.name}_valid), .{c.name}_tready({c.name}_willing), .{c.name}_tdata({c.name}_word)"
         for c in taken
     ]
-    signals = ("room", "reserve", "write", "given", "valid", "read", "shown")
-    ports += [f"        .{c.name}_{signal}({c.name}_{signal})" for c in beyond for signal in signals]
+    ports += [
+        f"        .{name}_{signal}({name}_{signal})"
+        for name, _, memory in program.outside
+        for signal, _, _ in verilog.memory_signals(memory)
+    ]
     yield ",\n".join(ports)
     yield "    );"
     yield "    always @(posedge clk) begin"
@@ -206,3 +214,47 @@ def _bench(program: Program, images: int, hesitant: bool, quiet: int) -> Iterato
     yield "    end"
     yield "endmodule"
     yield ""
+
+
+def _memory(name: str, memory: Memory, contents: str) -> Iterator[str]:
+    """A memory outside the chip: words are read when they are asked for and come late, what is written is there late.
+    Two requests in less than its pace are told."""
+    bits, ring, last = memory.bits, OUTSIDE_LATENCY - 1, OUTSIDE_LATENCY - 2
+    signals = list(verilog.memory_signals(memory))
+    for signal, _, width in signals:
+        yield f"    wire [{width - 1}:0] {name}_{signal};"
+    yield f"    reg [{bits - 1}:0] {name}_words [0:{memory.depth - 1}];"
+    if memory.is_constant:
+        yield f'    initial $readmemh("{contents}", {name}_words);'
+    yield f"    reg [{bits - 1}:0] {name}_coming [0:{ring - 1}];"
+    yield f"    reg [{bits - 1}:0] {name}_come;"
+    yield f"    integer {name}_turn = 0;"
+    yield f"    assign {name}_out = {name}_come;"
+    yield "    always @(posedge clk) begin"
+    yield f"        {name}_turn <= {name}_turn == {last} ? 0 : {name}_turn + 1;"
+    yield f"        {name}_coming[{name}_turn] <= {name}_words[{name}_at];"
+    yield f"        {name}_come <= {name}_coming[{name}_turn];"
+    yield "    end"
+    for request in ("read", "write"):
+        if memory.pace > 1 and request in [signal for signal, _, _ in signals]:
+            yield f"    integer {name}_{request}_rest = 0;"
+            yield "    always @(posedge clk) if (!rst) begin"
+            yield f"        if ({name}_{request}_rest != 0) {name}_{request}_rest <= {name}_{request}_rest - 1;"
+            yield f"        if ({name}_{request}) begin"
+            yield f"            {name}_{request}_rest <= {memory.pace - 1};"
+            yield f'            if ({name}_{request}_rest != 0) $display("hasty {name} %0d {memory.pace}", cycle);'
+            yield "        end"
+            yield "    end"
+    if not memory.is_constant:
+        address = bits_for(0, memory.depth - 1)
+        yield f"    reg [{bits + address}:0] {name}_going [0:{ring - 1}];"
+        yield f"    integer {name}_place;"
+        yield "    initial"
+        yield f"        for ({name}_place = 0; {name}_place < {ring}; {name}_place = {name}_place + 1)"
+        yield f"            {name}_going[{name}_place] = 0;"
+        yield "    always @(posedge clk) begin"
+        yield f"        {name}_going[{name}_turn] <= {{{name}_write, {name}_to, {name}_in}};"
+        yield f"        if ({name}_going[{name}_turn][{bits + address}])"
+        yield f"            {name}_words[{name}_going[{name}_turn][{bits + address - 1}:{bits}]]"
+        yield f"                <= {name}_going[{name}_turn][{bits - 1}:0];"
+        yield "    end"

@@ -30,6 +30,17 @@ def _fix(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     return [x]
 
 
+def _receive(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    """Whole numbers stay of their type: they say which, not how much."""
+    if types[0].dtype in ("int32", "int64") and attrs["fraction"] == 0:
+        return list(types)
+    return _fix(types, attrs)
+
+
+def _receive_numpy(x: np.ndarray, width: int, fraction: int, signed: int) -> np.ndarray:
+    return fix_numpy(x, width, fraction, signed).astype(x.dtype)
+
+
 def fix_numpy(x: np.ndarray, width: int, fraction: int, signed: int) -> np.ndarray:
     """The nearest number with `fraction` bits behind the point, half of the last one rounded up; the nearest of those
     that fit into `width` bits. Zero for what is no number."""
@@ -63,7 +74,7 @@ register(
     width=REQUIRED, fraction=REQUIRED, signed=1,
 )  # fmt: skip
 register(
-    "receive", Kind.OPAQUE, 1, _fix, fix_numpy,
+    "receive", Kind.OPAQUE, 1, _receive, _receive_numpy,
     "as `fix`, done by whoever sends an input: hardware gets integers",
     width=REQUIRED, fraction=REQUIRED, signed=1,
 )  # fmt: skip

@@ -14,7 +14,7 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.curves import Reciprocal, exponentials, halved, weight_bits
 from tensorc.ir.ops.fixed import fixed_limits
 from tensorc.ir.ops.nn import attention_type
-from tensorc.ir.ops.table import REQUIRED, Attrs, Kind, register
+from tensorc.ir.ops.table import OPS, REQUIRED, Attrs, Kind, register
 from tensorc.ir.types import TensorType
 
 
@@ -59,6 +59,11 @@ def softmax_numpy(x: np.ndarray, fraction: int, width: int) -> np.ndarray:
 
 def softmax_reciprocal(width: int) -> Reciprocal:
     return Reciprocal(width + 3)
+
+
+def top_k_numpy(x: np.ndarray, k: int, largest: int) -> np.ndarray:
+    """As `top_k` along the last axis."""
+    return OPS["top_k"].evaluate([x], {"axis": x.ndim - 1, "k": k, "largest": largest})[0]
 
 
 def norm_numpy(x: np.ndarray, axis: int, epsilon: float, centred: int, fraction: int, result: int) -> np.ndarray:
@@ -149,6 +154,15 @@ def _softmax(types: Sequence[TensorType], _attrs: Attrs) -> list[TensorType]:
     return list(types)
 
 
+def _top_k(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
+    _float64(types)
+    (x,) = types
+    (count,) = static_shape(x.shape[-1:])
+    if not 1 <= attrs["k"] <= count:
+        raise TypeError(f"there are no {attrs['k']} elements in a row of {x}")
+    return [TensorType("int64", (*x.shape[:-1], attrs["k"]))]
+
+
 def _norm(types: Sequence[TensorType], attrs: Attrs) -> list[TensorType]:
     _float64(types)
     if not 0 <= attrs["axis"] < types[0].rank:
@@ -169,6 +183,10 @@ register(
     "fixed_softmax", Kind.ANCHOR, 1, _softmax, softmax_numpy,
     "softmax over the last axis in one pass; x has `fraction` bits behind the point, the result `width`, and no others",
     fraction=REQUIRED, width=REQUIRED,
+)  # fmt: skip
+register(
+    "fixed_top_k", Kind.ANCHOR, 1, _top_k, top_k_numpy,
+    "where in a row the k greatest (or least) numbers stand, best first, equal ones in order", k=REQUIRED, largest=1,
 )  # fmt: skip
 register(
     "fixed_norm", Kind.ANCHOR, 1, _norm, norm_numpy,

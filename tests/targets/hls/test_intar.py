@@ -128,16 +128,16 @@ def test_bytes_beyond_the_chip_take_time(inverted):
     def built(bandwidth, plan=PLANS["sequential"]):
         return Choice(inverted.network, find_part("XC7Z020"), 4, 20, bandwidth).built(plan, "inverted")
 
-    def pace(made):
-        """Cycles between words of what writes them and of what reads them."""
-        return [p.steps[0].ii for p in made.program.processes if p.name in ("depth_in_save", "depth_in_load")]
+    def words(made):
+        """Numbers in a word outside the chip, and words."""
+        return [(name, memory.lanes, memory.depth) for name, _, memory in made.program.outside]
 
     slow, fast, on_chip = built(1), built(2), built(1, replace(PLANS["sequential"], beyond=frozenset()))
-    assert [pace(made) for made in (slow, fast, on_chip)] == [[2, 2], [1, 1], []]
+    name = "depth_in_outside_memory"
+    assert [words(made) for made in (slow, fast, on_chip)] == [[(name, 1, 128)], [(name, 2, 64)], []]
+    assert fast.timing.latency < slow.timing.latency
     assert on_chip.bytes_beyond == 0
     assert slow.used.bram18 <= on_chip.used.bram18
-    # Memory outside is none of the estimate's.
-    assert [c.name for c in slow.program.channels if c.place] == ["depth_in_load_in"]
 
 
 def test_a_mix_is_no_worse_than_either(inverted):

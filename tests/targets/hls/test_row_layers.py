@@ -250,8 +250,8 @@ def test_the_digits_transformer_is_exact_in_verilog_in_the_cycles_that_were_fore
     assert (found.latency, found.interval) == (run.latency, run.interval)
 
 
-def test_products_of_what_is_computed_are_attention_or_nothing(fixed):
+def test_products_of_what_is_computed_are_of_as_many_matrices(fixed):
     build = Builder()
-    build.add("product", "matmul", build.input(1, 3, 4), build.input(1, 4, 3))
-    with pytest.raises(UnsupportedError, match="by what is computed"):
+    build.add("product", "matmul", build.input(1, 3, 4), build.input(2, 4, 3))
+    with pytest.raises(UnsupportedError, match="a product of computed"):
         fixed(build.graph, build.samples)

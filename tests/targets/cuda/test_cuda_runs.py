@@ -1,0 +1,314 @@
+"""Runs of a loaded model: arrays of other libraries, buffers of the caller's, threads, and the end of all of it.
+
+The emulator's device is the host, so an array that only DLPack speaks of is a device array to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import tensorc
+from targets.cuda.emulator import Emulator
+from targets.cuda.executable import CudaExecutable
+from tensorc.errors import UserError
+from tensorc.runtime.artifact import Artifact
+from tensorc.runtime.constants import views
+from tensorc.runtime.dlpack import Borrowed, DeviceArray
+
+pytestmark = pytest.mark.compiler
+
+
+class Lent:
+    """An array that is not numpy's to those who look at it."""
+
+    def __init__(self, array, device=(1, 0)):
+        self.array, self.device, self.streams = array, device, []
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **asked):
+        self.streams.append(asked.pop("stream", None))
+        return self.array.__dlpack__(**asked)
+
+
+def aligned(shape, dtype=np.float32, offset=0):
+    """An array that begins `offset` bytes after a multiple of 64."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    held = np.zeros(count + 128, np.uint8)
+    start = -held.ctypes.data % 64 + offset
+    return held[start : start + count].view(dtype).reshape(shape)
+
+
+@pytest.fixture
+def feed():
+    rng = np.random.default_rng(1)
+    x, y = aligned((3, 6)), aligned((3, 5))
+    x[:], y[:] = rng.standard_normal(x.shape), rng.standard_normal(y.shape)
+    return {"x": x, "y": y}
+
+
+def check(outputs, feed, expected_two):
+    for got, wanted in zip(outputs, expected_two(feed["x"], feed["y"]), strict=True):
+        np.testing.assert_allclose(np.asarray(got), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_numpy_arrays(two, feed, expected_two):
+    check(two.run(None, feed), feed, expected_two)
+    feed["x"][0] = 7
+    check(two.run(None, feed), feed, expected_two)
+
+
+def test_device_arrays_are_read_where_they_lie(two, feed, expected_two, monkeypatch):
+    borrowed = two.bind({name: Lent(array) for name, array in feed.items()})
+    assert [b.address for b in borrowed] == [feed["x"].ctypes.data, feed["y"].ctypes.data]
+
+    def refuse(*_):
+        raise AssertionError("copied")
+
+    for name in ("write", "copy"):
+        monkeypatch.setattr(Emulator, name, refuse)
+    check(two.run(None, {name: Lent(array) for name, array in feed.items()}), feed, expected_two)
+
+
+def test_only_launches_with_another_address_are_told(two, feed, monkeypatch):
+    told = []
+    rebind = Emulator.rebind
+    monkeypatch.setattr(Emulator, "rebind", lambda *a: (told.append(a[2]), rebind(*a)))
+    program = two.executable.program
+    with_y = [n for n, launch in enumerate(program.launches) if ("input", 1) in
+              {(a.space, a.index) for a in launch.arguments}]  # fmt: skip
+    assert 0 < len(with_y) < len(program.launches)
+    two.run(None, feed)
+    assert told == []
+    lent = Lent(feed["y"])
+    two.run(None, {"x": feed["x"], "y": lent})
+    assert told == with_y
+    two.run(None, {"x": feed["x"], "y": lent})
+    assert told == with_y, "the address is the same"
+    two.run(None, feed)
+    assert told == 2 * with_y, "back in the model's own memory"
+
+
+def test_device_arrays_that_begin_anywhere_are_copied_on_the_device(two, feed, expected_two):
+    odd = aligned((3, 6), offset=4)
+    odd[:] = feed["x"]
+    check(two.run(None, {**feed, "x": Lent(odd)}), feed, expected_two)
+
+
+def test_outputs_stay_on_the_device(two, feed, expected_two):
+    run = two.run_async(feed)
+    outputs = run.wait()
+    assert all(isinstance(out, DeviceArray) for out in outputs)
+    check([out.numpy() for out in outputs], feed, expected_two)
+    check([np.from_dlpack(out) for out in outputs], feed, expected_two)
+    assert outputs[0].__dlpack_device__() == (1, 0)
+    assert (outputs[0].shape, outputs[0].dtype, outputs[0].nbytes) == ((3, 5), "float32", 60)
+
+
+def test_an_output_is_an_input_as_it_is(two, feed, expected_two):
+    first, _ = two.run_async(feed).outputs
+    outputs = two.run(None, {"x": feed["x"], "y": first})
+    check(outputs, {"x": feed["x"], "y": first.numpy()}, expected_two)
+
+
+def test_what_was_taken_outlives_the_output_and_the_model(two, feed, expected_two):
+    outputs = [np.from_dlpack(out) for out in two.run_async(feed).wait()]
+    later = two.run_async(feed).outputs
+    two.close()
+    gc.collect()
+    check(outputs, feed, expected_two)
+    check([out.numpy() for out in later], feed, expected_two)
+
+
+def test_a_capsule_that_nobody_takes_frees_what_it_holds(two, feed):
+    from tensorc.runtime import dlpack
+
+    out, _ = two.run_async(feed).outputs
+    before = len(dlpack._lent)
+    for version in (None, (1, 0)):
+        capsule = out.__dlpack__(max_version=version)
+        assert len(dlpack._lent) == before + 1
+        del capsule
+        assert len(dlpack._lent) == before
+    taken = np.from_dlpack(out)
+    assert len(dlpack._lent) == before + 1
+    del taken
+    assert len(dlpack._lent) == before
+
+
+def test_outputs_are_written_to_the_callers_buffers(two, feed, expected_two):
+    a, s = aligned((3, 5)), np.empty((3, 5), np.float32)
+    buffers = {"a": Lent(a), "s": s}
+    run = two.run_async({"x": Lent(feed["x"]), "y": feed["y"]}, outputs=buffers)
+    assert run.wait()[0] is buffers["a"]
+    assert run.outputs[1] is s
+    check([a, s], feed, expected_two)
+
+
+def test_some_outputs_have_buffers(two, feed, expected_two):
+    s = aligned((3, 5))
+    outputs = two.run_async(feed, outputs={"s": Lent(s)}).wait()
+    check([outputs[0].numpy(), s], feed, expected_two)
+
+
+class LikeGpu(Emulator):
+    """Memory that DLPack calls a GPU's, and a stream with a handle."""
+
+    memory, stream = (2, 0), 55
+
+
+def test_producers_have_the_stream_of_the_run_wait(two_layer_artifact, feed):
+    executable = opened(two_layer_artifact, LikeGpu())
+    lent = Lent(feed["x"], (2, 0))
+    for stream in (None, 77, 0):
+        assert executable.borrow(lent, stream).address == feed["x"].ctypes.data
+    assert lent.streams == [55, 77, 1], "its own, the caller's, and the legacy default stream as DLPack spells it"
+    assert executable.borrow(Lent(feed["x"], (13, 0)), None) is not None, "managed memory"
+    assert executable.borrow(Lent(feed["x"]), None) is None
+    with pytest.raises(UserError, match="it lies on GPU 1, and the model on GPU 0"):
+        executable.borrow(Lent(feed["x"], (2, 1)), None)
+    executable.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: Lent(x.astype(np.float64)), "input 'x' has element type float64; it must be float32"),
+        (lambda x: Lent(x.T.copy()), r"input 'x' has shape \[6, 3\]; it must be \[3, 6\]"),
+        (lambda x: Lent(np.asfortranarray(x)), "input 'x': it is not contiguous in C order on the GPU"),
+        (lambda x: Lent(x, (8, 0)), "input 'x': it does not lie where this model runs"),
+        (lambda x: Lent(x.astype(">f4")), "input 'x': an array of type Lent does not lend its memory"),
+    ],
+)
+def test_wrong_device_arrays(two, feed, change, message):
+    with pytest.raises(UserError, match=message):
+        two.run(None, {**feed, "x": change(feed["x"])})
+
+
+@pytest.mark.parametrize(
+    ("buffers", "message"),
+    [
+        (lambda _: {"t": np.empty(1)}, "no output is named 't'; outputs: a, s"),
+        (lambda _: {"a": np.empty((3, 4), np.float32)}, r"output 'a' has shape \[3, 4\]; it must be \[3, 5\]"),
+        (lambda _: {"a": np.empty((3, 5))}, "output 'a' has element type float64"),
+        (lambda _: {"a": np.empty((5, 3), np.float32).T}, "output 'a' needs a buffer that is C-contiguous"),
+        (lambda _: {"a": Lent(aligned((3, 5), offset=4))}, "output 0 does not begin at a multiple of 16"),
+        (lambda _: {"a": [1.0]}, "output 'a' cannot be written to an object of type list"),
+        (lambda feed: {"a": Lent(feed["y"])}, "overlaps an input"),
+    ],
+)
+def test_wrong_buffers(two, feed, buffers, message):
+    with pytest.raises(UserError, match=message):
+        two.run_async({**feed, "y": Lent(feed["y"])}, outputs=buffers(feed))
+
+
+def test_read_only_buffers(two, feed):
+    frozen = aligned((3, 5))
+    frozen.flags.writeable = False
+    for buffer in (frozen, Lent(frozen)):
+        with pytest.raises(UserError, match="may be written to"):
+            two.run_async(feed, outputs={"a": buffer})
+
+
+def test_overlapping_buffers(two, feed):
+    whole = aligned((4, 5))
+    shifted = whole.reshape(-1)[4:19].reshape(3, 5)
+    with pytest.raises(UserError, match="overlaps"):
+        two.run_async(feed, outputs={"a": Lent(whole[:3]), "s": Lent(shifted)})
+
+
+def test_threads_take_turns(two, expected_two):
+    failures = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        feed = {"x": aligned((3, 6)), "y": aligned((3, 5))}
+        for _ in range(20):
+            feed["x"][:] = rng.standard_normal((3, 6))
+            feed["y"][:] = rng.standard_normal((3, 5))
+            try:
+                lent = {name: Lent(array) for name, array in feed.items()} if seed % 2 else feed
+                check(two.run_async(lent).wait() if seed % 3 else two.run(None, lent), feed, expected_two)
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_model_closed_while_others_run_it(two, feed, expected_two):
+    executable, inputs = two.executable, two.bind(feed)
+    said = []
+
+    def work():
+        try:
+            while True:
+                check(executable.run(inputs), feed, expected_two)
+        except UserError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    two.close()
+    for thread in threads:
+        thread.join()
+    assert said == ["the model is closed"] * 3
+    with pytest.raises(UserError, match="the model is closed"):
+        executable.borrow(Lent(feed["x"]), None)
+
+
+def opened(path, device):
+    artifact = Artifact.open(path)
+    sections = {name: artifact.section(name) for name in artifact.names}
+    constants = views(sections["constants"], artifact.manifest["constants"])
+    return CudaExecutable(artifact.manifest["program"], sections, constants, device)
+
+
+def test_too_little_memory_says_what_is_needed(two_layer_artifact):
+    with pytest.raises(UserError, match=r"the model needs [\d.]+ KiB of the GPU's memory: the GPU has no [\d.]+ "
+                                        r"KiB left: \d+ B of its 200 B are free"):  # fmt: skip
+        opened(two_layer_artifact, Emulator(capacity=200))
+
+
+def test_a_gpu_that_is_too_old_is_named(two_layer_artifact):
+    class Old(Emulator):
+        capability = 80
+
+    with pytest.raises(UserError, match=r"compiled for sm_90, and this GPU is an older sm_80: .* cuda:sm_80"):
+        opened(two_layer_artifact, Old())
+
+
+def test_other_targets_take_such_arrays_from_the_host(tmp_path, feed, expected_two, two_layer_artifact):
+    source = two_layer_artifact.with_suffix(".onnx")
+    with tensorc.compile(source, target="cpu", out=tmp_path / "two.tcm") as model:
+        strided = {**feed, "x": Lent(np.asfortranarray(feed["x"]))}
+        check(model.run(None, strided), feed, expected_two)
+        a = aligned((3, 5))
+        outputs = model.run_async({name: Lent(array) for name, array in feed.items()}, outputs={"a": a}).wait()
+        assert outputs[0] is a
+        check(outputs, feed, expected_two)
+        with pytest.raises(UserError, match=r"input 'x': it does not lie where this model runs: .* host's memory"):
+            model.run(None, {**feed, "x": Lent(feed["x"], (2, 0))})
+
+
+def test_types_that_numpy_does_not_know_go_by_dlpack():
+    array = DeviceArray(64, "bfloat16", (2, 3), (1, 0), None, lambda _: None, lambda _: None)
+    from tensorc.runtime.dlpack import borrow
+
+    lent = borrow(array, None)
+    assert (lent.address, lent.dtype, lent.shape, lent.is_contiguous) == (64, "bfloat16", (2, 3), True)
+    assert isinstance(lent, Borrowed)
+    assert lent.nbytes == 6 * np.dtype(ml_dtypes.bfloat16).itemsize
+    with pytest.raises(BufferError, match="no element type int4"):
+        DeviceArray(64, "int4", (2,), (1, 0), None, lambda _: None, lambda _: None).__dlpack__()

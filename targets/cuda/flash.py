@@ -20,20 +20,24 @@ class AttentionExtents:
     depth: int
     values: int
     size: int
+    on_tensor_cores: bool
 
     @property
-    def on_tensor_cores(self) -> bool:
-        return self.size == 2
+    def elements(self) -> int:
+        """Of a chunk of 16 bytes, which is what a thread copies at once."""
+        return 16 // self.size
 
     @property
     def depth_chunks(self) -> int:
-        """Of 16 bytes: what tensor cores multiply at once is two of them, of 16 bits."""
-        return 2 * -(-self.depth // 16) if self.on_tensor_cores else -(-self.depth // 4)
+        """What tensor cores multiply at once is two of them."""
+        chunks = -(-self.depth // self.elements)
+        return chunks + chunks % 2 if self.on_tensor_cores else chunks
 
     @property
     def value_chunks(self) -> int:
         """Without tensor cores, 8 threads take a chunk each of a row at once."""
-        return 2 * -(-self.values // 16) if self.on_tensor_cores else 8 * -(-self.values // 32)
+        chunks, together = -(-self.values // self.elements), 2 if self.on_tensor_cores else 8
+        return -(-chunks // together) * together
 
     @property
     def holds_queries(self) -> bool:
@@ -63,12 +67,13 @@ class FlashSchedule(Schedule):
         if extents.on_tensor_cores:
             tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.keys + 1)
             return 16 * max(tiles, values * (self.rows + 1))
-        tiles = self.rows * (depth + 1) + self.stages * self.keys * (depth + values + 2)
+        depth, values = depth | 1, values | 1
+        tiles = self.rows * depth + self.stages * self.keys * (depth + values)
         return 16 * tiles + 4 * self.rows * (self.keys + 4)
 
     def registers(self, extents: AttentionExtents) -> int:
         """Of a thread, about: weighted sums, scores, what of the queries is held, addresses."""
-        per_chunk = 4 if extents.on_tensor_cores else 2
+        per_chunk = extents.elements // 2
         scores = self.keys // 2 + self.keys // 4 if extents.on_tensor_cores else self.keys
         held = 2 * extents.depth_chunks if extents.holds_queries else 16
         return per_chunk * extents.value_chunks + scores + held + 40
@@ -88,8 +93,8 @@ def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule | None:
     fitting = list(_candidates(extents, gpu))
     if not fitting:
         return None
-    # Without tensor cores shared memory has twice as many bytes for a key, and is to have several blocks.
-    wanted = 64 if extents.on_tensor_cores else 32
+    # Of float32, shared memory has twice as many bytes for a key, and is to have several blocks.
+    wanted = 128 // extents.size
     keys = min((schedule.keys for schedule in fitting), key=lambda keys: abs(keys - wanted))
     fitting = [schedule for schedule in fitting if schedule.keys == keys]
     filling = [s for s in fitting if _blocks(s, extents) >= gpu.multiprocessors]
@@ -114,8 +119,11 @@ def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
 
 
 def flash_fits(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> bool:
-    fits = schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
-    return fits and schedule.splits <= -(-extents.keys // schedule.keys)
+    if schedule.rows % 16 or schedule.keys % 16 or schedule.threads > 1024 or schedule.stages < 2:
+        return False
+    if not 1 <= schedule.splits <= -(-extents.keys // schedule.keys):
+        return False
+    return schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
 
 
 def _blocks(schedule: FlashSchedule, extents: AttentionExtents) -> int:

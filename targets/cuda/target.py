@@ -38,6 +38,7 @@ class CudaTarget(Target):
         from passes.narrow_between import NarrowBetween
         from passes.simplify import Simplify
         from passes.spell_out import SpellOut
+        from passes.split_axes import SplitAxes
 
         gpus.find(self.part)
         narrow = options.precision in ("bfloat16", "float16")
@@ -47,6 +48,7 @@ class CudaTarget(Target):
             *precision_passes(options.precision, False),
             Legalize(),
             SpellOut(_lacks_kernel),
+            SplitAxes(),
             BlockLayout(BLOCK),
             PackMatmulWeights(BLOCK),
             Simplify(),

@@ -6,7 +6,7 @@ which are multiplied by the ratio where a tile has a larger score. Keys and valu
 asynchronous copies, some tiles ahead. Heads that share keys are rows of one tile.
 
 Operands of 16 bits are multiplied by tensor cores, and the weights of the values are rounded to that type for it;
-float32 by multiply-adds. Scores, sums and statistics are in float32.
+float32 by multiply-adds, or rounded to tf32 where the user allows it. Scores, sums and statistics are in float32.
 
 Where there are few queries the keys are split between blocks (flash decoding): the last one to end joins the parts.
 """
@@ -55,7 +55,8 @@ def extents_of_attention(node: Node, gpu: Gpu) -> AttentionExtents:
     batch, queries, heads, depth = static_shape(node.inputs[0].shape)
     _, keys, key_heads, values = static_shape(node.inputs[2].shape)
     size = int(numpy_dtype(product_type(node, gpu)).itemsize)
-    return AttentionExtents(batch * key_heads, heads // key_heads * queries, keys, depth, values, size)
+    tensor = size == 2 or (gpu.rounds_products and gpu.multiplies_bfloat16)
+    return AttentionExtents(batch * key_heads, heads // key_heads * queries, keys, depth, values, size, tensor)
 
 
 def product_type(node: Node, gpu: Gpu) -> str:
@@ -114,7 +115,7 @@ def _strided(group: CudaGroup, value: Value) -> _Strided | None:
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """`rows` of `chunks` in shared memory, from byte `first` on. Chunks lie such that what a warp reads or writes at
     once, of one chunk of 8 rows or of 8 chunks of one row, lies in different banks."""
 
@@ -125,14 +126,14 @@ class _Tile:
     chunk_bytes: int
 
     @staticmethod
-    def below(first: int, rows: int, chunks: int) -> _Tile:
+    def below(first: int, rows: int, chunks: int) -> Tile:
         """The same chunk of all rows side by side, as tensor cores read them."""
-        return _Tile(first, rows, chunks, _CHUNK_BYTES, (rows + 1) * _CHUNK_BYTES)
+        return Tile(first, rows, chunks, _CHUNK_BYTES, (rows + 1) * _CHUNK_BYTES)
 
     @staticmethod
-    def beside(first: int, rows: int, chunks: int) -> _Tile:
-        """All chunks of a row side by side."""
-        return _Tile(first, rows, chunks, (chunks + 1) * _CHUNK_BYTES, _CHUNK_BYTES)
+    def beside(first: int, rows: int, chunks: int) -> Tile:
+        """All chunks of a row side by side, an odd number of them from row to row."""
+        return Tile(first, rows, chunks, (chunks | 1) * _CHUNK_BYTES, _CHUNK_BYTES)
 
     @property
     def nbytes(self) -> int:
@@ -172,13 +173,13 @@ class _Flash:
     def __init__(self, group: CudaGroup, node: Node, dtype: str, extents: AttentionExtents, schedule: FlashSchedule):
         self.group, self.builder, self.node = group, group.builder, node
         self.dtype, self.extents, self.schedule = dtype, extents, schedule
-        self.tensor = extents.on_tensor_cores
-        self.elements = _CHUNK_BYTES // extents.size  #: of a chunk
+        self.tensor, self.is_half = extents.on_tensor_cores, extents.size == 2
+        self.elements = extents.elements
         _, self.queries, self.heads, _ = static_shape(node.inputs[0].shape)
         self.key_heads = static_shape(node.inputs[1].shape)[2]
         self.masks = node.inputs[3:]
         rows, keys = schedule.rows, schedule.keys
-        tile = _Tile.below if self.tensor else _Tile.beside
+        tile = Tile.below if self.tensor else Tile.beside
         self.query_tile = tile(0, rows, extents.depth_chunks)
         self.key_tile = tile(self.query_tile.nbytes, keys, extents.depth_chunks)
         self.value_tile = tile(self.key_tile.first + self.key_tile.nbytes, keys, extents.value_chunks)
@@ -256,7 +257,7 @@ class _Flash:
 
     # To shared memory -------------------------------------------------------------------------------------
 
-    def _copy(self, value: Value, tile: _Tile, base: Expr, index: Callable[[Expr], tuple[list[Expr], Expr]]) -> None:
+    def _copy(self, value: Value, tile: Tile, base: Expr, index: Callable[[Expr], tuple[list[Expr], Expr]]) -> None:
         """The rows of an operand to `tile`, which is `base` bytes further on. `index` gives the first three places of
         a row's elements, inside the operand, and whether they are wanted; what is not is zero."""
         builder, elements = self.builder, self.elements
@@ -353,7 +354,8 @@ class _Flash:
                     builder.store(scores, const(0, "float32"), i)
                 (self._score_tensor if self.tensor else self._score)(scores, base)
                 self._soften(scores, builder.bind((first + step) * self.schedule.keys))
-                (self._weigh_tensor if self.tensor else self._weigh)(scores, base)
+                weigh = self._weigh if not self.tensor else self._weigh_halves if self.is_half else self._weigh_tf32
+                weigh(scores, base)
 
             # Warps without a query only copy.
             rows = self.extents.rows
@@ -396,7 +398,7 @@ class _Flash:
                     to = builder.address(scores, (j * 2 + half) * 4)
                     builder.call(multiply, to, builder.address(left, at), builder.address(found, half * 2))
 
-    def _weigh_tensor(self, weights: Buffer, base: Expr) -> None:
+    def _weigh_halves(self, weights: Buffer, base: Expr) -> None:
         builder, lane = self.builder, self.lane
         multiply, kind = f"tc_mma_{self.dtype}", "half" if self.dtype == "float16" else "uint16_t"
         # Matrices of 8 keys and a chunk of the values, below each other, then beside; they are read transposed.
@@ -415,6 +417,25 @@ class _Flash:
                 for half in range(2):
                     builder.call(multiply, builder.address(self.weighed, (j * 2 + half) * 4), builder.address(left, 0),
                                  builder.address(found, half * 2))  # fmt: skip
+
+    def _weigh_tf32(self, weights: Buffer, base: Expr) -> None:
+        """8 keys at a time. What of the left operand a lane holds of columns 0 to 3 is taken for that of the even keys,
+        of columns 4 to 7 for that of the odd ones: so the lane has them, and values are read from where they fit."""
+        builder, lane = self.builder, self.lane
+        left = builder.registers("uint32", 4, "left")
+        found = builder.registers("uint32", 2, "found")
+        key, column = builder.bind(tir.floor_mod(lane, 4) * 2), builder.bind(tir.floor_div(lane, 4))
+        place = self.value_tile.place(key, tir.floor_div(column, 4)) + tir.floor_mod(column, 4) * 4
+        place = builder.bind(base + place)
+        with builder.unrolled(self.scores.blocks) as step:
+            for number, v in enumerate((0, 2, 1, 3)):
+                builder.store(left, tir.reinterpret(builder.load(weights, step * 4 + v), "uint32"), number)
+            with builder.unrolled(self.sums.blocks) as j:
+                for odd in range(2):
+                    more = (step * 8 + odd) * self.value_tile.row_bytes + j * (2 * self.value_tile.chunk_bytes)
+                    builder.call("tc_load<1>", builder.address(found, odd), self._address(place + more))
+                to = builder.address(self.weighed, j * 4)
+                builder.call("tc_mma_float32", to, builder.address(left, 0), builder.address(found, 0))
 
     def _score(self, scores: Buffer, base: Expr) -> None:
         """By multiply-adds, four products of each score at a time."""
@@ -627,7 +648,7 @@ class _Flash:
     def _leaves_in_chunks(self) -> bool:
         """Whether the results are what attention gives, in the type of its operands."""
         (output, *others) = self.group.body.outputs
-        if not self.tensor or others or output.dtype != self.dtype or self.extents.values % self.elements:
+        if not self.is_half or others or output.dtype != self.dtype or self.extents.values % self.elements:
             return False
         made = output.producer
         return output is self.node.output or (
@@ -638,7 +659,7 @@ class _Flash:
         """Through shared memory, so that threads beside each other write what lies beside each other."""
         builder, fragment = self.builder, self.sums
         kind = "half" if self.dtype == "float16" else "uint16_t"
-        tile = _Tile.below(0, self.schedule.rows, self.extents.value_chunks)
+        tile = Tile.below(0, self.schedule.rows, self.extents.value_chunks)
         builder.sync()  # all have read the last tile
         words = builder.registers("uint32", 1, "words")
         for i, row in enumerate(self.rows):

@@ -9,7 +9,8 @@ a process of its own with a time limit; what it says goes to DIR/results.json at
 has no answer there yet, so what did not fit into the time is measured by another run.
 
 All of them compute alike: float32 is strict (no TF32), float16 sums in float32. Latency is the median time of single
-runs from the call until the GPU is idle, inputs and outputs on the GPU. PyTorch's networks are `twin.py`'s, with the
+runs from the call until the GPU is idle, inputs and outputs on the GPU. Ours are bound to them once (`Run.again`);
+results.json also has the latency of `run_async`, which is given them anew. PyTorch's networks are `twin.py`'s, with the
 weights and fused operators of the ONNX models; those of images have their channels last.
 """
 
@@ -138,8 +139,8 @@ def latency(call: Callable[[], object]) -> Row:
     return {"ms": statistics.median(times), "best_ms": min(times), "runs": len(times)}
 
 
-def on_gpu(model: Any, feed: dict[str, np.ndarray]) -> Callable[[], object]:
-    """A run of ours on PyTorch's stream, from its tensors to its tensors."""
+def ours(model: Any, feed: dict[str, np.ndarray]) -> Row:
+    """Latency of runs on PyTorch's stream, from its tensors to its tensors."""
     import torch
 
     inputs = {name: torch.from_numpy(array).cuda() for name, array in feed.items()}
@@ -148,7 +149,8 @@ def on_gpu(model: Any, feed: dict[str, np.ndarray]) -> Callable[[], object]:
         for info in model.get_outputs()
     }
     stream = torch.cuda.current_stream().cuda_stream
-    return lambda: model.run_async(inputs, outputs, stream)
+    run = model.run_async(inputs, outputs, stream)
+    return {"tensorc": latency(run.again), "run_async": latency(lambda: model.run_async(inputs, outputs, stream))}
 
 
 def twin_of(model: Any, feed: dict[str, np.ndarray], precision: str) -> tuple[Any, list[Any]]:
@@ -199,7 +201,7 @@ def measure_network(folder: Path, name: str) -> Row:
             try:
                 with opened(folder, label(name, precision, batch)) as model:
                     row["error"] = error_of(model.run(None, feed)[0], wanted)
-                    row["tensorc"] = latency(on_gpu(model, feed))
+                    row.update(ours(model, feed))
             except Exception as error:  # the others are measured all the same
                 row["failure"] = f"{type(error).__name__}: {error}"
     return found
@@ -234,7 +236,7 @@ def measure_product(folder: Path) -> Row:
     found: Row = {"cublas": latency(lambda: torch.matmul(x, w))}
     with opened(folder, label(MATMUL, "float16", 1)) as model:
         found["error"] = error_of(model.run(None, feed)[0], wanted)
-        found["tensorc"] = latency(on_gpu(model, feed))
+        found.update(ours(model, feed))
     return found
 
 

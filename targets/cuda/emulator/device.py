@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class _Past(Mark):
 
     def wait(self) -> None: ...
 
-    def hold(self, stream: int | None) -> None: ...
+    def hold(self, stream: int) -> None: ...
 
 
 class Emulator(Device):
@@ -62,6 +63,9 @@ class Emulator(Device):
     def __init__(self, capacity: int | None = None) -> None:
         self._memory: dict[int, np.ndarray] = {}
         self._capacity = capacity
+
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def allocate(self, nbytes: int) -> int:
         held = self._new(nbytes)

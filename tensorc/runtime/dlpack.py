@@ -115,8 +115,8 @@ def device_of(value: Any) -> tuple[int, int] | None:
 
 
 def borrow(value: Any, device: tuple[int, int], stream: int | None) -> Borrowed:
-    """The array `value`, which lies on `device`; its producer has `stream` (a handle; not for the host) wait until it is
-    written.
+    """The array `value`, which lies on `device`; its producer has `stream` (a handle; not for the host) wait until it
+    is written.
 
     Raises UserError for what cannot be lent, or is of a type that has no name here.
     """

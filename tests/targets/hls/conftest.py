@@ -71,7 +71,7 @@ def fix(graph: Graph, samples: Sequence[np.ndarray], bits: int = 8, lmul: bool =
             before = ranges.get(value.name, Range(0.0, 0.0))
             low, high = array.min(initial=before.low), array.max(initial=before.high)
             ranges[value.name] = Range(float(low), float(high))
-    run_passes(graph, [FixedPoint(bits, bits, ranges, lmul), FuseGroups(moves=False)])
+    run_passes(graph, [FixedPoint(bits, bits, ranges, lmul=lmul), FuseGroups(moves=False)])
     return Fixed(graph, network_of(graph), samples)
 
 

@@ -11,6 +11,7 @@ from tensorc.ir import Graph, Node
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
 from tensorc.search.choice import Choice
+from tensorc.search.context import TuningContext
 from tensorc.target import Executable, Program, Progress, Target
 
 #: Channels of a block: with two bytes each, what a thread moves at once and a row of a tensor core's operand.
@@ -52,6 +53,11 @@ class CudaTarget(Target):
             InsertCopies(),
             OrderNodes(),
         ]
+
+    def tuning(self, options: CompileOptions) -> TuningContext | None:
+        from targets.cuda.tuning.context import CudaTuning
+
+        return CudaTuning(gpus.find(self.part), options.numerics)
 
     def build(
         self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress  # noqa: ARG002

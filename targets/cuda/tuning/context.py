@@ -36,6 +36,7 @@ class CudaTuning(TuningContext):
     """Of kernels for `gpu`."""
 
     threads = 1
+    bundle_needs = "Python, numpy and cuda-bindings"
 
     def __init__(self, gpu: Gpu, numerics: Numerics = "strict"):
         self.gpu = gpu

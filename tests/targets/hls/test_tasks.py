@@ -51,11 +51,11 @@ def test_a_unit_does_not_cost_what_an_objective_counts(two):
 
 
 def test_the_smallest_design_within_a_latency_is_within_it(two):
-    free, quick = (optimum(two.network, PART, "resources", "two", limit) for limit in (None, 150))
+    free, quick = (optimum(two.network, PART, "resources", "two", max_latency=limit) for limit in (None, 150))
     assert quick.timing.latency <= 150 < free.timing.latency
     assert quick.used.dsp > free.used.dsp
     with pytest.raises(UserError, match="at most 3 cycles"):
-        optimum(two.network, PART, "resources", "two", 3)
+        optimum(two.network, PART, "resources", "two", max_latency=3)
     with pytest.raises(UserError, match="for --objective resources"):
         CompileOptions(target="hls", objective="latency", max_latency=100)
 

@@ -41,13 +41,14 @@ _ANCHORS = frozenset({"conv", "matmul"})
 @dataclass(frozen=True)
 class FixedPoint(Widened):
     """`bits` for what is computed, `weight_bits` for what is multiplied with it, but for tensors that have `widths` of
-    their own; `ranges` by the names of values. The graph is of float64."""
+    their own; `ranges` by the names of values. With `lmul` products by weights are L-Mul's. The graph is of float64."""
 
     name: ClassVar[str] = "fixed-point"
     bits: int
     weight_bits: int
     ranges: Mapping[str, Range] = field(default_factory=dict)
     widths: Widths = field(default_factory=Widths)
+    lmul: bool = False
 
     def watched(self, graph: Graph) -> list[Value]:
         return [value for value in graph.values() if value.dtype == "float64"]
@@ -89,6 +90,8 @@ class _Rewriter:
     def rewrite(self, node: Node) -> None:
         if node.op in _ANCHORS:
             self.round_weights(node, 1)
+            if self.how.lmul and node.inputs[1].constant is not None:
+                node = self.instead(node, f"lmul_{node.op}", list(node.inputs), node.attrs)
         elif node.op == "experts":
             self.round_experts(node)
         elif node.op == "div" and node.inputs[1].constant is not None:

@@ -18,6 +18,7 @@ from tensorc.ir.graph import Graph, Node, Value
 from tensorc.ir.ops.curves import MOST_INTEGER_BITS, weight_bits
 from tensorc.ir.ops.fixed import MOST_BITS, fixed_limits
 from tensorc.ir.ops.fixed_rows import norm_limit, norm_root, softmax_reciprocal
+from tensorc.ir.ops.lmul import MANTISSA, greatest
 
 #: A constant with more bits behind the point is taken for a real number.
 _MOST_FRACTION = 60
@@ -300,6 +301,16 @@ def _product(node: Node, x: Grid, w: Grid, summed: tuple[int, ...], depth: int) 
     return Grid(x.fraction + w.fraction, int(low.min()), int(high.max()))
 
 
+def _lmul(node: Node, operands: Sequence[Grid]) -> Grid:
+    """Sums of products that are not exact: by what the greatest gives."""
+    x, w = operands
+    weights = node.inputs[1]
+    filters = node.op == "lmul_conv"
+    depth = math.prod(static_shape(weights.shape[1:] if filters else node.inputs[0].shape[-1:]))
+    most = depth * greatest(*(max(-grid.low, grid.high, 1) for grid in (x, w)))
+    return Grid(x.fraction + w.fraction + MANTISSA, -most if x.signed or w.signed else 0, most)
+
+
 def _experts(_node: Node, operands: Sequence[Grid]) -> Grid:
     x, weights, bias = operands
     return _add(_node, [_sum_of(_mul(_node, [x, weights]), static_shape(_node.inputs[0].shape)[-1]), bias])
@@ -356,6 +367,7 @@ _RULES: dict[str, Rule] = {
     "abs": _abs, "add": _add, "avg_pool": _avg_pool, "clip": _clip, "concat": _union, "conv": _conv, "expand": _same,
     "experts": _experts, "fixed_attention": _fixed_attention, "fixed_norm": _fixed_norm,
     "fixed_softmax": _fixed_softmax, "fixed_top_k": _fixed_top_k, "gather": _same, "gather_elements": _same,
+    "lmul_conv": _lmul, "lmul_matmul": _lmul,
     "matmul": _matmul, "max": _max, "max_pool": _same, "min": _min, "mul": _mul, "neg": _neg,
     "pad": _pad, "reduce_max": _same, "reduce_mean": _reduce_mean, "reduce_min": _same, "reduce_sum": _reduce_sum,
     "relu": _relu, "reshape": _same, "slice": _same, "sub": _sub, "transpose": _same,

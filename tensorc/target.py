@@ -81,14 +81,28 @@ class Executable(abc.ABC):
 
         A target whose runs do not go on by themselves has done it when this returns.
         """
-        found = self.run(inputs)
-        for out, array in zip(outputs, found, strict=True):
-            if out is not None:
-                np.copyto(out, array)
-        return Run([array if out is None else out for out, array in zip(outputs, found, strict=True)])
+        made: list[Any] = list(outputs)
 
-    def borrow(self, array: Any, stream: int | None) -> Borrowed | None:  # noqa: ARG002  (the contract's)
-        """An array of another library, for a run on `stream`, if it lies where this target's programs can reach it."""
+        def begin() -> Callable[[], None]:
+            for number, array in enumerate(self.run(inputs)):
+                if made[number] is None:
+                    made[number] = array
+                else:
+                    np.copyto(made[number], array)
+            return lambda: None
+
+        run = Run(made, begin)
+        run.outputs = made
+        return run
+
+    def borrow(
+        self,
+        array: Any,  # noqa: ARG002  (the contract's)
+        device: tuple[int, int],  # noqa: ARG002
+        stream: int | None,  # noqa: ARG002
+    ) -> Borrowed | None:
+        """An array of another library, for a run on `stream`, if it lies where this target's programs can reach it:
+        `device` is DLPack's kind and number of where it lies."""
         return None
 
     def profile(

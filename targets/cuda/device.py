@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,7 @@ class Mark(abc.ABC):
         """Until it is past."""
 
     @abc.abstractmethod
-    def hold(self, stream: int | None) -> None:
+    def hold(self, stream: int) -> None:
         """What `stream` is asked for from now on happens when it is past."""
 
 
@@ -86,6 +87,10 @@ class Device(abc.ABC):
     @abc.abstractmethod
     def capability(self) -> int | None:
         """Ten times the compute capability; None for a device that runs every kernel."""
+
+    @abc.abstractmethod
+    def entered(self) -> AbstractContextManager[None]:
+        """For several calls in a row: what each of them would do first and last is done once."""
 
     @abc.abstractmethod
     def allocate(self, nbytes: int) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -87,23 +89,30 @@ def _capability(device: Any) -> int:
 
 
 class _Context:
-    """The GPU's primary context, which other libraries use too: entered for a call, and left as it was found."""
+    """The GPU's primary context, which other libraries use too: entered by a thread for some calls, and left as it was
+    found."""
 
     def __init__(self) -> None:
+        self._inside = threading.local()
         self.device = _asked("cuDeviceGet", 0)
         self._handle = _asked("cuDevicePrimaryCtxRetain", self.device)
         self._process = os.getpid()
         weakref.finalize(self, _quietly, "cuDevicePrimaryCtxRelease", self.device)
 
     def __enter__(self) -> None:
-        if os.getpid() != self._process:
-            raise UserError("a process that forked cannot use the GPU of its parent: load the model in the child")
-        _asked("cuCtxPushCurrent", self._handle)
+        depth = getattr(self._inside, "depth", 0)
+        if not depth:
+            if os.getpid() != self._process:
+                raise UserError("a process that forked cannot use the GPU of its parent: load the model in the child")
+            _asked("cuCtxPushCurrent", self._handle)
+        self._inside.depth = depth + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _asked("cuCtxPopCurrent")
+        self._inside.depth -= 1
+        if not self._inside.depth:
+            _asked("cuCtxPopCurrent")
 
 
 def _quietly(name: str, *arguments: Any) -> None:
@@ -148,7 +157,7 @@ class _Event(Mark):
         with self._context:
             _asked("cuEventSynchronize", self._handle)
 
-    def hold(self, stream: int | None) -> None:
+    def hold(self, stream: int) -> None:
         with self._context:
             _asked("cuStreamWaitEvent", stream, self._handle, 0)
 
@@ -196,6 +205,9 @@ class Driver(Device):
     @property
     def capability(self) -> int:
         return _capability(self._context.device)
+
+    def entered(self) -> AbstractContextManager[None]:
+        return self._context
 
     def allocate(self, nbytes: int) -> int:
         with self._context:

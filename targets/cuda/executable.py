@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.types import TensorType, numpy_dtype
 from tensorc.options import format_bytes
 from tensorc.profiling import Profile
-from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow, device_of
+from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow
 from tensorc.runtime.run import Run
 from tensorc.target import Executable, Progress
 
@@ -112,7 +112,7 @@ class CudaExecutable(Executable):
 
     def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         outputs = [np.empty(static_shape(type.shape), numpy_dtype(type.dtype)) for type in self.program.outputs]
-        with self._lock:
+        with self._lock, self._opened().entered():
             device = self._begin(None)
             self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
             device.replay(self._recording)
@@ -124,28 +124,35 @@ class CudaExecutable(Executable):
         return outputs
 
     def run_async(self, inputs: Sequence[Any], outputs: Sequence[Any], stream: int | None) -> Run:
+        _check_apart(inputs, outputs)
+        types = self.program.outputs
         with self._lock:
-            device = self._begin(stream)
-            made = [
-                device.lend(type.nbytes) if out is None else out
-                for out, type in zip(outputs, self.program.outputs, strict=True)
-            ]
-            _check_apart(inputs, outputs)
-            addresses = [
-                own.address if isinstance(out, np.ndarray) else _aligned(out, f"the buffer for output {number}")
-                for number, (out, own) in enumerate(zip(made, self._own_outputs, strict=True))
-            ]
-            self._rebind(device, self._place(device, inputs, stream), addresses)
-            device.replay(self._recording, stream)
-            for out, own in zip(made, self._own_outputs, strict=True):
-                if isinstance(out, np.ndarray):
+            device = self._opened()
+            made = [device.lend(type.nbytes) if out is None else out for out, type in zip(outputs, types, strict=True)]
+        addresses = [
+            own.address if isinstance(out, np.ndarray) else _aligned(out, f"the buffer for output {number}")
+            for number, (out, own) in enumerate(zip(made, self._own_outputs, strict=True))
+        ]
+        on_host = [(out, own) for out, own in zip(made, self._own_outputs, strict=True) if isinstance(out, np.ndarray)]
+        borrowed = inputs, made
+        marks: list[Mark] = []
+
+        def begin() -> Callable[[], None]:
+            with self._lock, self._opened().entered():
+                device = self._begin(stream)
+                self._rebind(device, self._place(device, inputs, stream), addresses)
+                device.replay(self._recording, stream)
+                for out, own in on_host:
                     device.read(own.address, _bytes(out), stream)
-            mark = device.mark(stream)
-            self._last = stream, mark
-            self._held.append((mark, (inputs, made)))
-        given = [_lent(device, lease, type, mark) if isinstance(lease, Lease) else lease
-                 for lease, type in zip(made, self.program.outputs, strict=True)]  # fmt: skip
-        return Run(given, mark.wait)
+                mark = device.mark(stream)
+                self._last = stream, mark
+                self._held.append((mark, borrowed))
+                marks[:] = [mark]
+            return mark.wait
+
+        given = [_lent(device, lease, type, marks) if isinstance(lease, Lease) else lease
+                 for lease, type in zip(made, types, strict=True)]  # fmt: skip
+        return Run(given, begin)
 
     def profile(
         self, inputs: Sequence[Any], seconds: float, measure_ceilings: bool, progress: Progress  # noqa: ARG002
@@ -169,17 +176,17 @@ class CudaExecutable(Executable):
         with self._lock:
             return self._opened().facts()
 
-    def borrow(self, array: Any, stream: int | None) -> Borrowed | None:
-        found = device_of(array)
-        if found is not None and found[0] == CUDA_MANAGED:
-            found = CUDA, found[1]
+    def borrow(self, array: Any, device: tuple[int, int], stream: int | None) -> Borrowed | None:
+        kind, number = device
+        if kind == CUDA_MANAGED:
+            kind = CUDA
         with self._lock:
-            device = self._opened()
-            if found != device.memory:
-                if found is not None and found[0] == CUDA == device.memory[0]:
-                    raise UserError(f"it lies on GPU {found[1]}, and the model on GPU {device.memory[1]}")
+            mine = self._opened()
+            if (kind, number) != mine.memory:
+                if kind == CUDA == mine.memory[0]:
+                    raise UserError(f"it lies on GPU {number}, and the model on GPU {mine.memory[1]}")
                 return None
-            lent = borrow(array, device.stream if stream is None else stream)
+            lent = borrow(array, device, mine.stream if stream is None else stream)
         if not lent.is_contiguous:
             raise UserError("it is not contiguous in C order on the GPU: give a contiguous copy")
         return lent
@@ -193,7 +200,7 @@ class CudaExecutable(Executable):
         """What the stream is asked for from now on comes after all other runs: they have their memory in common."""
         device = self._opened()
         if self._last is not None and self._last[0] != stream:
-            self._last[1].hold(stream)
+            self._last[1].hold(device.stream if stream is None else stream)
         self._held = [(mark, held) for mark, held in self._held if not mark.is_past]
         return device
 
@@ -254,12 +261,17 @@ def _check_apart(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
                 raise UserError("the buffer for an output overlaps an input, or the buffer for another output")
 
 
-def _lent(device: Device, lease: Lease, type: TensorType, mark: Mark) -> DeviceArray:
+def _lent(device: Device, lease: Lease, type: TensorType, marks: Sequence[Mark]) -> DeviceArray:
+    """`marks` has the one behind the last run that writes it."""
+
+    def before(stream: int) -> None:
+        marks[0].hold(stream)
+
     def read(out: np.ndarray) -> None:
-        mark.wait()
+        marks[0].wait()
         lease.read(out)
 
-    return DeviceArray(lease.address, type.dtype, static_shape(type.shape), device.memory, lease, mark.hold, read)
+    return DeviceArray(lease.address, type.dtype, static_shape(type.shape), device.memory, lease, before, read)
 
 
 def _load(program: CudaProgram, sections: Mapping[str, memoryview], device: Device) -> dict[str, object]:

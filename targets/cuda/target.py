@@ -12,6 +12,7 @@ from tensorc.ir import Graph, Node
 from tensorc.options import CompileOptions
 from tensorc.pipeline import Pass
 from tensorc.search.choice import Choice
+from tensorc.search.context import TuningContext
 from tensorc.target import Executable, Program, Progress, Target
 
 #: Bytes that a thread moves at once: every operand of a kernel begins at a multiple of them.
@@ -60,6 +61,11 @@ class CudaTarget(Target):
             InsertCopies(),
             OrderNodes(),
         ]
+
+    def tuning(self, options: CompileOptions) -> TuningContext | None:
+        from targets.cuda.tuning.context import CudaTuning
+
+        return CudaTuning(gpus.find(self.part), options.numerics)
 
     def build(
         self, graph: Graph, options: CompileOptions, schedules: Mapping[str, Choice], progress: Progress

@@ -28,7 +28,7 @@ def fixed_point_passes(options: CompileOptions) -> list[Pass]:
     passes: list[Pass] = [*canonical_passes(), RecognizeExperts(), Simplify(), ComputeExactly()]
     if options.quantize is not None and bits is not None:
         how = options.quantize
-        passes.append(FixedPoint(bits.values, bits.weights, how.ranges, how.widths))
+        passes.append(FixedPoint(bits.values, bits.weights, how.ranges, how.widths, bits.lmul))
     return [*passes, Simplify(), FoldConstants(), EliminateCommonSubexpressions(), FuseGroups(moves=False)]
 
 

@@ -37,7 +37,7 @@ def export(folder: Path, model: Path, options: CompileOptions, budget: Budget, s
     else:
         print_table(model.name, (), [
             ("bundle", f"{folder}: {count} candidates of {len(chosen)} workloads"),
-            ("measure", f"python {folder / 'measure.py'}   (there; it needs Python and numpy)"),
+            ("measure", f"python {folder / 'measure.py'}   (there; it needs {context.bundle_needs})"),
             ("then", f"tensorc tune --import-results {folder}   (here)"),
         ])  # fmt: skip
 

@@ -132,6 +132,8 @@ _RULES: dict[str, Callable[[Node], int]] = {
     "conv": _conv,
     "conv_blocked": _conv_blocked,
     "matmul": _matmul,
+    "lmul_conv": _conv,
+    "lmul_matmul": _matmul,
     "matmul_coded": _matmul,
     "matmul_packed": _matmul,
     "attention": _attention,

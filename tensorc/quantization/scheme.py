@@ -25,22 +25,27 @@ SCHEMES = {
     "int8": "weights and inputs of products in 8 bits, ranges of the inputs from calibration",
     "int8-dynamic": "weights and inputs of matrix products in 8 bits, ranges of the inputs found in every run",
 }
-#: `fixed8`, or `fixed8w4` where weights have other bits than what they are multiplied with.
-_FIXED = re.compile(r"fixed([0-9]+)(?:w([0-9]+))?")
+#: `fixed8`, or `fixed8w4` where weights have other bits than what they are multiplied with; `fixed8:lmul`.
+_FIXED = re.compile(r"fixed([0-9]+)(?:w([0-9]+))?(:lmul)?")
 #: Of fixed-point numbers.
 FIXED_BITS = range(2, 25)
 
 
 @dataclass(frozen=True)
 class FixedBits:
-    """Bits of fixed-point tensors: of what is computed, and of weights."""
+    """Bits of fixed-point tensors: of what is computed, and of weights. With `lmul` products by weights are L-Mul's."""
 
     values: int
     weights: int
+    lmul: bool = False
 
     @property
     def scheme(self) -> str:
-        return f"fixed{self.values}" + (f"w{self.weights}" if self.weights != self.values else "")
+        return (
+            f"fixed{self.values}"
+            + (f"w{self.weights}" if self.weights != self.values else "")
+            + (":lmul" if self.lmul else "")
+        )
 
 
 #: How ranges are chosen -> what that is.
@@ -108,7 +113,8 @@ class Quantization:
         except UserError as error:
             raise UserError(
                 f"no quantization {self.scheme!r}; legal: {', '.join(SCHEMES)}, fixed{FIXED_BITS[0]} to "
-                f"fixed{FIXED_BITS[-1]} (fixed8w4: weights of 4 bits), and formats of weights: {error}"
+                f"fixed{FIXED_BITS[-1]} (fixed8w4: weights of 4 bits; fixed8:lmul: products by L-Mul), and "
+                f"formats of weights: {error}"
             ) from error
         given = {"--save-ranges": self.save is not None, "--per-tensor": not self.per_channel}
         for option in (name for name, is_given in given.items() if is_given):
@@ -133,7 +139,7 @@ class Quantization:
         found = _FIXED.fullmatch(self.scheme)
         if found is None:
             return None
-        bits = FixedBits(int(found[1]), int(found[2] or found[1]))
+        bits = FixedBits(int(found[1]), int(found[2] or found[1]), found[3] is not None)
         return bits if bits.values in FIXED_BITS and bits.weights in FIXED_BITS else None
 
     def described(self) -> str:

@@ -22,7 +22,7 @@ from tensorc.quantization.calibration import at_pass
 from tensorc.quantization.data import Samples
 from tensorc.quantization.gains import Choose
 from tensorc.quantization.params import Widths
-from tensorc.quantization.scheme import FixedBits, Quantization
+from tensorc.quantization.scheme import Quantization
 from tensorc.quantization.widths import Proxy, Widened, WidthSearch
 from tensorc.target import Progress, Target
 
@@ -68,7 +68,7 @@ class WholeAssessment(Assessment):
             assert bits is not None
             if bits.values >= _MOST_BITS:
                 return self.how  # it is said that the bound is not held
-            wider = FixedBits(bits.values + 1, min(bits.weights + 1, bits.values + 1))
+            wider = replace(bits, values=bits.values + 1, weights=min(bits.weights + 1, bits.values + 1))
             self.how = replace(self.how, scheme=wider.scheme)
             start = self._step(Widths()).asked(self._graph)
         proxy = Proxy.of(self._graph, start)

@@ -114,13 +114,12 @@ def device_of(value: Any) -> tuple[int, int] | None:
     return int(kind), int(number)
 
 
-def borrow(value: Any, stream: int | None) -> Borrowed:
-    """The array `value`, whose producer has `stream` (a handle; not for the host) wait until it is written.
+def borrow(value: Any, device: tuple[int, int], stream: int | None) -> Borrowed:
+    """The array `value`, which lies on `device`; its producer has `stream` (a handle; not for the host) wait until it
+    is written.
 
     Raises UserError for what cannot be lent, or is of a type that has no name here.
     """
-    device = device_of(value)
-    assert device is not None
     # Stream 0 is the legacy default stream, which DLPack spells 1.
     asked = {} if device[0] in (CPU, CUDA_HOST) else {"stream": stream or 1}
     try:
@@ -163,12 +162,15 @@ def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-def on_host(value: Any) -> np.ndarray:
-    """An array of another library in memory of the host, as numpy's, without a copy if it is contiguous."""
-    borrowed = borrow(value, None)
+def on_host(value: Any, device: tuple[int, int]) -> np.ndarray:
+    """An array of another library in memory of the host, as numpy's, without a copy if it is contiguous. One that may
+    not be written to cannot be by numpy."""
+    borrowed = borrow(value, device, None)
     if not borrowed.is_contiguous:
         return np.ascontiguousarray(np.from_dlpack(value))
-    return array_at(borrowed.address, borrowed.dtype, borrowed.shape, borrowed)
+    array = array_at(borrowed.address, borrowed.dtype, borrowed.shape, borrowed)
+    array.flags.writeable = borrowed.is_writable
+    return array
 
 
 class _Memory:

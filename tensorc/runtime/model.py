@@ -19,7 +19,7 @@ from tensorc.errors import UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.runtime.artifact import Artifact, replaced_file
 from tensorc.runtime.constants import SECTION, views
-from tensorc.runtime.dlpack import CPU, CUDA_HOST, Borrowed, borrow, device_of, on_host
+from tensorc.runtime.dlpack import CPU, CUDA_HOST, Borrowed, device_of, on_host
 from tensorc.runtime.run import Run
 from tensorc.target import Executable, Target, find_target, writer_of
 
@@ -66,7 +66,7 @@ def _is_size(size: int, wanted: int | str | None) -> bool:
 
 
 #: Reads an array of another library where it lies, if the target can.
-_Borrow = Callable[[Any], Borrowed | None]
+_Borrow = Callable[[Any, tuple[int, int]], Borrowed | None]
 
 
 class _Slot:
@@ -94,18 +94,16 @@ class _Slot:
 
     def accept_buffer(self, value: Any, borrowing: _Borrow) -> Any:
         """To be written to."""
-        if device_of(value) is None and not isinstance(value, np.ndarray):
+        is_numpy = isinstance(value, np.ndarray)
+        if not is_numpy and not hasattr(value, "__dlpack__"):
             raise UserError(f"{self.label} cannot be written to an object of type {type(value).__name__}")
         if self.form != "tensor":
             raise UserError(f"{self.label} is no tensor, so it has no buffer")
         found = self._tensor(value, borrowing)
-        if isinstance(value, np.ndarray):
-            is_fit = found is value and value.flags.writeable
-        elif isinstance(found, Borrowed):
+        if isinstance(found, Borrowed):
             is_fit = found.is_contiguous and found.is_writable
-        else:
-            lent = borrow(value, None)
-            is_fit = lent.is_contiguous and lent.is_writable
+        else:  # numpy's own, or a view of it; a copy has memory of its own
+            is_fit = (found is value or not (is_numpy or found.flags.owndata)) and found.flags.writeable
         if not is_fit:
             raise UserError(f"{self.label} needs a buffer that is C-contiguous and may be written to")
         return found
@@ -115,10 +113,10 @@ class _Slot:
         if device is None:
             return self._shaped(self._typed(value))
         try:
-            found = borrowing(value)
+            found = borrowing(value, device)
             if found is None and device[0] not in (CPU, CUDA_HOST):
                 raise UserError("it does not lie where this model runs: it must be in the host's memory")
-            array = found or on_host(value)
+            array = found or on_host(value, device)
         except UserError as error:
             raise UserError(f"{self.label}: {error}") from error
         self._check_type(numpy_dtype(array.dtype) if isinstance(array, Borrowed) else array.dtype)
@@ -187,15 +185,15 @@ class Model:
         `stream` is a handle of a CUDA stream, such as `torch.cuda.current_stream().cuda_stream`: the run takes its turn
         there. Without one it goes on a stream of the model's own, which arrays of other libraries have wait until they
         are written; `wait` before buffers are read, or before inputs are written again. On a target that runs on the
-        CPU, the run is done when this returns.
+        CPU, the run is done when this returns. `Run.again` makes another from and to the same memory, in less time.
 
         Raises UserError as `run` does.
         """
         self._check_outputs(outputs or {})
         executable = self.executable
 
-        def lent(value: Any) -> Borrowed | None:
-            return executable.borrow(value, stream)
+        def lent(value: Any, device: tuple[int, int]) -> Borrowed | None:
+            return executable.borrow(value, device, stream)
 
         inputs = self._bound(feed, lent)
         buffers = [(outputs or {}).get(slot.name) for slot in self._buffers]
@@ -210,7 +208,7 @@ class Model:
     def bind(self, feed: Mapping[str, Any]) -> list[Any]:
         """The arrays of `feed` in the order of the inputs, checked; copied only if they are not contiguous."""
         executable = self.executable
-        return self._bound(feed, lambda value: executable.borrow(value, None))
+        return self._bound(feed, lambda value, device: executable.borrow(value, device, None))
 
     def _bound(self, feed: Mapping[str, Any], lent: _Borrow) -> list[Any]:
         if len(feed) != len(self._slots) or any(slot.name not in feed for slot in self._slots):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
+
+#: Begins a run, and gives what waits for its end.
+Begin = Callable[[], Callable[[], None]]
 
 
 class Run:
@@ -11,9 +14,18 @@ class Run:
     target computes: numpy's, or a `DeviceArray` that other libraries take by DLPack and that they may be asked to wait
     for on a stream of theirs. To read them in any other way, `wait` first."""
 
-    def __init__(self, outputs: Sequence[Any], wait: Callable[[], None] = lambda: None):
+    def __init__(self, outputs: Sequence[Any], begin: Begin):
+        """Begins it."""
         self.outputs = list(outputs)
-        self._wait = wait
+        self._begin = begin
+        self._wait = begin()
+
+    def again(self) -> Self:
+        """Begin another run from the same inputs' memory, whatever is in it now, to the same outputs, on the same
+        stream. Nothing is checked again, so this takes the least of the host's time. Producers of inputs are not made
+        to wait: that is for the stream that was given, or for the caller."""
+        self._wait = self._begin()
+        return self
 
     def wait(self) -> list[Any]:
         """The outputs, written."""

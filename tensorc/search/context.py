@@ -30,6 +30,8 @@ class TuningContext(abc.ABC):
     #: What generated the code: measurements of another generator are not comparable.
     compiler: str
     threads: int
+    #: To measure a bundle.
+    bundle_needs = "Python and numpy"
 
     def key(self, body: Graph) -> Key:
         return Key(workload_key(body), self.machine, self.compiler, self.threads)

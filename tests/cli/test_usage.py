@@ -68,7 +68,8 @@ def test_an_option_that_does_not_exist_is_refused_with_the_legal_ones(tensorc_, 
     legal = (
         "--target, --output, --shape, --threads, --tune, --database, --numerics, --memory-budget, --fallback, "
         "--precision, --quantize, --calibration, --calibration-method, --save-ranges, --per-tensor, --equalise, "
-        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --objective, --clock, --accuracy-report, "
+        "--smooth, --correct-bias, --evaluate, --max-accuracy-drop, --objective, --clock, --max-latency, "
+        "--accuracy-report, "
         "--print-ir-after, --json"
     )
     assert f"options: {legal}" in line

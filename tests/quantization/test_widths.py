@@ -108,15 +108,6 @@ def test_bits_that_nothing_can_be_made_with_do_not_hold():
     assert FEWEST == 2
 
 
-def jets(tmp_path, drop, scheme, count=100):
-    """With jets whose classes are known."""
-    with np.load(FPGA / "jets_heldout.npz") as data:
-        features, labels = data["features"][:count], data["labels"][:count]
-    np.savez(tmp_path / "known.npz", features=features, labels=labels.reshape(-1, 1))
-    how = Quantization(scheme, FPGA / "jets_calibration.npz", evaluate=tmp_path / "known.npz", max_drop=drop)
-    return compile_model(FPGA / "jets.onnx", CompileOptions(target="c", quantize=how), tmp_path / "jets.c")
-
-
 def classifier(path):
     """A convolution, pooling and a matrix product; with samples. Its name is a word of Verilog."""
     rng = np.random.default_rng(3)
@@ -157,16 +148,26 @@ def test_a_model_of_many_widths_passes_the_whole_chain(tmp_path):
 
 def test_bits_are_added_first_where_the_bound_does_not_hold(tmp_path):
     """Two bits are far too few; what holds is then made smaller."""
-    found = jets(tmp_path, 0.05, "fixed3").manifest["quantized"]
-    assert found["scheme"] != "fixed3"
-    assert found["accuracy"]["quality"]["drop"] <= 0.05
+    model, samples = tmp_path / "small.onnx", tmp_path / "small.npz"
+    classifier(model)
+    how = Quantization("fixed2", samples, max_drop=0.05)
+    found = compile_model(model, CompileOptions(target="c", quantize=how), tmp_path / "small.c").manifest["quantized"]
     start = int(found["scheme"].removeprefix("fixed"))
+    assert start > 2
+    assert found["accuracy"]["quality"]["drop"] <= 0.05
     assert min(found["bits"]["weights"].values()) < start
 
 
 def test_few_samples_are_warned_of(tmp_path):
+    """Of those with classes, if there are any."""
+    model, known = tmp_path / "small.onnx", tmp_path / "known.npz"
+    classifier(model)
+    with np.load(tmp_path / "small.npz") as data:
+        np.savez(known, x=data["x"][:60], labels=np.arange(60).reshape(60, 1) % 3)
+    how = Quantization("fixed6", tmp_path / "small.npz", evaluate=known, max_drop=0.05)
     with pytest.warns(TensorcWarning, match=r"0\.05 of 60 classes is less than 5 of them: .*--evaluate"):
-        jets(tmp_path, 0.05, "fixed6", 60)
+        report = compile_model(model, CompileOptions(target="c", quantize=how), tmp_path / "small.c")
+    assert report.manifest["quantized"]["accuracy"]["quality"]["name"] == "top-1"
 
 
 def test_what_has_no_classes_has_no_bound(tmp_path):
@@ -176,11 +177,12 @@ def test_what_has_no_classes_has_no_bound(tmp_path):
 
 
 def test_the_report_names_the_bits_of_each_tensor(tmp_path, capsys):
-    page = tmp_path / "page.html"
-    arguments = ["compile", str(FPGA / "jets.onnx"), "--target", "c", "--quantize", "fixed6", "--calibration",
-                 str(FPGA / "jets_calibration.npz"), "--max-accuracy-drop", "8%", "-o", str(tmp_path / "jets.c"),
-                 "--accuracy-report", str(page)]  # fmt: skip
-    assert main([*arguments, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert set(said["bits"]["weights"]) == {f"dense{n}.weight.1" for n in range(4)}
-    assert "bits of weights</dt><dd>dense0.weight.1 " in page.read_text()
+    page, model = tmp_path / "page.html", tmp_path / "small.onnx"
+    classifier(model)
+    arguments = ["compile", str(model), "--target", "c", "--quantize", "fixed6", "--calibration",
+                 str(tmp_path / "small.npz"), "--max-accuracy-drop", "8%", "-o", str(tmp_path / "small.c"),
+                 "--accuracy-report", str(page), "--json"]  # fmt: skip
+    assert main(arguments) == 0
+    bits = json.loads(capsys.readouterr().out)["bits"]
+    assert (set(bits["values"]), set(bits["weights"])) == ({"x", "r", "y"}, {"w", "u"})
+    assert f"bits of weights</dt><dd>w {bits['weights']['w']}, u " in page.read_text()

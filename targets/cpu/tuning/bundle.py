@@ -43,12 +43,12 @@ def export_bundle(folder: Path, tasks: Iterable[BundleTask], machine: Machine,
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not an empty folder: name another for the bundle")
     folder.mkdir(parents=True, exist_ok=True)
-    batches = list(_batches(tasks))
-    done, total = 0, sum(len(task.schedules) for task in batches)
+    groups = list(batches(tasks))
+    done, total = 0, sum(len(task.schedules) for task in groups)
     manifest: dict[str, Any] = {"version": VERSION, "jobs": {}}
     pool = BuilderPool(machine, [{cpu} for cpu in core_cpus()[: available_cores()]])
     try:
-        for number, task in enumerate(batches):
+        for number, task in enumerate(groups):
             name, schedules = f"{number:04}", list(task.schedules)
             data = folder / "data" / task.key.workload
             failures = pool.build(task.body, schedules, task.key.threads, folder / "jobs" / name, data)
@@ -68,7 +68,8 @@ def export_bundle(folder: Path, tasks: Iterable[BundleTask], machine: Machine,
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def _batches(tasks: Iterable[BundleTask]) -> Iterator[BundleTask]:
+def batches(tasks: Iterable[BundleTask]) -> Iterator[BundleTask]:
+    """So many candidates at once as are timed in turns."""
     for task in tasks:
         for start in range(0, len(task.schedules), _BATCH):
             yield BundleTask(task.key, task.body, task.schedules[start : start + _BATCH])

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class _Past(Mark):
 
     def wait(self) -> None: ...
 
-    def hold(self, stream: int | None) -> None: ...
+    def hold(self, stream: int) -> None: ...
 
 
 class Emulator(Device):
@@ -67,6 +68,9 @@ class Emulator(Device):
         self._memory: dict[int, np.ndarray] = {}
         self._compilers = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
         self._capacity = capacity
+
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def allocate(self, nbytes: int) -> int:
         held = self._new(nbytes)

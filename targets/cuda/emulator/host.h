@@ -283,7 +283,7 @@ struct tc_copy {
     void *to;
     const void *from;
     bool valid;
-    int group;
+    int group, bytes;
 };
 struct tc_copies {
     int block, group;
@@ -298,16 +298,16 @@ static tc_copies &tc_my_copies() {
 }
 
 static void tc_copy_now(const tc_copy &copy) {
-    if ((uintptr_t)copy.to % 16 || (copy.valid && (uintptr_t)copy.from % 16)) abort();
+    if ((uintptr_t)copy.to % copy.bytes || (copy.valid && (uintptr_t)copy.from % copy.bytes)) abort();
     if (copy.valid)
-        memcpy(copy.to, copy.from, 16);
+        memcpy(copy.to, copy.from, copy.bytes);
     else
-        memset(copy.to, 0, 16);
+        memset(copy.to, 0, copy.bytes);
 }
 
-TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+template <int N> TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
     tc_copies &mine = tc_my_copies();
-    tc_copy copy{to, from, valid, mine.group};
+    tc_copy copy{to, from, valid, mine.group, N};
     if (blockIdx.x % 2)
         tc_copy_now(copy);
     else
@@ -369,6 +369,11 @@ static void tc_ldmatrix_of(uint32_t *to, const void *row, bool transposed) {
     if ((uintptr_t)row % 16) abort();
     tc_lane mine{to, row, nullptr};
     tc_warp(&mine, [=](void **given) {
+        for (int matrix = 0; matrix < 4; matrix++) {
+            int banks = 0;
+            for (int r = 0; r < 8; r++) banks |= 1 << (uintptr_t)((tc_lane *)given[8 * matrix + r])->a / 16 % 8;
+            if (banks != 0xff) tc_error = "two rows of a matrix lie in the same banks of shared memory";
+        }
         for (int lane = 0; lane < 32; lane++) {
             for (int matrix = 0; matrix < 4; matrix++) {
                 uint32_t word = 0;

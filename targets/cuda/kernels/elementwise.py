@@ -10,7 +10,7 @@ neighbours along another axis (blocks of channels), those are a thread's, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from targets.cpu.kernels.elementwise import collapse
@@ -20,11 +20,13 @@ from tensorc.ir import Graph, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering.gpu import BlockBuilder
-from tensorc.lowering.indexing import Elements, Index, ravel, unravel
+from tensorc.lowering.indexing import Elements, Index, Source, ravel, unravel
 from tensorc.lowering.tir import Expr, const
 from tensorc.lowering.wide import WIDEST
 
 _THREADS = 128
+#: Moves of one operand that a thread makes, at most.
+_MOST_MOVES = 4
 #: Bytes of memory that are moved as one.
 _SECTOR = 32
 
@@ -100,8 +102,7 @@ def _threads(count: int) -> int:
     return min(-(-max(count, 1) // 32) * 32, _THREADS)
 
 
-def _where(builder: BlockBuilder, number: Expr, count: int, threads: int, write: object) -> None:
-    assert callable(write)
+def _where(builder: BlockBuilder, number: Expr, count: int, threads: int, write: Callable[[], None]) -> None:
     if count % threads or not count:
         builder.when(number < count, write)
     else:
@@ -109,10 +110,10 @@ def _where(builder: BlockBuilder, number: Expr, count: int, threads: int, write:
 
 
 def _most_lanes(body: Graph) -> int:
-    """Elements that are one move of the narrowest type."""
+    """Elements that are one move of the narrowest type, and not too many of the widest."""
     values = [*body.inputs, *body.outputs]
-    sizes = [numpy_dtype(value.dtype).itemsize for value in values if value.type.size > 1]
-    return WIDEST // min(sizes, default=WIDEST)
+    sizes = [numpy_dtype(value.dtype).itemsize for value in values if value.type.size > 1] or [WIDEST]
+    return min(WIDEST // min(sizes), _MOST_MOVES * WIDEST // max(sizes))
 
 
 # Where elements come from ----------------------------------------------------------------------------------
@@ -158,7 +159,7 @@ class _Moves:
         found: dict[Value, list[int]] = {value: [] for value in self.body.inputs}
         builder = BlockBuilder(1)
 
-        def source(value: Value) -> object:
+        def source(value: Value) -> Source:
             extents = static_shape(value.shape)
 
             def read(index: Index) -> Expr:
@@ -171,7 +172,7 @@ class _Moves:
         buffers = {
             value: builder.parameter(f"in{number}", value.dtype, 1) for number, value in enumerate(self.body.inputs)
         }
-        elements = Elements(builder, {value: source(value) for value in self.body.inputs})  # type: ignore[misc]
+        elements = Elements(builder, {value: source(value) for value in self.body.inputs})
         for value in self.body.outputs:
             elements.evaluate(value, index)
         return {value: found[value] for value in self.large}

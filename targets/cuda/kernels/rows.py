@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from targets.cpu.kernels.reduction import COMBINE, Axes, finished, gathered_in, gathering, identity
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
-from targets.cuda.kernels.team import WARP, Team, power_of_two
+from targets.cuda.kernels.team import WARP, Team, power_of_two, team_size
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -76,10 +76,13 @@ class Rows:
 
     def _team(self, gpu: Gpu) -> int:
         """Threads of a row: one for each of its vectors, fewer where more would not run at once."""
-        size = min(power_of_two(self.chunks), _MOST_THREADS)
+        size = team_size(self.chunks, _MOST_THREADS)
         full = gpu.multiprocessors * gpu.threads // 2
-        while size > 1 and self.rows * size > full and self._vectors(size // 2) * self.lanes <= _KEPT:
-            size //= 2
+        while size > 1 and self.rows * size > full:
+            fewer = team_size(size // 2, _MOST_THREADS)
+            if fewer == size or self._vectors(fewer) * self.lanes > _KEPT:
+                break
+            size = fewer
         return size
 
     # Elements -------------------------------------------------------------------------------------------

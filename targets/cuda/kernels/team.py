@@ -9,6 +9,9 @@ from tensorc.lowering.gpu import BlockBuilder
 from tensorc.lowering.tir import Expr
 
 WARP = 32
+#: So many warps need not be a power of two: each thread reads what all of them have found, which is quicker than for
+#: lanes to tell each other.
+FEW_WARPS = 8
 
 
 def power_of_two(number: int) -> int:
@@ -16,8 +19,15 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
+def team_size(wanted: int, most: int) -> int:
+    """The least size of a team that is not smaller, or the largest."""
+    if WARP < wanted <= FEW_WARPS * WARP:
+        return -(-wanted // WARP) * WARP
+    return min(power_of_two(wanted), most)
+
+
 class Team:
-    """`size` neighbouring threads, a power of two: a part of a warp, or all warps of the block. `rank` is a thread's
+    """`size` neighbouring threads, a `team_size`: a part of a warp, or all warps of the block. `rank` is a thread's
     place in its team, `number` the team's in the block."""
 
     def __init__(self, builder: BlockBuilder, size: int):
@@ -38,6 +48,11 @@ class Team:
         lane = tir.floor_mod(builder.thread, WARP)
         builder.when(lane < 1, lambda: builder.store(found, value, tir.floor_div(builder.thread, WARP)))
         builder.sync()
+        if warps <= FEW_WARPS:
+            value = builder.keep(builder.load(found, 0))
+            for warp in range(1, warps):
+                value = builder.keep(combine(value, builder.keep(builder.load(found, warp))))
+            return value
         return self._warp(builder.keep(builder.load(found, tir.floor_mod(builder.thread, warps))), warps, combine)
 
     def _warp(self, value: Expr, lanes: int, combine: Callable[[Expr, Expr], Expr]) -> Expr:

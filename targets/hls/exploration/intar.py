@@ -159,7 +159,7 @@ class Choice:
         output = Channel("out", layer.output.kind, made, layer.output.words(made))
         levels = levels_of(self.clock)
         cost = cost_of(replace(process_of(layer, unroll, inputs, [output]), levels=levels), self.part.family)
-        if self.outside and isinstance(layer, Product) and cost.tables.bram18:
+        if self.outside and isinstance(layer, Product) and not layer.is_lmul and cost.tables.bram18:
             unroll = replace(unroll, constants=OUTSIDE)
             cost, _ = cost_outside(layer, unroll, inputs, output, self.part.family, levels, self.bandwidth)
         # One word a cycle comes out of what joins the parts, and goes into what cuts the input.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from targets.hls.exploration.intar import Choice, cycles_for
-from targets.hls.exploration.search import NAMES, Found, Point, Search, obstacle
+from targets.hls.exploration.search import NAMES, Found, NoRoomError, Point, Search
 from targets.hls.exploration.tasks import shared
 from targets.hls.hardware.clock import CLOCK
 from targets.hls.hardware.estimate import estimate
@@ -111,7 +111,7 @@ def _optimum(search: Search, objective: Objective, name: str, max_latency: int |
             raise UserError(f"{name}: no design was found that takes at most {max_latency:,} cycles and has room on "
                             f"{part.name}: --objective latency tells the least")  # fmt: skip
         less += Resources(**{each: max(getattr(used, each) - getattr(part.budget, each), 0) for each in NAMES})
-    raise UserError(obstacle(search, less))
+    raise NoRoomError(search, less)
 
 
 def _finished(search: Search, found: Found, program: Program, designs: tuple[Design, ...], objective: Objective,

@@ -103,7 +103,7 @@ def options_of(layer: Layer, family: Family, cap: Resources, levels: int = LEVEL
             moved = option.cost.distributed
             used = option.used + option.cost.tables * -1 + moved.tables
             found.append(replace(option, unroll=replace(unroll, constants="distributed"), cost=moved, used=used))
-        if port and isinstance(layer, Product):
+        if port and isinstance(layer, Product) and not layer.is_lmul:
             found.append(_outside(layer, option, replace(unroll, constants=OUTSIDE), family, levels, port))
     return _best([option for option in found if not _exceeds(option.used, cap)]) or found[:1]
 
@@ -190,7 +190,7 @@ class Search:
         cap = self._cap(less)
         smallest = self._pick(inf, cap)
         if smallest is None:
-            raise UserError(obstacle(self, less))
+            raise NoRoomError(self, less)
         if objective == "resources":
             return self.found(smallest)
         fastest = self._fastest(cap, smallest)
@@ -206,7 +206,7 @@ class Search:
         cap = self._cap(less)
         smallest = self._pick(inf, cap)
         if smallest is None:
-            raise UserError(obstacle(self, less))
+            raise NoRoomError(self, less)
         found: list[Found] = []
         for pick in (*self._quickest(cap), self._fastest(cap, smallest)):
             one = self.found(pick)
@@ -488,6 +488,18 @@ class _Program:
 # Where nothing fits -------------------------------------------------------------------------------------
 
 
+class NoRoomError(UserError):
+    """A network has no place on a part. Why, and what would hold it, is found when somebody asks."""
+
+    def __init__(self, search: Search, less: Resources | None = None):
+        super().__init__(search, less)
+        self.search = search
+        self.less = less
+
+    def __str__(self) -> str:
+        return obstacle(self.search, self.less)
+
+
 def obstacle(search: Search, less: Resources | None = None) -> str:
     """Why a network has no place on a part, and what would hold it."""
     part, cap = search.part, search._cap(less)
@@ -534,7 +546,7 @@ def fits(search: Search, part: Part) -> bool:
         within = {replace(unroll, constants="") if unroll.constants == OUTSIDE else unroll for unroll in few}
         levels = levels_of(search.clock)
         smallest.append([_option(layer, unroll, part.family, levels) for unroll in sorted(within, key=str)])
-        if search.outside and isinstance(layer, Product):
+        if search.outside and isinstance(layer, Product) and not layer.is_lmul:
             smallest[-1] += [
                 _outside(layer, option, replace(option.unroll, constants=OUTSIDE), part.family, levels, part.port)
                 for option in smallest[-1] if not option.unroll.constants

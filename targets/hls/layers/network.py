@@ -23,7 +23,7 @@ from targets.hls.layers.experts import Experts
 from targets.hls.layers.gearbox import fork, gearbox
 from targets.hls.layers.layer import Group, Layer, Unroll
 from targets.hls.layers.norm import Norm
-from targets.hls.layers.outside import AHEAD, PORT, port_lanes, streamed, weights_of
+from targets.hls.layers.outside import AHEAD, PORT, Outside, port_lanes, streamed, weights_of
 from targets.hls.layers.pad import Pad
 from targets.hls.layers.pool import Pool
 from targets.hls.layers.product import Product, conv_window, convolution, matrix_product
@@ -129,7 +129,8 @@ class _Builder:
     def _is_image(self, value: Value) -> bool:
         for user in value.users:
             for inner in user.body.nodes if user.body is not None else ():
-                if inner.op in ("conv", "max_pool", "avg_pool") or (inner.op == "pad" and self._is_image(user.output)):
+                is_pad = inner.op == "pad" and self._is_image(user.output)
+                if is_pad or inner.op in ("conv", "lmul_conv", "max_pool", "avg_pool"):
                     return True
         return False
 
@@ -347,7 +348,8 @@ _ROWS: dict[str, Callable[[str, Group, Node, tuple[Tensor, ...], Tensor], Layer]
 }  # fmt: skip
 _HEADS: dict[str, Callable[[_Builder, Group, Node], None]] = {
     **dict.fromkeys(_ROWS, _Builder._rows), "experts": _Builder._experts,
-    "conv": _Builder._conv, "matmul": _Builder._matmul, "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
+    "conv": _Builder._conv, "lmul_conv": _Builder._conv, "matmul": _Builder._matmul, "lmul_matmul": _Builder._matmul,
+    "max_pool": _Builder._pool, "avg_pool": _Builder._pool,
     "reduce_mean": _Builder._global_pool, "reduce_max": _Builder._global_pool, "reduce_sum": _Builder._global_pool,
 }  # fmt: skip
 
@@ -365,6 +367,7 @@ def program_of(
     read: dict[str, list[Channel]] = {}
     ports: list[Port] = []
     sources: dict[str, Process] = {}
+    outside = {id(layer.output) for layer in network.layers if isinstance(layer, Outside)}
     kept: list[Tensor] = []  # as long as they are known by their ids
 
     def connect(tensor: Tensor, lanes: int, label: str, consumer: str, most: tuple[int, int] = (0, 0)) -> Channel:
@@ -385,7 +388,8 @@ def program_of(
     for layer in network.layers:
         wanted = layer.input_lanes(chosen[layer.name])
         read[layer.name] = [
-            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name)
+            connect(tensor, lanes, f"{layer.name}_in{number}" if number else f"{layer.name}_in", layer.name,
+                    _ahead(layer, id(tensor.root) in outside))
             for number, (tensor, lanes) in enumerate(zip(layer.inputs, wanted, strict=True))
         ]  # fmt: skip
         weights = streamed(layer, chosen[layer.name])
@@ -416,6 +420,14 @@ def program_of(
     levels = levels_of(clock)
     made = tuple(replace(process, levels=levels) for process in processes)
     return Program(name, made, tuple(channels), tuple(ports), tuple(outputs), clock=clock)
+
+
+def _ahead(layer: Layer, is_from_outside: bool) -> tuple[int, int]:
+    """The most words in the channels to a layer, in front of gearboxes and behind: none waits on the chip for long that
+    is to wait outside."""
+    if is_from_outside:
+        return AHEAD, 2
+    return (AHEAD, AHEAD) if isinstance(layer, Outside) else (0, 0)
 
 
 def process_of(layer: Layer, unroll: Unroll, inputs: Sequence[Channel], outputs: Sequence[Channel]) -> Process:

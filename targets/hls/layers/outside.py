@@ -35,8 +35,8 @@ from targets.hls.program import (
 
 #: Bytes of a port, where no part is known.
 PORT = 8
-#: Words of weights that are on their way or wait for the layer, at most: enough for one in each cycle. With more of
-#: them, a layer that waits for its input could begin with weights that are there already: they would be on the chip.
+#: Words that are on their way or wait for the layer, at most: enough for one in each cycle. With more of them, a layer
+#: that waits for something else could begin with all that is there already: it would be on the chip.
 AHEAD = OUTSIDE_LATENCY + 8
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Sum, select, total, whole
 from targets.hls.layers.columns import ColumnBuffer
 from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
+from targets.hls.layers.lmul import LogWeights, taken
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
 from targets.hls.program import (
@@ -51,8 +52,10 @@ class Product(Layer):
         groups, outputs, _, channels = weights.shape
         self.depthwise = channels == 1 and outputs == 1 and groups > 1
         places = "x".join(map(str, window.kernel))
-        what = f"{places} convolution" if head.op == "conv" else "matrix product"
+        what = f"{places} convolution" if head.op.endswith("conv") else "matrix product"
         self.title = f"{output.name}: {'depthwise ' if self.depthwise else ''}{what}"
+        self.is_lmul = head.op.startswith("lmul")
+        self.title += " by L-Mul" if self.is_lmul else ""
         self.title += f", {_shape(self.inputs[0])} -> {_shape(output)}"
 
     @property
@@ -66,6 +69,8 @@ class Product(Layer):
         else:
             every = [Unroll(pe, simd, places=p) for pe in divisors(outputs) for simd in divisors(channels)
                      for p in divisors(places)]  # fmt: skip
+        if self.is_lmul:  # a place of the kernel at a time
+            every = [one for one in every if one.places == 1]
         fits = ColumnBuffer.fits(self.window)
         return [one for one in every if self.multipliers(one) <= MOST_PARTS and (fits or self._sides(one)[0] == 1)]
 
@@ -129,14 +134,33 @@ class Product(Layer):
             place = which * (per_group // pe) + out
             word = which * (channels // simd) + inner
         loops = (column, *made, *ends)
-        names, elements = rows.elements(row, whole(ky) * lines, column, whole(kx) * copies, word,
-                                        lane if self.depthwise else part)  # fmt: skip
-        weights = _Weights(self, unroll, streams, (*made, *ends))
-        terms = []
-        for copy, x in enumerate(elements):
-            number = ((lane * copies + copy) * lines + whole(rows.line)) * simd + part
-            one = times(weights.element(whole(number)), x)
-            terms.append(_summed(rows.line, _summed(part, one)))
+        place_of = partial(rows.elements, row, whole(ky) * lines, column, whole(kx) * copies, word)
+        names, elements = place_of(lane if self.depthwise else part)
+        terms: list[Expr] = []
+        once: list[Statement] = []
+        each: list[Statement] = []
+        read: Let | Read
+        tables: tuple[Memory, ...]
+        if self.is_lmul:
+            read = Let("weight", _flat((*made, *ends)))
+            most = max(-self.weight_kind.low, self.weight_kind.high, 1)
+            width = self.multipliers(unroll)
+            logs = LogWeights(partial(self.words, unroll), most, width, self.weights.size // width)
+            xs = elements if self.depthwise else [place_of(Const.of(n))[1][0] for n in range(simd)]
+            for which_x, x in enumerate(xs):
+                parts = list(taken(which_x, x))
+                (each if self.depthwise else once).extend(parts)
+                product, term = logs.product(which_x, (parts[0], parts[-1]), read.local, lane * len(xs) + which_x)
+                each += product
+                terms.append(term)
+            tables = logs.signs, logs.patterns
+        else:
+            weights = _Weights(self, unroll, streams, (*made, *ends))
+            for copy, x in enumerate(elements):
+                number = ((lane * copies + copy) * lines + whole(rows.line)) * simd + part
+                one = times(weights.element(whole(number)), x)
+                terms.append(_summed(rows.line, _summed(part, one)))
+            read, tables = weights.read, weights.memories
 
         first: Expr = TRUE
         last: Expr = TRUE
@@ -150,13 +174,14 @@ class Product(Layer):
             end_of_row = end_of_row & counter.equals(counter.high)
         body: list[Statement] = [
             *names,
-            weights.read,
-            Lanes(lane, (Update(accumulator, lane, select(first, 0, before) + total(terms)),)),
+            read,
+            *once,
+            Lanes(lane, (*each, Update(accumulator, lane, select(first, 0, before) + total(terms)))),
         ]
         body += written if last == TRUE else [When(last, tuple(written))]
         body += rows.advance(end_of_row)
         steps = rows.steps(Nest("compute", used_loops(loops), tuple(body)))
-        memories = (*rows.memories, *weights.memories, *epilogue.memories)
+        memories = (*rows.memories, *tables, *epilogue.memories)
         return Process(self.name, self.title, steps, (*inputs, *streams), tuple(outputs), memories,
                        (accumulator, *rows.registers))  # fmt: skip
 

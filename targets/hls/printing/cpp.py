@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 
 from targets.hls.exploration.cores import leaves
+from targets.hls.expressions import Load
 from targets.hls.hardware.sharing import multipliers_needed
 from targets.hls.printing.expressions import Dialect, Printer
-from targets.hls.program import OUTSIDE_LATENCY, Channel, Kind, Memory, Process, Program, port_of
+from targets.hls.program import (
+    OUTSIDE_LATENCY,
+    Channel,
+    Kind,
+    Lanes,
+    Memory,
+    Nest,
+    Process,
+    Program,
+    Statement,
+    Store,
+    When,
+    port_of,
+)
 from tensorc.fixed_point import bits_for
 
 #: Memories of so many numbers are written into the function, others into headers.
@@ -50,6 +65,32 @@ class Cpp(Dialect):
 
     def pipeline(self, ii: int) -> list[str]:
         return [f"#pragma HLS PIPELINE II={ii}"]
+
+    def iteration(self, nest: Nest, printer: Printer) -> None:
+        """What a nest stores it never loads again (a rule of programs), which Vitis cannot know."""
+        if nest.trip > 1:
+            for name in sorted(_loaded(nest.body) & _stored(nest.body)):
+                printer.line(f"#pragma HLS DEPENDENCE variable={name} type=inter direction=RAW dependent=false")
+
+
+def _loaded(part: object) -> set[str]:
+    """Memories that statements or expressions load from."""
+    if isinstance(part, tuple):
+        return set().union(*map(_loaded, part))
+    if not is_dataclass(part):
+        return set()
+    inner = (_loaded(getattr(part, field.name)) for field in fields(part))
+    return set().union(*inner, {part.memory} if isinstance(part, Load) else set())
+
+
+def _stored(body: Sequence[Statement]) -> set[str]:
+    found: set[str] = set()
+    for statement in body:
+        if isinstance(statement, Store):
+            found.add(statement.memory.name)
+        elif isinstance(statement, (When, Lanes)):
+            found |= _stored(statement.body)
+    return found
 
 
 def _int(low: int, high: int) -> str:

@@ -1,4 +1,4 @@
-"""Small models compiled for a GPU, and loaded on the emulator."""
+"""Small models compiled for a GPU, and loaded on the emulator; and what all tests of CUDA kernels ask of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tensorc
+from targets.cuda.codegen import print_kernel
 from tensorc.runtime.model import Model
 
 
@@ -62,3 +63,14 @@ def expected_two() -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
         return a, power / power.sum(1, keepdims=True) + y
 
     return compute
+
+
+@pytest.fixture
+def well_made() -> Callable[..., bool]:
+    """Whether the kernels of a batch are no tasks, a thread each, and have room for all they keep in registers."""
+
+    def ask(batch) -> bool:
+        own = all("int end = " not in print_kernel(case.kernel.function, "k") for case in batch.cases)
+        return own and all(found.spill_stores == found.spill_loads == 0 for found in batch.resources)
+
+    return ask

@@ -19,11 +19,7 @@ def moves(kernel):
     return tuple([int(n) for n in re.findall(rf"tc_{way}<(\d+)>\(", text)] for way in ("load", "store"))
 
 
-def no_spills(check):
-    return all(r.spill_stores == r.spill_loads == 0 for r in check.resources)
-
-
-def test_neighbours_are_moved_at_once(cuda):
+def test_neighbours_are_moved_at_once(cuda, well_made):
     with cuda.batch() as check:
         assert moves(check("relu(add(mul(x, y), z))", x="f32[1,3,5,7,8]", y="f32[1,3,1,1,8]", z="f32[1,3,1,1,8]")) == (
             [4, 4, 4], [4])  # fmt: skip
@@ -37,7 +33,7 @@ def test_neighbours_are_moved_at_once(cuda):
             [8, 2, 2, 2, 2, 2, 2, 2, 2],
             [2] * 4,
         )
-    assert no_spills(check)
+    assert well_made(check)
 
 
 def test_moves_are_as_wide_as_places_are_aligned(cuda):
@@ -49,7 +45,7 @@ def test_moves_are_as_wide_as_places_are_aligned(cuda):
         assert moves(check("slice(x, starts=(0,22), sizes=(3,20), steps=(1,-1))", x="f32[3,24]")) == ([], [])
 
 
-def test_odd_sizes(cuda):
+def test_odd_sizes(cuda, well_made):
     with cuda.batch() as check:
         for size in (3, 1023):
             check("relu(x)", x=f"f16[{size}]", tolerance=1e-3)
@@ -57,7 +53,7 @@ def test_odd_sizes(cuda):
         check("add(x, y)", x="f32[3,1,5]", y="f32[4,1]")
         check("neg(x)", x="f32[]")
         check("and_(x, y)", x="bool[3,7]", y="bool[7]")
-    assert no_spills(check)
+    assert well_made(check)
 
 
 def test_small_tensors_are_one_block(cuda):
@@ -74,7 +70,7 @@ def test_nothing_is_computed_of_nothing(cuda):
         check("transpose(x, perm=(1,0))", x="f32[0,3]")
 
 
-def test_moved_elements(cuda):
+def test_moved_elements(cuda, well_made):
     with cuda.batch() as check:
         # Threads follow the operand, each with eight neighbours of the result: two moves of 16 bytes.
         assert moves(check("transpose(x, perm=(0,2,3,1))", x="f32[2,16,5,7]")) == ([], [4, 4])
@@ -90,10 +86,10 @@ def test_moved_elements(cuda):
         )
         assert moves(kernel) == ([4], [4])
         check("lrn(unblock(x, channels=16, groups=1), size=5, alpha=0.1, beta=0.75, bias=1.0)", x="f32[1,2,5,7,8]")
-    assert no_spills(check)
+    assert well_made(check)
 
 
-def test_elements_of_data(cuda):
+def test_elements_of_data(cuda, well_made):
     rows = {"i": np.array([[0, 6, -1, 3]])}
     with cuda.batch() as check:
         assert moves(check("add(cast(gather(x, i, axis=0), to='float32'), y)", rows,
@@ -102,7 +98,7 @@ def test_elements_of_data(cuda):
         check("concat(x, y, axis=2)", x="f16[3,5,4]", y="f16[3,5,9]")
         check("pad(x, before=(0,1), after=(0,2), mode='constant', value=1.5)", x="f32[5,7]")
         check("mul(expand(x, shape=(4,5,8)), y)", x="f32[5,1]", y="f32[4,5,8]")
-    assert no_spills(check)
+    assert well_made(check)
 
 
 def test_what_may_not_happen_is_not_moved():

@@ -60,3 +60,9 @@ def test_no_compiler(model, tmp_path, module):
     assert "compiling for cuda needs NVRTC" in said
     assert "pip install 'tensorc[cuda]'" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_gpu_to_tune_on(tmp_path):
+    digits = Path(__file__).parents[3] / "examples" / "digits" / "digits.onnx"
+    said = complaint("tune", digits, "--target", "cuda:sm_90", "--database", tmp_path / "tuning.db", "--budget", 1)
+    assert "there is no NVIDIA GPU to measure on: export a bundle and measure it where one is" in said

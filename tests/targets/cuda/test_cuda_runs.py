@@ -76,6 +76,20 @@ def test_device_arrays_are_read_where_they_lie(two, feed, expected_two, monkeypa
     check(two.run(None, {name: Lent(array) for name, array in feed.items()}), feed, expected_two)
 
 
+def test_a_run_again_reads_what_is_there_then(two, feed, expected_two):
+    a = aligned((3, 5))
+    run = two.run_async({"x": Lent(feed["x"]), "y": feed["y"]}, outputs={"a": Lent(a)})
+    run.wait()
+    two.run(None, {name: np.zeros_like(array) for name, array in feed.items()})
+    feed["x"][:] = np.flip(feed["x"])
+    feed["y"][:] += 1
+    outputs = run.again().wait()
+    check([a, outputs[1].numpy()], feed, expected_two)
+    two.close()
+    with pytest.raises(UserError, match="the model is closed"):
+        run.again()
+
+
 def test_only_launches_with_another_address_are_told(two, feed, monkeypatch):
     told = []
     rebind = Emulator.rebind
@@ -167,12 +181,12 @@ def test_producers_have_the_stream_of_the_run_wait(two_layer_artifact, feed):
     executable = opened(two_layer_artifact, LikeGpu())
     lent = Lent(feed["x"], (2, 0))
     for stream in (None, 77, 0):
-        assert executable.borrow(lent, stream).address == feed["x"].ctypes.data
+        assert executable.borrow(lent, (2, 0), stream).address == feed["x"].ctypes.data
     assert lent.streams == [55, 77, 1], "its own, the caller's, and the legacy default stream as DLPack spells it"
-    assert executable.borrow(Lent(feed["x"], (13, 0)), None) is not None, "managed memory"
-    assert executable.borrow(Lent(feed["x"]), None) is None
+    assert executable.borrow(Lent(feed["x"], (13, 0)), (13, 0), None) is not None, "managed memory"
+    assert executable.borrow(Lent(feed["x"]), (1, 0), None) is None
     with pytest.raises(UserError, match="it lies on GPU 1, and the model on GPU 0"):
-        executable.borrow(Lent(feed["x"], (2, 1)), None)
+        executable.borrow(Lent(feed["x"], (2, 1)), (2, 1), None)
     executable.close()
 
 
@@ -265,7 +279,7 @@ def test_a_model_closed_while_others_run_it(two, feed, expected_two):
         thread.join()
     assert said == ["the model is closed"] * 3
     with pytest.raises(UserError, match="the model is closed"):
-        executable.borrow(Lent(feed["x"]), None)
+        executable.borrow(Lent(feed["x"]), (1, 0), None)
 
 
 def opened(path, device):
@@ -298,6 +312,14 @@ def test_other_targets_take_such_arrays_from_the_host(tmp_path, feed, expected_t
         outputs = model.run_async({name: Lent(array) for name, array in feed.items()}, outputs={"a": a}).wait()
         assert outputs[0] is a
         check(outputs, feed, expected_two)
+        run = model.run_async(feed, outputs={"a": Lent(a)})
+        feed["x"][:] += 1
+        check([a, run.again().wait()[1]], feed, expected_two)
+        frozen = aligned((3, 5))
+        frozen.flags.writeable = False
+        for buffer in (Lent(frozen), Lent(np.asfortranarray(a)), np.asfortranarray(a)):
+            with pytest.raises(UserError, match="needs a buffer that is C-contiguous and may be written to"):
+                model.run_async(feed, outputs={"a": buffer})
         with pytest.raises(UserError, match=r"input 'x': it does not lie where this model runs: .* host's memory"):
             model.run(None, {**feed, "x": Lent(feed["x"], (2, 0))})
 
@@ -306,7 +328,7 @@ def test_types_that_numpy_does_not_know_go_by_dlpack():
     array = DeviceArray(64, "bfloat16", (2, 3), (1, 0), None, lambda _: None, lambda _: None)
     from tensorc.runtime.dlpack import borrow
 
-    lent = borrow(array, None)
+    lent = borrow(array, (1, 0), None)
     assert (lent.address, lent.dtype, lent.shape, lent.is_contiguous) == (64, "bfloat16", (2, 3), True)
     assert isinstance(lent, Borrowed)
     assert lent.nbytes == 6 * np.dtype(ml_dtypes.bfloat16).itemsize

@@ -18,11 +18,7 @@ def loads(kernel):
     return len(re.findall(r"tc_load<\d+>\(", print_kernel(kernel.function, "k")))
 
 
-def no_spills(check):
-    return all(r.spill_stores == r.spill_loads == 0 for r in check.resources)
-
-
-def test_max_pool(cuda):
+def test_max_pool(cuda, well_made):
     with cuda.batch() as check:
         kernel = check(f"max_pool(x, {_THREE.format(s=2)}, ceil=0)", x="f32[2,2,9,8,8]")
         assert loads(kernel) == 9
@@ -31,10 +27,10 @@ def test_max_pool(cuda):
         check("max_pool(x, kernel=(2,2), strides=(2,2), pads=(0,0,0,0), dilations=(1,1), ceil=0)", x="i8[1,2,4,6,8]")
         check("max_pool(x, kernel=(6,6), strides=(3,3), pads=(2,2,2,2), dilations=(1,1), ceil=0)",
               {"x": [float("nan"), 1, 2, 3, 4, 5, 6, 7]}, x="f32[1,1,9,9,8]")  # fmt: skip
-    assert no_spills(check)
+    assert well_made(check)
 
 
-def test_avg_pool(cuda):
+def test_avg_pool(cuda, well_made):
     with cuda.batch() as check:
         for counted in (0, 1):
             check(f"avg_pool(x, {_THREE.format(s=2)}, ceil=1, count_include_pad={counted})", x="f32[1,2,6,7,8]")
@@ -44,10 +40,10 @@ def test_avg_pool(cuda):
         whole = "kernel=(7,7), strides=(1,1), pads=(0,0,0,0), dilations=(1,1), ceil=0, count_include_pad=0"
         kernel = check(f"add(avg_pool(x, {whole}), y)", x="f32[2,3,7,7,8]", y="f32[3,1,1,8]")
         assert kernel.blocks * kernel.threads > 2 * 3 * 8
-    assert no_spills(check)
+    assert well_made(check)
 
 
-def test_depthwise(cuda):
+def test_depthwise(cuda, well_made):
     same = "pads=(1,1,1,1), dilations=(1,1), depthwise=1"
     with cuda.batch() as check:
         kernel = check(f"relu(add(conv_blocked(x, w, strides=(1,1), {same}), b))", x="f32[2,3,5,7,8]",
@@ -59,10 +55,10 @@ def test_depthwise(cuda):
         check("conv_blocked(x, w, strides=(1,1), pads=(3,3,3,3), dilations=(1,1), depthwise=1)", x="f32[1,1,6,6,8]",
               w="f32[1,1,7,7,8]")  # fmt: skip
         check(f"conv_blocked(x, w, strides=(1,1), {same})", x="u8[1,2,4,5,8]", w="i8[2,1,3,3,8]")
-    assert no_spills(check)
+    assert well_made(check)
 
 
-def test_rows_share_what_they_read(cuda):
+def test_rows_share_what_they_read(cuda, well_made):
     """A GPU that is full with few threads: several output rows a thread, of which the last may not be there."""
     few = replace(cuda, machine=replace(cuda.machine, multiprocessors=1, threads=64))
     with few.batch() as check:
@@ -71,4 +67,4 @@ def test_rows_share_what_they_read(cuda):
         assert loads(kernel) == 6 * 3 + 4 * 9
         kernel = check(f"avg_pool(x, {_THREE.format(s=2)}, ceil=0, count_include_pad=0)", x="f32[1,2,9,9,8]")
         assert loads(kernel) == 9 * 3
-    assert no_spills(check)
+    assert well_made(check)

@@ -58,7 +58,7 @@ def _raw(numbers: np.ndarray, fraction: int, kind) -> np.ndarray:
     return np.clip(np.floor(numbers * 2.0**fraction + 0.5), kind.low, kind.high).astype(np.int64)
 
 
-def fix(graph: Graph, samples: Sequence[np.ndarray], bits: int = 8) -> Fixed:
+def fix(graph: Graph, samples: Sequence[np.ndarray], bits: int = 8, lmul: bool = False) -> Fixed:
     """`graph` with all tensors of so many bits; `samples` [images, ...] calibrate it."""
     run_passes(graph, [*canonical_passes(), ComputeExactly()])
     watched = clone(graph)
@@ -71,7 +71,7 @@ def fix(graph: Graph, samples: Sequence[np.ndarray], bits: int = 8) -> Fixed:
             before = ranges.get(value.name, Range(0.0, 0.0))
             low, high = array.min(initial=before.low), array.max(initial=before.high)
             ranges[value.name] = Range(float(low), float(high))
-    run_passes(graph, [FixedPoint(bits, bits, ranges), FuseGroups(moves=False)])
+    run_passes(graph, [FixedPoint(bits, bits, ranges, lmul=lmul), FuseGroups(moves=False)])
     return Fixed(graph, network_of(graph), samples)
 
 

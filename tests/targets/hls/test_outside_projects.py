@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from targets.hls import parts, verification
-from targets.hls.exploration import search
+from targets.hls.exploration import optimize, search
 from targets.hls.parts import MEMORY_SHARE, Part
 from tensorc.driver import compile_model
 from tensorc.errors import UserError
@@ -149,12 +149,13 @@ def inverted(path, size=8, wide=16):
 
 
 @pytest.mark.compiler
-def test_layers_take_turns_where_that_is_sooner(tmp_path, tiny):
+def test_layers_take_turns_where_that_is_sooner(tmp_path, tiny, monkeypatch):
     """Eight multipliers are better used by one layer at a time; there is no room for all that waits between them."""
     tiny(lut=20_000, bram18=3, dsp=10)
     model = inverted(tmp_path / "model.onnx")
     summary = dict(compiled(model, tmp_path / "project").manifest["summary"])
-    compiled(model, tmp_path / "beside", "throughput")
+    monkeypatch.setattr(optimize, "_FEW_LAYERS", 0)  # none are looked for
+    compiled(model, tmp_path / "beside")
     told = "expand_relu; then depth_relu; then project_2; outside the chip waits input 1 of project_2"
     assert summary["layers take turns"] == told
     assert told in (tmp_path / "project/report.html").read_text()
@@ -178,3 +179,17 @@ def test_a_schedule_that_was_changed_is_found(tmp_path, tiny):
         file.write_text(json.dumps(schedule | change))
         with pytest.raises((UserError, KeyError), match=r"is not what the project's schedule makes|outside"):
             verification._verilog(verification._open(tmp_path / "project"))
+
+
+def test_layers_take_turns_with_weights_from_outside_where_nothing_else_fits(tmp_path, tiny):
+    """There is room for one layer's logic at a time, and for no weights."""
+    part = tiny(lut=8_000, bram18=1, dsp=3, memory=6.0)
+    model = perceptron(tmp_path / "model.onnx", (24, 160, 40, 40, 5))
+    found = {}
+    for objective in ("latency", "resources"):
+        compiled(model, tmp_path / objective, objective)
+        found[objective] = json.loads((tmp_path / objective / "report.json").read_text())
+    for report in found.values():
+        assert report["CSynthesisReport"]["DSP"] <= part.budget.dsp == 2
+        assert len(report["Segments"]) > 1
+        assert report["MemoryOutside"]["Ports"]

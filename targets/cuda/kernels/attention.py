@@ -288,7 +288,7 @@ class _Flash:
             if copies:
                 assert lying is not None
                 place = lying.place([*outer, chunk * elements])
-                builder.call("tc_copy_async", to, builder.address(lying.buffer, place), _int(valid))
+                builder.call("tc_copy_async<16>", to, builder.address(lying.buffer, place), _int(valid))
                 return
             held = builder.registers(self.dtype, elements, "chunk")
             with builder.vector(elements) as v:

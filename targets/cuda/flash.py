@@ -47,29 +47,38 @@ class AttentionExtents:
 
 @dataclass(frozen=True)
 class FlashSchedule(Schedule):
-    """Queries of a block, 16 to a warp; keys that pass through registers at once; buffers of shared memory that they
-    pass through; and into how many parts the keys are split, of which each is a block's."""
+    """Queries of a block, 16 to a warp; keys that pass through a warp's registers at once; buffers of shared memory
+    that they pass through; into how many parts the keys are split, of which each is a block's; and how many warps have
+    the same queries, with keys of their own in each tile. Of the last two, one is 1."""
 
     kind = "flash"
     rows: int
     keys: int
     stages: int
     splits: int
+    warps: int
 
     @property
     def threads(self) -> int:
-        return 2 * self.rows
+        return 2 * self.rows * self.warps
+
+    @property
+    def tile_keys(self) -> int:
+        """Of a tile in shared memory."""
+        return self.keys * self.warps
 
     def shared_bytes(self, extents: AttentionExtents) -> int:
-        """Queries, then keys and values of all stages, then the weights of the values where they pass through memory;
-        results on their way out lie where queries and keys were."""
+        """Queries, then keys and values of all stages, then the weights of the values where they pass through memory.
+        What warps find and results on their way out lie where queries and keys were."""
         depth, values = extents.depth_chunks, extents.value_chunks
+        quads = values * extents.elements // 8 + (1 if extents.on_tensor_cores else 2)
+        found = self.threads * quads if self.warps > 1 else 0
         if extents.on_tensor_cores:
-            tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.keys + 1)
-            return 16 * max(tiles, values * (self.rows + 1))
+            tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.tile_keys + 1)
+            return 16 * max(tiles, values * (self.rows + 1), found)
         depth, values = depth | 1, values | 1
-        tiles = self.rows * depth + self.stages * self.keys * (depth + values)
-        return 16 * tiles + 4 * self.rows * (self.keys + 4)
+        tiles = self.rows * depth + self.stages * self.tile_keys * (depth + values)
+        return max(16 * tiles + 4 * self.rows * self.warps * (self.keys + 4), 16 * found)
 
     def registers(self, extents: AttentionExtents) -> int:
         """Of a thread, about: weighted sums, scores, what of the queries is held, addresses."""
@@ -85,11 +94,13 @@ _MOST_HELD = 8
 _LEAST_KEYS = 128
 _MOST_REGISTERS = 240
 _STAGES = 2
+_FEW_ROWS = 64
 
 
 def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule | None:
     """The largest tile of queries with which every multiprocessor has a block, as keys are read once for each. Where
-    none is small enough, the keys are split, so that each has two blocks. None where no tile fits."""
+    none is small enough, the keys are split, so that each has two blocks. Of what is left, small tiles have several
+    warps. None where no tile fits."""
     fitting = list(_candidates(extents, gpu))
     if not fitting:
         return None
@@ -99,10 +110,18 @@ def flash_schedule(extents: AttentionExtents, gpu: Gpu) -> FlashSchedule | None:
     fitting = [schedule for schedule in fitting if schedule.keys == keys]
     filling = [s for s in fitting if _blocks(s, extents) >= gpu.multiprocessors]
     if filling:
-        return max(filling, key=lambda s: s.rows)
+        return _shared_by_warps(max(filling, key=lambda s: s.rows), extents, gpu)
     least = min(fitting, key=lambda s: s.rows)
-    splits = -(-2 * gpu.multiprocessors // _blocks(least, extents))
-    return replace(least, splits=max(1, min(splits, extents.keys // max(_LEAST_KEYS, least.keys))))
+    splits = min(-(-2 * gpu.multiprocessors // _blocks(least, extents)), extents.keys // max(_LEAST_KEYS, least.keys))
+    return replace(least, splits=splits) if splits > 1 else _shared_by_warps(least, extents, gpu)
+
+
+def _shared_by_warps(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> FlashSchedule:
+    """Small tiles of queries have several warps each, which take half as many keys."""
+    keys = max(schedule.keys // 2, 16)
+    warps = min(_FEW_ROWS // schedule.rows, -(-extents.keys // keys))
+    shared = replace(schedule, keys=keys, warps=max(warps, 1))
+    return shared if warps > 1 and flash_fits(shared, extents, gpu) else schedule
 
 
 def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
@@ -113,7 +132,7 @@ def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
         for keys in (64, 32, 16):
             if keys > 16 and keys >= 2 * extents.keys:
                 continue
-            schedule = FlashSchedule(rows, keys, _STAGES, 1)
+            schedule = FlashSchedule(rows, keys, _STAGES, 1, 1)
             if flash_fits(schedule, extents, gpu):
                 yield schedule
 
@@ -121,7 +140,9 @@ def _candidates(extents: AttentionExtents, gpu: Gpu) -> Iterator[FlashSchedule]:
 def flash_fits(schedule: FlashSchedule, extents: AttentionExtents, gpu: Gpu) -> bool:
     if schedule.rows % 16 or schedule.keys % 16 or schedule.threads > 1024 or schedule.stages < 2:
         return False
-    if not 1 <= schedule.splits <= -(-extents.keys // schedule.keys):
+    if not 1 <= schedule.splits <= -(-extents.keys // schedule.tile_keys):
+        return False
+    if schedule.warps < 1 or (schedule.warps > 1 and schedule.splits > 1):
         return False
     return schedule.shared_bytes(extents) <= gpu.shared_block and schedule.registers(extents) <= _MOST_REGISTERS
 

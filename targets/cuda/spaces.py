@@ -123,6 +123,7 @@ def _attention(extents: AttentionExtents, gpu: Gpu) -> Space | None:
             "keys": tuple(keys for keys in (16, 32, 64, 128) if keys == 16 or keys < 2 * extents.keys),
             "stages": (2, 3, 4),
             "splits": tuple(sorted(splits)),
+            "warps": (1, 2, 4, 8),
         },
         lambda knobs: flash_fits(FlashSchedule(**knobs), extents, gpu),
     )

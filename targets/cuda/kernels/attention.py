@@ -178,7 +178,7 @@ class _Flash:
         _, self.queries, self.heads, _ = static_shape(node.inputs[0].shape)
         self.key_heads = static_shape(node.inputs[1].shape)[2]
         self.masks = node.inputs[3:]
-        rows, keys = schedule.rows, schedule.keys
+        rows, keys = schedule.rows, schedule.tile_keys
         tile = Tile.below if self.tensor else Tile.beside
         self.query_tile = tile(0, rows, extents.depth_chunks)
         self.key_tile = tile(self.query_tile.nbytes, keys, extents.depth_chunks)
@@ -187,9 +187,9 @@ class _Flash:
         self.weights_first = self.key_tile.first + schedule.stages * self.stage_bytes
         columns = self.elements * extents.value_chunks
         if self.tensor:
-            self.scores, self.sums = _Fragment(4, 2, keys // 8), _Fragment(4, 2, columns // 8)
+            self.scores, self.sums = _Fragment(4, 2, schedule.keys // 8), _Fragment(4, 2, columns // 8)
         else:
-            self.scores, self.sums = _Fragment(8, 1, keys // 8), _Fragment(8, 4, columns // 32)
+            self.scores, self.sums = _Fragment(8, 1, schedule.keys // 8), _Fragment(8, 4, columns // 32)
         # Scores are compared before they are scaled where that is all that is done to them.
         self.scales_late = not self.masks and node.attrs["scale"] > 0
         self.factor = (node.attrs["scale"] if self.scales_late else 1.0) * _LOG2_E
@@ -200,7 +200,7 @@ class _Flash:
         builder, schedule, extents = self.builder, self.schedule, self.extents
         self.group.dynamic_bytes = schedule.shared_bytes(extents)
         self.memory = builder.dynamic_shared(self.group.dynamic_bytes)
-        row_tiles, key_tiles = -(-extents.rows // schedule.rows), -(-extents.keys // schedule.keys)
+        row_tiles, key_tiles = -(-extents.rows // schedule.rows), -(-extents.keys // schedule.tile_keys)
         each = -(-key_tiles // schedule.splits)
         splits = -(-key_tiles // each)
         split = builder.bind(tir.floor_mod(builder.block, splits)) if splits > 1 else 0
@@ -211,7 +211,12 @@ class _Flash:
         self.key_head = builder.bind(tir.floor_mod(pair, self.key_heads)) if self.key_heads > 1 else 0
         self.first_row = builder.bind(row_tile * schedule.rows)
         self.lane = builder.bind(tir.floor_mod(builder.thread, 32))
-        self.warp = builder.bind(tir.floor_div(builder.thread, 32))
+        warp = builder.bind(tir.floor_div(builder.thread, 32))
+        high = schedule.rows // 16
+        #: Which rows of the tile are this warp's, and which part of each tile's keys.
+        self.warp = builder.bind(tir.floor_mod(warp, high)) if schedule.warps > 1 else warp
+        self.part = builder.bind(tir.floor_div(warp, high)) if schedule.warps > 1 else 0
+        self.first_key = builder.bind(self.part * schedule.keys)
         first = builder.bind(split * each) if splits > 1 else 0
         count: Expr = each if key_tiles % each == 0 else builder.bind(tir.minimum(each, key_tiles - first))
 
@@ -226,6 +231,8 @@ class _Flash:
         for i in range(self.sums.rows):
             total = builder.value("float32", f"tc_lanes_sum<{self.sums.lanes}>", builder.load(self.total, i))
             builder.store(self.total, total, i)
+        if schedule.warps > 1:
+            self._join_warps()
         if splits > 1:
             self._join(tile, split, extents.batch * row_tiles, splits)
         else:
@@ -281,7 +288,7 @@ class _Flash:
             if copies:
                 assert lying is not None
                 place = lying.place([*outer, chunk * elements])
-                builder.call("tc_copy_async", to, builder.address(lying.buffer, place), _int(valid))
+                builder.call("tc_copy_async<16>", to, builder.address(lying.buffer, place), _int(valid))
                 return
             held = builder.registers(self.dtype, elements, "chunk")
             with builder.vector(elements) as v:
@@ -316,11 +323,11 @@ class _Flash:
         """Keys and values of a tile to the memory of a stage."""
         builder, keys = self.builder, self.extents.keys
         base = builder.bind(stage * self.stage_bytes)
-        first = builder.bind(tile * self.schedule.keys)
+        first = builder.bind(tile * self.schedule.tile_keys)
 
         def index(row: Expr) -> tuple[list[Expr], Expr]:
             key = builder.bind(first + row)
-            if keys % self.schedule.keys == 0:
+            if keys % self.schedule.tile_keys == 0:
                 return [self.image, key, self.key_head], True
             return [self.image, builder.bind(tir.minimum(key, keys - 1)), self.key_head], key < keys
 
@@ -353,7 +360,7 @@ class _Flash:
                 with builder.unrolled(self.scores.size) as i:
                     builder.store(scores, const(0, "float32"), i)
                 (self._score_tensor if self.tensor else self._score)(scores, base)
-                self._soften(scores, builder.bind((first + step) * self.schedule.keys))
+                self._soften(scores, builder.bind((first + step) * self.schedule.tile_keys + self.first_key))
                 weigh = self._weigh if not self.tensor else self._weigh_halves if self.is_half else self._weigh_tf32
                 weigh(scores, base)
 
@@ -382,7 +389,7 @@ class _Flash:
         builder, lane = self.builder, self.lane
         multiply = f"tc_mma_{self.dtype}"
         # Matrices of 8 keys and a chunk, beside each other, then below.
-        key = builder.bind(tir.floor_mod(lane, 8) + tir.floor_div(lane, 16) * 8)
+        key = builder.bind(self.first_key + tir.floor_mod(lane, 8) + tir.floor_div(lane, 16) * 8)
         beside = builder.bind(tir.floor_mod(tir.floor_div(lane, 8), 2))
         place = builder.bind(base + self.key_tile.place(key, beside))
         found = builder.registers("uint32", 4, "found")
@@ -402,7 +409,7 @@ class _Flash:
         builder, lane = self.builder, self.lane
         multiply, kind = f"tc_mma_{self.dtype}", "half" if self.dtype == "float16" else "uint16_t"
         # Matrices of 8 keys and a chunk of the values, below each other, then beside; they are read transposed.
-        key = builder.bind(tir.floor_mod(lane, 16))
+        key = builder.bind(self.first_key + tir.floor_mod(lane, 16))
         place = builder.bind(base + self.value_tile.place(key, tir.floor_div(lane, 16)))
         left = builder.registers("uint32", 4, "left")
         found = builder.registers("uint32", 4, "found")
@@ -424,7 +431,8 @@ class _Flash:
         builder, lane = self.builder, self.lane
         left = builder.registers("uint32", 4, "left")
         found = builder.registers("uint32", 2, "found")
-        key, column = builder.bind(tir.floor_mod(lane, 4) * 2), builder.bind(tir.floor_div(lane, 4))
+        key = builder.bind(self.first_key + tir.floor_mod(lane, 4) * 2)
+        column = builder.bind(tir.floor_div(lane, 4))
         place = self.value_tile.place(key, tir.floor_div(column, 4)) + tir.floor_mod(column, 4) * 4
         place = builder.bind(base + place)
         with builder.unrolled(self.scores.blocks) as step:
@@ -440,7 +448,7 @@ class _Flash:
     def _score(self, scores: Buffer, base: Expr) -> None:
         """By multiply-adds, four products of each score at a time."""
         builder, fragment = self.builder, self.scores
-        key = builder.bind(tir.floor_mod(self.lane, 8))
+        key = builder.bind(self.first_key + tir.floor_mod(self.lane, 8))
         queries = builder.registers("float32", 4 * fragment.rows, "queries")
         keys = builder.registers("float32", 4 * fragment.blocks, "keys")
         with builder.serial(self.extents.depth_chunks, name="d") as chunk:
@@ -460,6 +468,7 @@ class _Flash:
         builder, fragment, keys = self.builder, self.sums, self.schedule.keys
 
         def place(row: Expr, key: Expr) -> Expr:
+            row = row + self.part * self.schedule.rows
             return self._address(self.weights_first + (row * (keys + 4) + key) * 4)
 
         builder.call("tc_warp_sync")  # the lanes have read those of the last tile
@@ -476,7 +485,7 @@ class _Flash:
                 builder.call("tc_load<4>", builder.address(left, i * 4), place(row, four * 4))
             with builder.unrolled(4) as n:
                 with builder.unrolled(fragment.blocks) as j:
-                    at = self._address(base + self.value_tile.place(four * 4 + n, column + j * 8))
+                    at = self._address(base + self.value_tile.place(self.first_key + four * 4 + n, column + j * 8))
                     builder.call("tc_load<4>", builder.address(values, j * 4), at)
                 with (
                     builder.unrolled(fragment.blocks) as j,
@@ -493,7 +502,7 @@ class _Flash:
         """Scores to weights, exponentials under the largest score so far; what was weighed under another is put
         right. `first` is the tile's first key."""
         builder, fragment = self.builder, self.scores
-        whole = self.extents.keys % self.schedule.keys == 0
+        whole = self.extents.keys % self.schedule.tile_keys == 0
         for i, (head, query, _) in enumerate(self.positions):
             top = builder.registers("float32", 1, "top")
             builder.store(top, builder.load(self.largest, i), 0)
@@ -535,7 +544,7 @@ class _Flash:
         for mask in self.masks:
             shape = static_shape(mask.shape)
             keys = self.extents.keys
-            inside = key if keys % self.schedule.keys == 0 else builder.bind(tir.minimum(key, keys - 1))
+            inside = key if keys % self.schedule.tile_keys == 0 else builder.bind(tir.minimum(key, keys - 1))
             index = [self.image, head, query, inside][4 - len(shape) :]
             places = [0 if extent == 1 else place for extent, place in zip(shape, index, strict=True)]
             score = score + tir.cast(self.group.elements.evaluate(mask, places), "float32")
@@ -547,8 +556,7 @@ class _Flash:
         """Leave what was found of a part of the keys to the last block of the tile, which joins all parts."""
         builder, group, threads = self.builder, self.group, self.builder.threads
         rows, size = self.sums.rows, self.sums.size
-        statistics = -(-2 * rows // 4)  # quads
-        quads = size // 4 + statistics
+        quads = size // 4 + rows // 2
         scratch = group.scratch("float32", tiles * splits * quads * threads * 4)
         group.counters = tiles
         counters = builder.parameter("counters", "int32", tiles)
@@ -556,52 +564,77 @@ class _Flash:
         def place(part: Expr, quad: Expr) -> Expr:
             return builder.address(scratch, (((tile * splits + part) * quads + quad) * threads + builder.thread) * 4)
 
-        found = builder.registers("float32", 4 * statistics, "statistics")
+        self._leave(lambda quad: place(split, quad))
+        is_last = builder.value("int32", "tc_is_last_block", builder.address(counters, tile), splits)
+
+        def join() -> None:
+            self._add_parts(splits, lambda to, part, quad: builder.call("tc_load_shared_cache", to, place(part, quad)))
+            self._finish()
+
+        builder.when(tir.compare("not_equal", is_last, const(0, "int32")), join)
+
+    def _join_warps(self) -> None:
+        """What the warps of the same queries have found of their keys, through shared memory; each has all then."""
+        builder, threads = self.builder, 2 * self.schedule.rows
+        quads = self.sums.size // 4 + self.sums.rows // 2
+        own = builder.bind(tir.floor_mod(builder.thread, threads))
+
+        def place(part: Expr, quad: Expr) -> Expr:
+            return self._address(((part * quads + quad) * threads + own) * 16)
+
+        builder.sync()  # all have read the last tile
+        self._leave(lambda quad: place(self.part, quad))
+        builder.sync()
+        self._add_parts(self.schedule.warps, lambda to, part, quad: builder.call("tc_load<4>", to, place(part, quad)))
+
+    def _leave(self, place: Callable[[Expr], Expr]) -> None:
+        """What this thread has found, in quads: weighted sums, then the largest scores and the sums."""
+        builder, rows, size = self.builder, self.sums.rows, self.sums.size
+        found = builder.registers("float32", 2 * rows, "found")
         with builder.unrolled(rows) as i:
             builder.store(found, builder.load(self.largest, i), i)
             builder.store(found, builder.load(self.total, i), rows + i)
         with builder.unrolled(size // 4) as quad:
-            builder.call("tc_store<4>", place(split, quad), builder.address(self.weighed, quad * 4))
-        with builder.unrolled(statistics) as quad:
-            builder.call("tc_store<4>", place(split, size // 4 + quad), builder.address(found, quad * 4))
-        is_last = builder.value("int32", "tc_is_last_block", builder.address(counters, tile), splits)
+            builder.call("tc_store<4>", place(quad), builder.address(self.weighed, quad * 4))
+        with builder.unrolled(rows // 2) as quad:
+            builder.call("tc_store<4>", place(size // 4 + quad), builder.address(found, quad * 4))
+
+    def _add_parts(self, parts: int, load: Callable[[Expr, Expr, Expr], None]) -> None:
+        """All that was left of `parts` parts; `load` (to, part, quad) reads four numbers."""
+        builder, rows, size = self.builder, self.sums.rows, self.sums.size
+        found = builder.registers("float32", 2 * rows, "found")
 
         def read(part: Expr) -> None:
-            with builder.unrolled(statistics) as quad:
-                to = builder.address(found, quad * 4)
-                builder.call("tc_load_shared_cache", to, place(part, size // 4 + quad))
+            with builder.unrolled(rows // 2) as quad:
+                load(builder.address(found, quad * 4), part, size // 4 + quad)
 
-        def join() -> None:
-            with builder.serial(splits, name="part") as part:
-                read(part)
-                with builder.unrolled(rows) as i:
-                    larger = tir.maximum(builder.load(self.largest, i), builder.load(found, i))
-                    builder.store(self.largest, larger, i)
+        with builder.serial(parts, name="part") as part:
+            read(part)
             with builder.unrolled(rows) as i:
-                builder.store(self.total, const(0, "float32"), i)
-            with builder.unrolled(size) as i:
-                builder.store(self.weighed, const(0, "float32"), i)
-            quarter = builder.registers("float32", 4, "quarter")
-            ratios = builder.registers("float32", rows, "ratios")
-            with builder.serial(splits, name="part") as part:
-                read(part)
-                with builder.unrolled(rows) as i:
-                    top = builder.load(self.largest, i)
-                    none = tir.compare("equal", top, const(-_INFINITY, "float32"))
-                    under = builder.keep(tir.select(none, const(0, "float32"), top))
-                    builder.store(ratios, self._exponential(builder.load(found, i), under), i)
-                    total = builder.load(self.total, i) + builder.load(found, rows + i) * builder.load(ratios, i)
-                    builder.store(self.total, total, i)
-                with builder.unrolled(size // 4) as quad:
-                    builder.call("tc_load_shared_cache", builder.address(quarter, 0), place(part, quad))
-                    with builder.unrolled(4) as v:
-                        at = quad * 4 + v
-                        row = tir.floor_mod(tir.floor_div(at, self.sums.width), rows)
-                        more = builder.load(quarter, v) * builder.load(ratios, row)
-                        builder.store(self.weighed, builder.load(self.weighed, at) + more, at)
-            self._finish()
-
-        builder.when(tir.compare("not_equal", is_last, const(0, "int32")), join)
+                larger = tir.maximum(builder.load(self.largest, i), builder.load(found, i))
+                builder.store(self.largest, larger, i)
+        with builder.unrolled(rows) as i:
+            builder.store(self.total, const(0, "float32"), i)
+        with builder.unrolled(size) as i:
+            builder.store(self.weighed, const(0, "float32"), i)
+        quarter = builder.registers("float32", 4, "quarter")
+        ratios = builder.registers("float32", rows, "ratios")
+        with builder.serial(parts, name="part") as part:
+            read(part)
+            with builder.unrolled(rows) as i:
+                top = builder.load(self.largest, i)
+                none = tir.compare("equal", top, const(-_INFINITY, "float32"))
+                under = builder.keep(tir.select(none, const(0, "float32"), top))
+                builder.store(ratios, self._exponential(builder.load(found, i), under), i)
+                total = builder.load(self.total, i) + builder.load(found, rows + i) * builder.load(ratios, i)
+                builder.store(self.total, total, i)
+            with builder.unrolled(size // 4) as quad:
+                load(builder.address(quarter, 0), part, quad)
+                with builder.unrolled(4) as v:
+                    at = quad * 4 + v
+                    row = tir.floor_mod(tir.floor_div(at, self.sums.width), rows)
+                    more = builder.load(quarter, v) * builder.load(ratios, row)
+                    builder.store(self.weighed, builder.load(self.weighed, at) + more, at)
 
     def _finish(self) -> None:
         """The group's results."""
@@ -615,10 +648,10 @@ class _Flash:
         values = self.extents.values
         width = math.gcd(fragment.width, values)
         for i, (head, query, inside) in enumerate(self.positions):
-            with builder.unrolled(fragment.blocks) as j, builder.unrolled(fragment.width // width) as part:
-                column = builder.bind(fragment.column(self.lane, j) + part * width)
-                at = fragment.at(j, i, part * width)
-                wanted = inside
+            with builder.unrolled(fragment.blocks) as j, builder.unrolled(fragment.width // width) as piece:
+                column = builder.bind(fragment.column(self.lane, j) + piece * width)
+                at = fragment.at(j, i, piece * width)
+                wanted = tir.logical("and", inside, self._stores())
                 if values < self.elements * self.extents.value_chunks:
                     wanted = tir.logical("and", wanted, column < values)
 
@@ -628,6 +661,10 @@ class _Flash:
                     self._store_elements(at, width, builder.load(shares, i), index)
 
                 _when(builder, wanted, write)
+
+    def _stores(self) -> Expr:
+        """Whether this warp is the one of those with its queries that stores them."""
+        return True if self.schedule.warps == 1 else tir.compare("equal", self.part, const(0, "int32"))
 
     def _store_elements(self, at: Expr, width: int, share: Expr, index: tuple[Expr, ...]) -> None:
         builder, group = self.builder, self.group
@@ -668,8 +705,12 @@ class _Flash:
                     builder.load(self.weighed, fragment.at(j, i, v)) * builder.load(shares, i) for v in range(2)
                 )
                 builder.store(words, builder.value("uint32", f"tc_two<{kind}>", low, high), 0)
-                place = tile.place(row, j) + tir.floor_mod(self.lane, 4) * 4
-                builder.call("tc_store<1>", self._address(place), builder.address(words, 0))
+                to = self._address(tile.place(row, j) + tir.floor_mod(self.lane, 4) * 4)
+
+                def write_words(to: Expr = to) -> None:
+                    builder.call("tc_store<1>", to, builder.address(words, 0))
+
+                _when(builder, self._stores(), write_words)
         builder.sync()
         chunks, threads = self.extents.values // self.elements, builder.threads
         total = tile.rows * chunks

@@ -35,8 +35,8 @@ def attend(check, dtype, q, k, v=None, mask=None, data=None, schedule=None, tole
     return check(text, data, tolerance=tolerance or TOLERANCE[dtype], schedule=schedule, **types)
 
 
-def flash(rows, keys, stages=2, splits=1):
-    return {"kind": "flash", "rows": rows, "keys": keys, "stages": stages, "splits": splits}
+def flash(rows, keys, stages=2, splits=1, warps=1):
+    return {"kind": "flash", "rows": rows, "keys": keys, "stages": stages, "splits": splits, "warps": warps}
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
@@ -48,6 +48,16 @@ def test_shapes(cuda, dtype):
         attend(check, dtype, (1, 3, 1, 20), (1, 9, 1, 20), (1, 9, 1, 12))  # rows of no whole chunks
         kernel = attend(check, dtype, (1, 1, 1, 8), (1, 1, 1, 8))
     assert kernel.schedule["kind"] == "flash"
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_warps_that_share_queries(cuda, dtype):
+    with cuda.batch() as check:
+        attend(check, dtype, (1, 20, 2, 32), (1, 200, 2, 32), mask=(1, 1, 1, 200), schedule=flash(16, 16, 2, 1, 4))
+        attend(check, dtype, (1, 33, 1, 64), (1, 50, 1, 64), (1, 50, 1, 24), schedule=flash(32, 16, 3, 1, 2))
+        rounding = replace(cuda, machine=replace(cuda.machine, rounds_products=True))
+    with rounding.batch() as check:
+        attend(check, "f32", (1, 20, 1, 32), (1, 90, 1, 32), schedule=flash(16, 16, 2, 1, 4), tolerance=2e-3)
 
 
 def test_depths(cuda):
@@ -210,7 +220,14 @@ def test_rows_and_chunks_lie_in_different_banks(chunks):
 
 def test_schedules_that_do_not_fit_are_refused(cuda):
     body = cuda.body("attention(q, k, k, scale=0.1)", q="f16[1,64,1,64]", k="f16[1,64,1,64]")
-    for wrong in (flash(64, 64, splits=2), flash(128, 64, 20), flash(24, 16), flash(16, 8), flash(16, 16, 1)):
+    for wrong in (
+        flash(64, 64, splits=2),
+        flash(128, 64, 20),
+        flash(24, 16),
+        flash(16, 8),
+        flash(16, 16, 1),
+        flash(16, 16, 2, 2, 2),
+    ):
         with pytest.raises(ValueError, match="does not fit"):
             lower(body, cuda.machine, wrong)
     kernel = lower(cuda.body("attention(q, q, q, scale=0.1)", q="f16[1,4,1,512]"), cuda.machine)

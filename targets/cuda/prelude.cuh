@@ -47,3 +47,167 @@ struct half {
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */
 
+/* N neighbours in one move; `to` is aligned to their size. */
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
+    T at[N];
+};
+template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
+    tc_row<T, N> row;
+#pragma unroll
+    for (int i = 0; i < N; i++) row.at[i] = from[i];
+    *(tc_row<T, N> *)to = row;
+}
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
+    tc_row<T, N> row = *(const tc_row<T, N> *)from;
+#pragma unroll
+    for (int i = 0; i < N; i++) to[i] = row.at[i];
+}
+
+/* What other blocks have written in this launch: from the second-level cache, which they share. */
+template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *from) {
+    static_assert(sizeof(T) == 4, "four words");
+    uint32_t word[4];
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
+                 : "l"(from)
+                 : "memory");
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = *(const T *)&word[i];
+}
+
+/* Whether this block is the last of `blocks` to come here; what the others wrote before is seen then. All of its threads
+   call it. `counter` is 0 before the first and after the last. */
+TENSORC_DEVICE int tc_is_last_block(int *counter, int blocks) {
+    __shared__ int last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(counter, 1) == blocks - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    if (last) __threadfence();
+    return last;
+}
+
+TENSORC_DEVICE uint32_t tc_shared(const void *address) {
+    return (uint32_t)__cvta_generic_to_shared(address);
+}
+
+/* 16 bytes to shared memory, zeros where they are not `valid`: nothing is read then. */
+TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(tc_shared(to)), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
+                 : "memory");
+#else
+    *(uint4 *)to = valid ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+/* The copies since the last call are a group. */
+TENSORC_DEVICE void tc_copies_commit() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* All of this thread's groups but the latest N have arrived. */
+template <int N> TENSORC_DEVICE void tc_copies_wait() {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
+#endif
+}
+
+/* Two float32 as 16 bits each, the first in the lower half. */
+TENSORC_DEVICE uint32_t tc_pair(float low, float high, const half *) {
+    return half::from(low) | (uint32_t)half::from(high) << 16;
+}
+TENSORC_DEVICE uint32_t tc_pair(float low, float high, const uint16_t *) { /* bfloat16 */
+#if __CUDA_ARCH__ >= 800
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return 0; /* no kernel of these architectures asks for it */
+#endif
+}
+
+/* 8 float32 as a row of 8 elements of T, zeros where they are not `valid`. */
+template <typename T> TENSORC_DEVICE void tc_narrow(uint32_t *to, const float *from, bool valid) {
+    float4 a = make_float4(0, 0, 0, 0), b = a;
+    if (valid) a = ((const float4 *)from)[0], b = ((const float4 *)from)[1];
+    const T *type = nullptr;
+    to[0] = tc_pair(a.x, a.y, type), to[1] = tc_pair(a.z, a.w, type);
+    to[2] = tc_pair(b.x, b.y, type), to[3] = tc_pair(b.z, b.w, type);
+}
+
+/* Four 8x8 matrices of 16 bits from shared memory: lane i says where row i%8 of matrix i/8 is. `to` has of each matrix
+   the elements 2*(lane%4) and the next of row lane/4, or of its transpose. */
+TENSORC_DEVICE void tc_ldmatrix(uint32_t *to, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(tc_shared(row))
+                 : "memory");
+}
+TENSORC_DEVICE void tc_ldmatrix_transposed(uint32_t *to, const void *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(tc_shared(row))
+                 : "memory");
+}
+
+/* sums[16, 8] += a[16, K] b[K, 8] of a warp (PTX ISA, "Matrix Fragments"): a lane holds the sums of rows lane/4 and 8
+   more, columns 2*(lane%4) and the next; K is 32 bytes. */
+TENSORC_DEVICE void tc_mma_float16(float *sums, const uint32_t *a, const uint32_t *b) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                     : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+    }
+#endif
+}
+#if __CUDA_ARCH__ >= 800
+TENSORC_DEVICE void tc_mma_bfloat16(float *sums, const uint32_t *a, const uint32_t *b) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+TENSORC_DEVICE uint32_t tc_tf32(uint32_t bits) {
+    uint32_t rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+    return rounded;
+}
+TENSORC_DEVICE void tc_mma_float32(float *sums, const uint32_t *a, const uint32_t *b) { /* rounded to tf32 */
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                 : "r"(tc_tf32(a[0])), "r"(tc_tf32(a[1])), "r"(tc_tf32(a[2])), "r"(tc_tf32(a[3])),
+                   "r"(tc_tf32(b[0])), "r"(tc_tf32(b[1])));
+}
+TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b) { /* by int8 */
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+/* Each of N numbers, added over the lanes of a warp: every lane has the sums then, added in one order. */
+template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+#pragma unroll
+        for (int apart = 16; apart; apart /= 2) sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], apart);
+    }
+}

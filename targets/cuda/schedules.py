@@ -2,12 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from cost_models.tiles import Throughput, TileWork, grid_cycles
+from targets.cuda.gpu import Gpu
+from tensorc.ir.types import numpy_dtype
 from tensorc.search.schedule import Schedule
 
-KINDS: Mapping[str, type[Schedule]] = {}
+# Products --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Extents:
+    """Of matrix products: so many, each of [rows, depth] by [depth, columns]."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class GemmSchedule(Schedule):
+    """A block's tile of the result and how much of the reduction is a step, all powers of two; how many warps are below
+    each other and beside each other in the tile; buffers of shared memory that steps pass through; into how many parts
+    the reduction is split; and what multiplies: "tensor" cores, which round float32 to tf32, or "fma"."""
+
+    kind = "gemm"
+    packing = ("unit",)
+    rows: int
+    columns: int
+    depth: int
+    warp_rows: int
+    warp_columns: int
+    stages: int
+    split_k: int
+    unit: str
+
+    @property
+    def threads(self) -> int:
+        return self.warp_rows * self.warp_columns * 32
+
+    def wants_chunks_along_depth(self, dtype: str) -> bool:
+        """Of the second operand: tensor cores read 16 bits transposed, and nothing else."""
+        return self.unit == "tensor" and int(numpy_dtype(dtype).itemsize) != 2
+
+    def shared_bytes(self, dtype: str) -> int:
+        """Of all stages, with the widest padding."""
+        chunk = _CHUNK_BYTES // int(numpy_dtype(dtype).itemsize)
+        deep = self.depth // chunk
+        beside = max(deep * (self.columns + 8), self.columns // chunk * (self.depth + 1))
+        return self.stages * (deep * (self.rows + 8) + beside) * _CHUNK_BYTES
+
+    def registers(self) -> int:
+        """Of a thread, about: sums, fragments of a step, addresses."""
+        rows, columns = self.rows // self.warp_rows, self.columns // self.warp_columns
+        fragments = rows // 4 + columns // 4 if self.unit == "tensor" else rows + columns // 8
+        return rows * columns // 32 + fragments + _OTHER_REGISTERS
+
+
+#: Up to so many rows weights are met too seldom for tiles: reading them once is all that takes time.
+GEMV_ROWS = 4
+#: Warps that keep the memory of a multiprocessor busy.
+_BUSY_WARPS = 32
+_CHUNK_BYTES = 16
+_OTHER_REGISTERS = 48
+#: Rows and columns of tiles, and of their warps, for tensor cores and for multiply-adds.
+_TENSOR_TILES = (
+    (128, 256, 2, 4), (256, 128, 4, 2), (128, 128, 2, 2), (128, 128, 4, 2), (128, 64, 2, 2), (128, 64, 4, 1),
+    (64, 128, 2, 2), (256, 64, 4, 1), (64, 64, 2, 2), (64, 64, 2, 1), (128, 32, 4, 1), (64, 32, 2, 1), (32, 128, 1, 4),
+    (32, 64, 1, 2), (32, 32, 1, 1), (64, 16, 4, 1), (32, 16, 2, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 32, 1, 1),
+)  # fmt: skip
+_FMA_TILES = (
+    (128, 128, 4, 2), (128, 64, 4, 1), (64, 128, 2, 2), (256, 64, 8, 1), (64, 64, 2, 1), (64, 64, 4, 1), (64, 64, 2, 2),
+    (128, 32, 4, 1), (64, 32, 2, 1), (64, 32, 4, 1), (32, 128, 1, 4), (32, 64, 1, 2), (32, 64, 2, 2), (32, 32, 2, 1),
+    (32, 32, 1, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 32, 1, 1),
+)  # fmt: skip
+_STAGES = (2, 3, 4)
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+#: A part of a reduction has so many steps at least: below that, the parts take longer to add than to compute.
+_LEAST_STEPS = 4
+#: Multiply-adds of a multiprocessor and cycle: float32; tensor cores, of float16 (CUDA C Programming Guide, "Arithmetic
+#: Instructions"; NVIDIA's architecture white papers). From compute capability 9.0 on, mma.sync has half of what the
+#: asynchronous instructions of one architecture only have.
+_PRODUCTS = {75: (64, 512), 80: (64, 1024), 86: (128, 512), 89: (128, 512), 90: (128, 1024), 100: (128, 1024),
+             120: (128, 512)}  # fmt: skip
+#: Bytes from memory of a multiprocessor and cycle, of the parts that `gpu` names.
+_MEMORY_BYTES = {75: 5, 80: 10, 86: 4, 89: 3, 90: 15, 100: 28, 120: 5}
+_SHARED_BYTES = 128
+#: What a multiprocessor gets from the second-level cache when all ask.
+_CACHE_BYTES = 32
+#: Bytes that a warp's load of 16 a lane takes of shared memory's throughput, some lanes having the same address.
+_WARP_LOAD_BYTES = 256
+_BLOCKS_AT_ONCE = 32
+_RESERVED_SHARED = 1024
+
+
+def unit_of(dtype: str) -> str:
+    """float32 stays float32: rounding it to tf32 is for schedules to ask for."""
+    return "fma" if dtype == "float32" else "tensor"
+
+
+@functools.cache
+def gemm_schedule(extents: Extents, dtype: str, gpu: Gpu) -> GemmSchedule:
+    """The tile, the stages and the parts with the fewest predicted cycles."""
+    return min(gemm_candidates(extents, dtype, gpu), key=lambda s: (gemm_cycles(s, extents, dtype, gpu), s.threads))
+
+
+def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSchedule]:
+    unit = unit_of(dtype)
+    chunk = _CHUNK_BYTES // int(numpy_dtype(dtype).itemsize)
+    for rows, columns, high, wide in _TENSOR_TILES if unit == "tensor" else _FMA_TILES:
+        for depth in (4 * chunk, 8 * chunk):
+            for stages in _STAGES if gpu.has_async_copies else _STAGES[:1]:
+                schedule = GemmSchedule(rows, columns, depth, high, wide, stages, 1, unit)
+                if not gemm_fits(schedule, dtype, gpu):
+                    continue
+                steps = -(-extents.depth // depth)
+                for split in _SPLITS:
+                    if split == 1 or steps >= split * _LEAST_STEPS:
+                        yield replace(schedule, split_k=split)
+
+
+def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
+    return schedule.shared_bytes(dtype) <= gpu.shared_block and schedule.registers() <= 240
+
+
+def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) -> float:
+    """See `cost_models.tiles`."""
+    size = int(numpy_dtype(dtype).itemsize)
+    rows, columns, depth = schedule.rows, schedule.columns, schedule.depth
+    fma, tensor = _PRODUCTS[gpu.capability]
+    unit = Throughput(fma if schedule.unit == "fma" else tensor * 2 / size, _SHARED_BYTES, _CACHE_BYTES,
+                      _MEMORY_BYTES[gpu.capability])  # fmt: skip
+    warp_rows, warp_columns = rows // schedule.warp_rows, columns // schedule.warp_columns
+    warps = schedule.warp_rows * schedule.warp_columns
+    if schedule.unit == "fma":
+        read = warps * depth * (warp_rows / 16 + warp_columns / 32) * _WARP_LOAD_BYTES
+    else:
+        read = warps * (warp_rows + warp_columns) * depth * size
+    split = schedule.split_k
+    tile_bytes = rows * columns * 4
+    work = TileWork(
+        rows * columns * depth, (rows + columns) * depth * size, read, tile_bytes * (1 if split == 1 else 2 + split)
+    )
+    steps = -(-extents.depth // depth)
+    blocks = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns) * split
+    resident = max(1, min(
+        gpu.shared // (schedule.shared_bytes(dtype) + _RESERVED_SHARED), gpu.threads // schedule.threads,
+        gpu.registers // (schedule.registers() * schedule.threads), _BLOCKS_AT_ONCE,
+    ))  # fmt: skip
+    memory = extents.batch * (
+        (extents.rows + extents.columns) * extents.depth * size + extents.rows * extents.columns * 4
+    )
+    ahead = schedule.stages - 1
+    return grid_cycles(work, -(-steps // split), ahead, blocks, resident, gpu.multiprocessors, unit, memory)
+
+
+@dataclass(frozen=True)
+class GemvSchedule(Schedule):
+    """Of few rows by packed weights: a block's warps share the reduction, for so many `panels` of 8 columns; each lane
+    asks for `unroll` steps at once."""
+
+    kind = "gemv"
+    warps: int
+    panels: int
+    unroll: int
+
+
+KINDS: Mapping[str, type[Schedule]] = {kind.kind: kind for kind in (GemmSchedule, GemvSchedule)}
 
 
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:
@@ -15,3 +181,14 @@ def parse_schedule(row: Mapping[str, Any]) -> Schedule:
     if row.get("kind") not in KINDS:
         raise ValueError(f"no kernel has a schedule of kind {row.get('kind')!r}: {', '.join(KINDS)}")
     return KINDS[row["kind"]].from_json(row)
+
+
+def gemv_schedule(extents: Extents, gpu: Gpu) -> GemvSchedule:
+    """As many warps as keep all multiprocessors busy, if each has something to do."""
+    panels = 1 if extents.rows == 1 else 2
+    unroll = 4 if extents.rows <= 2 else 2
+    blocks = -(-extents.columns // (8 * panels))
+    wanted = -(-gpu.multiprocessors * _BUSY_WARPS // blocks)
+    most = max(1, extents.depth // (32 * unroll))
+    warps = next((w for w in (2, 4, 8) if w >= min(wanted, most)), 16)
+    return GemvSchedule(warps, panels, unroll)

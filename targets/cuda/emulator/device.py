@@ -91,7 +91,9 @@ def compile_for_host(name: str, source: str) -> object:
 def host_text(name: str, source: str) -> str:
     """C++ for g++: what CUDA has attributes for is written as C++ has it."""
     source = re.sub(
-        r"extern __shared__ (?:alignas\(\d+\) )?uchar (\w+)\[\];", r"uchar *\1 = tc_dynamic_shared;", source
+        r"extern __shared__ (?:(?:alignas|__align__)\(\d+\) )?uchar (\w+)\[\];",
+        r"uchar *\1 = tc_dynamic_shared;",
+        source,
     )
     source = re.sub(r"__shared__ alignas\((\d+)\) ", r"alignas(\1) static ", source)
     return (

@@ -35,6 +35,8 @@ struct half {
     template <typename T> half(T x) : bits(_cvtss_sh((float)x, _MM_FROUND_TO_NEAREST_INT)) {}
     operator float() const { return _cvtsh_ss(bits); }
 };
+#define __float2half_rn(x) half(x)
+#define __half2float(x) ((float)(x))
 
 /* Threads ------------------------------------------------------------------------------------------------- */
 
@@ -174,3 +176,199 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */
 
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
+    T at[N];
+};
+template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
+    if ((uintptr_t)to % (sizeof(T) * N)) abort();
+    memcpy(to, from, sizeof(T) * N);
+}
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
+    if ((uintptr_t)from % (sizeof(T) * N)) abort();
+    memcpy(to, from, sizeof(T) * N);
+}
+
+template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *from) {
+    tc_load<4>(to, from);
+}
+
+TENSORC_DEVICE int tc_is_last_block(int *counter, int blocks) {
+    static int last;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = (*counter)++ == blocks - 1;
+        if (last) *counter = 0;
+    }
+    __syncthreads();
+    return last;
+}
+
+/* Copies that go on by themselves end when they are waited for in even blocks, and at once in odd ones: who reads too
+   early sees it in the first, who writes too early in the others. */
+struct tc_copy {
+    void *to;
+    const void *from;
+    bool valid;
+    int group;
+};
+struct tc_copies {
+    int block, group;
+    std::vector<tc_copy> waiting;
+};
+static std::vector<tc_copies> tc_copying(1024, tc_copies{-1, 0, {}});
+
+static tc_copies &tc_my_copies() {
+    tc_copies &mine = tc_copying[threadIdx.x];
+    if (mine.block != blockIdx.x) mine = tc_copies{blockIdx.x, 0, {}};
+    return mine;
+}
+
+static void tc_copy_now(const tc_copy &copy) {
+    if ((uintptr_t)copy.to % 16 || (copy.valid && (uintptr_t)copy.from % 16)) abort();
+    if (copy.valid)
+        memcpy(copy.to, copy.from, 16);
+    else
+        memset(copy.to, 0, 16);
+}
+
+TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+    tc_copies &mine = tc_my_copies();
+    tc_copy copy{to, from, valid, mine.group};
+    if (blockIdx.x % 2)
+        tc_copy_now(copy);
+    else
+        mine.waiting.push_back(copy);
+}
+
+TENSORC_DEVICE void tc_copies_commit() {
+    tc_my_copies().group++;
+}
+
+template <int N> TENSORC_DEVICE void tc_copies_wait() {
+    tc_copies &mine = tc_my_copies();
+    std::vector<tc_copy> rest;
+    for (const tc_copy &copy : mine.waiting) {
+        if (copy.group < mine.group - N)
+            tc_copy_now(copy);
+        else
+            rest.push_back(copy);
+    }
+    mine.waiting = rest;
+}
+
+static float tc_widened(uint16_t bits, const half *) {
+    return _cvtsh_ss(bits);
+}
+static float tc_widened(uint16_t bits, const uint16_t *) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, 4);
+    return value;
+}
+static uint16_t tc_narrowed(float x, const half *) {
+    return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+}
+static uint16_t tc_narrowed(float x, const uint16_t *) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    if (x != x) return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+template <typename T> TENSORC_DEVICE void tc_narrow(uint32_t *to, const float *from, bool valid) {
+    const T *type = nullptr;
+    if (valid && (uintptr_t)from % 16) abort();
+    for (int i = 0; i < 4; i++) {
+        float low = valid ? from[2 * i] : 0, high = valid ? from[2 * i + 1] : 0;
+        to[i] = tc_narrowed(low, type) | (uint32_t)tc_narrowed(high, type) << 16;
+    }
+}
+
+struct tc_lane {
+    void *to;
+    const void *a, *b;
+};
+
+static void tc_ldmatrix_of(uint32_t *to, const void *row, bool transposed) {
+    if ((uintptr_t)row % 16) abort();
+    tc_lane mine{to, row, nullptr};
+    tc_warp(&mine, [=](void **given) {
+        for (int lane = 0; lane < 32; lane++) {
+            for (int matrix = 0; matrix < 4; matrix++) {
+                uint32_t word = 0;
+                for (int i = 0; i < 2; i++) {
+                    int r = lane / 4, c = 2 * (lane % 4) + i;
+                    if (transposed) std::swap(r, c);
+                    word |= (uint32_t)((const uint16_t *)((tc_lane *)given[8 * matrix + r])->a)[c] << 16 * i;
+                }
+                ((uint32_t *)((tc_lane *)given[lane])->to)[matrix] = word;
+            }
+        }
+    });
+}
+
+TENSORC_DEVICE void tc_ldmatrix(uint32_t *to, const void *row) {
+    tc_ldmatrix_of(to, row, false);
+}
+TENSORC_DEVICE void tc_ldmatrix_transposed(uint32_t *to, const void *row) {
+    tc_ldmatrix_of(to, row, true);
+}
+
+/* Elements `each` to a word of a fragment, as `a_of` and `b_of` (word, number in it) have them. */
+template <typename S, typename A, typename B>
+static void tc_mma_of(S *sums, const uint32_t *a, const uint32_t *b, int each, A a_of, B b_of) {
+    tc_lane mine{sums, a, b};
+    tc_warp(&mine, [=](void **given) {
+        for (int lane = 0; lane < 32; lane++) {
+            S *to = (S *)((tc_lane *)given[lane])->to;
+            for (int i = 0; i < 4; i++) {
+                int row = lane / 4 + i / 2 * 8, column = 2 * (lane % 4) + i % 2;
+                S sum = to[i];
+                for (int k = 0; k < 8 * each; k++) {
+                    int word = k / each, number = k % each;
+                    const uint32_t *x = (const uint32_t *)((tc_lane *)given[row % 8 * 4 + word % 4])->a;
+                    const uint32_t *y = (const uint32_t *)((tc_lane *)given[column * 4 + word % 4])->b;
+                    sum += a_of(x[word / 4 * 2 + row / 8], number) * b_of(y[word / 4], number);
+                }
+                to[i] = sum;
+            }
+        }
+    });
+}
+
+template <typename T> static void tc_mma_16(float *sums, const uint32_t *a, const uint32_t *b) {
+    auto element = [](uint32_t word, int i) { return tc_widened((uint16_t)(word >> 16 * i), (const T *)nullptr); };
+    tc_mma_of(sums, a, b, 2, element, element);
+}
+TENSORC_DEVICE void tc_mma_float16(float *sums, const uint32_t *a, const uint32_t *b) {
+    tc_mma_16<half>(sums, a, b);
+}
+TENSORC_DEVICE void tc_mma_bfloat16(float *sums, const uint32_t *a, const uint32_t *b) {
+    tc_mma_16<uint16_t>(sums, a, b);
+}
+TENSORC_DEVICE void tc_mma_float32(float *sums, const uint32_t *a, const uint32_t *b) {
+    auto element = [](uint32_t word, int) {
+        word = (word + 0x1000) & ~0x1fffu; /* to 10 bits of fraction, halves away from zero */
+        float value;
+        memcpy(&value, &word, 4);
+        return value;
+    };
+    tc_mma_of(sums, a, b, 1, element, element);
+}
+TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b) {
+    tc_mma_of(
+        sums, a, b, 4, [](uint32_t word, int i) { return (int)(uint8_t)(word >> 8 * i); },
+        [](uint32_t word, int i) { return (int)(int8_t)(word >> 8 * i); });
+}
+
+template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
+    tc_warp(sums, [](void **given) {
+        for (int i = 0; i < N; i++) {
+            for (int apart = 16; apart; apart /= 2) {
+                float added[32];
+                for (int lane = 0; lane < 32; lane++) added[lane] = ((float *)given[lane ^ apart])[i];
+                for (int lane = 0; lane < 32; lane++) ((float *)given[lane])[i] += added[lane];
+            }
+        }
+    });
+}

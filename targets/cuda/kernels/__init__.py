@@ -7,7 +7,9 @@ from typing import Any
 
 from targets.cpu.kernels import head
 from targets.cuda.gpu import Gpu
+from targets.cuda.kernels.conv import lower_conv
 from targets.cuda.kernels.kernel import Kernel
+from targets.cuda.kernels.matmul import lower_matmul, lower_matmul_packed
 from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.schedules import parse_schedule
 from tensorc.errors import UnsupportedError
@@ -19,6 +21,9 @@ __all__ = ["Kernel", "lower"]
 #: By the operator that heads a group; a kernel that raises UnsupportedError leaves the group to its tasks.
 _KERNELS: dict[str, Callable[[Graph, Node, Gpu, Schedule | None], Kernel]] = {
     # Products: matmul, matmul_packed, conv_blocked.
+    "conv_blocked": lower_conv,
+    "matmul": lower_matmul,
+    "matmul_packed": lower_matmul_packed,
 
     # Attention.
 

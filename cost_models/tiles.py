@@ -1,0 +1,66 @@
+"""Time of tiled matrix products on a GPU, from first principles: cycles of its multiprocessors.
+
+A multiprocessor holds a few blocks at once, which share its arithmetic units, its shared memory and its path to the
+second-level cache. A step of the reduction takes as long as the busiest of these, and not less than a step's latency
+(waiting for copies, a barrier, fragments, dependent products). Blocks come in rounds; the last round may be short.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Of one multiprocessor and cycle: multiply-adds of the unit in use, bytes of shared memory read, bytes that come
+    from the second-level cache; and its share of what comes from memory."""
+
+    products: float
+    shared_bytes: float
+    cache_bytes: float
+    memory_bytes: float
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """What a block does in a step of the reduction, and around all of them: bytes copied in, bytes read from shared
+    memory by its warps, bytes that it writes in the end."""
+
+    products: float
+    copied_bytes: float
+    read_bytes: float
+    written_bytes: float
+
+
+#: Cycles of a step that no other block's work hides: a barrier, loads from shared memory, dependent products.
+_STEP_LATENCY = 60.0
+#: Cycles from asking for a copy to its arrival; so many steps go by as copies are under way.
+_COPY_LATENCY = 600.0
+#: Cycles before the first step: a launch of the block, and the first copies from memory.
+_FIRST_LATENCY = 900.0
+_LAST_LATENCY = 500.0
+#: Of the units' throughput, what inner loops reach.
+_EFFICIENCY = 0.8
+
+
+def tile_cycles(work: TileWork, steps: int, ahead: int, resident: int, unit: Throughput) -> float:
+    """Cycles of `resident` blocks that a multiprocessor runs side by side, each of `steps` steps, the copies of `ahead`
+    later ones under way."""
+    busy = max(
+        work.products / (unit.products * _EFFICIENCY), work.read_bytes / unit.shared_bytes,
+        work.copied_bytes / unit.cache_bytes,
+    )  # fmt: skip
+    written = resident * work.written_bytes / unit.cache_bytes
+    step = max(resident * busy, _STEP_LATENCY, _COPY_LATENCY / ahead)
+    return _FIRST_LATENCY + steps * step + written + _LAST_LATENCY
+
+
+def grid_cycles(work: TileWork, steps: int, ahead: int, blocks: int, resident: int, multiprocessors: int,
+                unit: Throughput, memory_bytes: float) -> float:  # fmt: skip
+    """Cycles of `blocks` blocks, of which a multiprocessor holds `resident`; all of them read and write so many bytes
+    of memory at least."""
+    whole, rest = divmod(blocks, resident * multiprocessors)
+    cycles = whole * tile_cycles(work, steps, ahead, resident, unit)
+    if rest:
+        cycles += tile_cycles(work, steps, ahead, -(-rest // multiprocessors), unit)
+    return max(cycles, memory_bytes / (unit.memory_bytes * multiprocessors) + _FIRST_LATENCY)

@@ -1,0 +1,73 @@
+"""Convolutions in blocked layouts as matrix products: pixels by output channels, summed over taps and channels.
+
+No matrix of pixels is laid down: a step's part of it is copied from the image, zeros where a tap meets none.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from targets.cuda.gpu import Gpu
+from targets.cuda.kernels.gemm import Gemm
+from targets.cuda.kernels.kernel import CudaGroup, Kernel
+from targets.cuda.kernels.operands import Image, Weights, Window, operand_dtype, pack_weights
+from targets.cuda.schedules import Extents, GemmSchedule, gemm_schedule
+from tensorc.errors import UnsupportedError
+from tensorc.ir import Graph, Node
+from tensorc.ir.dims import static_shape
+from tensorc.lowering import tir
+from tensorc.lowering.indexing import Index, unravel
+from tensorc.lowering.tir import Expr
+from tensorc.search.schedule import Schedule, checked
+
+
+def lower_conv(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
+    """The kernel of a `conv_blocked` that is not depthwise."""
+    x, w = node.inputs
+    if node.attrs["depthwise"]:
+        raise UnsupportedError("depthwise convolutions are no matrix products")
+    if w not in body.inputs:
+        raise UnsupportedError("the filter of a convolution must be an input of its group")
+    dtype = operand_dtype(x, w)
+    window = window_of(node)
+    blocks, channels, kh, kw, block = static_shape(w.shape)
+    groups = window.groups
+    columns, depth = blocks // groups * block, channels * kh * kw
+    extents = Extents(groups, window.rows, columns, depth)
+    schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
+    along_k = schedule.wants_chunks_along_depth(dtype)
+
+    def plain(data: np.ndarray) -> np.ndarray:
+        data = data.reshape(groups, blocks // groups, channels, kh, kw, block)
+        return data.transpose(0, 1, 5, 3, 4, 2).reshape(groups, columns, depth)
+
+    packing = pack_weights(f"taps in {groups} groups", groups, columns, depth, dtype, along_k, plain)
+    group = CudaGroup(body, gpu, schedule.threads, {w: packing})
+    operands = Image(group, x, dtype, window), Weights(group, w, along_k, columns, depth)
+
+    def index(number: Expr, row: Expr, column: Expr) -> Index:
+        image, h, w = unravel(row, [window.batch, window.out_h, window.out_w])
+        if window.line:
+            h, w = tir.floor_div(w, window.line), tir.floor_mod(w, window.line)
+        first = number * (columns // block) if groups > 1 else 0
+        return [image, first + tir.floor_div(column, block), h, w, tir.floor_mod(column, block)]
+
+    return Gemm(group, extents, schedule, operands, group.sums_of(node), index).lower()
+
+
+def window_of(node: Node) -> Window:
+    x, w = node.inputs
+    _, channels, *kernel, _ = static_shape(w.shape)
+    batch, _, in_h, in_w = static_shape(x.shape)[:4]
+    _, _, out_h, out_w, _ = static_shape(node.output.shape)
+    strides, pads, dilations = node.attrs["strides"], node.attrs["pads"], node.attrs["dilations"]
+    line = 0
+    if math.prod(kernel) == math.prod(strides) == 1 and not any(pads):
+        # Each pixel of one channel by itself: the image is one long row.
+        in_h, in_w, out_h, out_w, line = 1, in_h * in_w, 1, out_h * out_w, in_w
+    return Window(
+        batch, in_h, in_w, out_h, out_w, (kernel[0], kernel[1]), (strides[0], strides[1]),
+        (dilations[0], dilations[1]), pads[0], pads[1], channels, node.attrs["groups"], line,
+    )  # fmt: skip

@@ -1,0 +1,240 @@
+"""The tile engine of matrix products and convolutions: C[x, y] = sum over k of A[x, k] B[y, k], and a group's elements.
+
+A block computes a tile of C. Steps of the reduction pass through `stages` buffers of shared memory, filled by copies
+that go on by themselves while earlier steps are multiplied. Both operands lie there as chunks of 16 bytes,
+[outer][inner + padding][chunk]: of chunks along k, outer counts along k and inner rows; of chunks along x, outer
+counts along x and inner along k. What a warp reads at once are neighbours along inner, or lie an odd number of chunks
+apart: no two lanes meet in a bank. Warps have parts of the tile, on tensor cores or on units for multiply-adds.
+
+Where tiles are too few for all multiprocessors the reduction is split: each block leaves its sums in scratch memory,
+and the last one to come adds them, in one order always, and goes on with the group's elements.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from targets.cpu.kernels.group import LONG
+from targets.cuda.kernels.kernel import CudaGroup, Kernel
+from targets.cuda.kernels.operands import Operand
+from targets.cuda.kernels.stages import Stage
+from targets.cuda.kernels.units import MultiplyAdds, TensorCores, Unit
+from targets.cuda.schedules import Extents, GemmSchedule
+from tensorc.ir import Value
+from tensorc.ir.dims import static_shape
+from tensorc.lowering import tir
+from tensorc.lowering.indexing import Index, Source, ravel
+from tensorc.lowering.tir import Buffer, Expr, const
+
+#: Tiles of so many rows are taken column by column, so that blocks that run together share both operands.
+_ROWS_TOGETHER = 8
+_WARP = 32
+
+
+class Gemm:
+    """Writes one kernel. `index(batch, row, column)` is a result's index in `result`, `first` what sums begin with."""
+
+    def __init__(self, group: CudaGroup, extents: Extents, schedule: GemmSchedule, operands: tuple[Operand, Operand],
+                 result: tuple[Value, Source], index: Callable[[Expr, Expr, Expr], Index]):  # fmt: skip
+        self.group = group
+        self.builder = group.builder
+        self.extents = extents
+        self.schedule = schedule
+        self.result, self.first = result
+        self.index = index
+        dtype = operands[0].dtype
+        self.dtype = "int32" if dtype == "uint8" else "float32"
+        self.steps = -(-extents.depth // schedule.depth)
+        self.steps_each = -(-self.steps // schedule.split_k)
+        self.splits = -(-self.steps // self.steps_each)
+        spread = schedule.unit == "fma" and operands[1].along_k
+        self.a = Stage(operands[0], schedule, schedule.rows)
+        self.b = Stage(operands[1], schedule, schedule.columns, spread)
+
+    def lower(self) -> Kernel:
+        builder, schedule, extents = self.builder, self.schedule, self.extents
+        high, wide = -(-extents.rows // schedule.rows), -(-extents.columns // schedule.columns)
+        tiles = extents.batch * high * wide
+        blocks = tiles * self.splits
+        stage_bytes = self.a.bytes + self.b.bytes
+        warp, lane = (builder.bind(part(builder.thread, _WARP)) for part in (tir.floor_div, tir.floor_mod))
+        where = tir.floor_div(warp, schedule.warp_columns), tir.floor_mod(warp, schedule.warp_columns)
+        unit: Unit = (
+            MultiplyAdds(self.group, schedule, where, lane) if schedule.unit == "fma"
+            else TensorCores(self.group, schedule, where, lane, self.a.operand.dtype)
+        )  # fmt: skip
+        is_long = any(node.op in LONG for node in self.group.body.nodes)
+        held_bytes = schedule.threads * unit.sums * 4 if is_long else 0
+        self.group.dynamic_bytes = max(schedule.stages * stage_bytes, held_bytes)
+        memory = builder.dynamic_shared(self.group.dynamic_bytes)
+        self.a.place_in(memory, 0, stage_bytes)
+        self.b.place_in(memory, self.a.bytes, stage_bytes)
+
+        tile = builder.bind(tir.floor_mod(builder.block, tiles)) if self.splits > 1 else builder.block
+        split = builder.bind(tir.floor_div(builder.block, tiles)) if self.splits > 1 else 0
+        batch, row_tile, column_tile = self._place_of(tile, high, wide)
+        acc = builder.registers(self.dtype, unit.sums)
+        with builder.unrolled(unit.sums) as i:
+            builder.store(acc, const(0, self.dtype), i)
+        self.a.begin_copies(batch, row_tile)
+        self.b.begin_copies(batch, column_tile)
+        self._reduce(unit, acc, split)
+        first_row, first_column = builder.bind(row_tile * schedule.rows), builder.bind(column_tile * schedule.columns)
+
+        def finish() -> None:
+            self._store(unit, acc, memory if is_long else None, batch, first_row, first_column)
+
+        if self.splits == 1:
+            finish()
+        else:
+            self._join(unit, acc, tile, split, tiles, finish)
+        return self.group.launched(blocks, schedule)
+
+    def _place_of(self, tile: Expr, high: int, wide: int) -> tuple[Expr, Expr, Expr]:
+        """Batch, and the tile's row and column: a few rows of tiles together, column by column."""
+        builder = self.builder
+        batch = builder.bind(tir.floor_div(tile, high * wide)) if self.extents.batch > 1 else 0
+        rest = builder.bind(tir.floor_mod(tile, high * wide)) if self.extents.batch > 1 else tile
+        if high == 1 or wide == 1:
+            return (batch, 0, rest) if high == 1 else (batch, rest, 0)
+        several = min(_ROWS_TOGETHER, high)
+        strip, inner = (builder.bind(f(rest, several * wide)) for f in (tir.floor_div, tir.floor_mod))
+        if high % several == 0:
+            here: Expr = several
+        else:
+            here = builder.bind(tir.minimum(high - strip * several, several))
+        return (batch, builder.bind(strip * several + tir.floor_mod(inner, here)),
+                builder.bind(tir.floor_div(inner, here)))  # fmt: skip
+
+    def _reduce(self, unit: Unit, acc: Buffer, split: Expr) -> None:
+        """All steps, the copies of some later ones always under way."""
+        builder, stages = self.builder, self.schedule.stages
+        begin = builder.bind(split * self.steps_each)
+        last = self.steps % self.steps_each  # of the last split, if it has fewer
+        steps: Expr = self.steps_each
+        if last:
+            steps = builder.bind(tir.minimum(self.steps - begin, self.steps_each))
+
+        def copy(step: Expr, stage: Expr) -> None:
+            self.a.fetch(begin + step, stage)
+            self.b.fetch(begin + step, stage)
+
+        def put(stage: Expr) -> None:
+            self.a.put(stage)
+            self.b.put(stage)
+
+        def both(step: int) -> None:
+            copy(step, step)
+            put(step)
+
+        for ahead in range(stages - 1):
+            if isinstance(steps, int):
+                if ahead < steps:
+                    both(ahead)
+            else:
+                builder.when(ahead < steps, functools.partial(both, ahead))
+            builder.call("tc_copies_commit")
+        with builder.serial(steps, name="step") as step:
+            builder.call(f"tc_copies_wait<{stages - 2}>")
+            builder.sync()
+            ahead_of = builder.bind(step + (stages - 1))
+            coming = builder.bind(tir.floor_mod(ahead_of, stages))
+            more = ahead_of < steps
+            if not isinstance(more, bool):
+                builder.when(more, lambda: copy(ahead_of, coming))
+            builder.call("tc_copies_commit")
+            unit.multiply(acc, self.a, self.b, builder.bind(tir.floor_mod(step, stages)))
+            if (self.a.waiting or self.b.waiting) and not isinstance(more, bool):
+                builder.when(more, lambda: put(coming))
+
+    def _join(self, unit: Unit, acc: Buffer, tile: Expr, split: Expr, tiles: int, finish: Callable[[], None]) -> None:
+        """Leave the sums to the last block of a tile, which adds all in the order of the reduction."""
+        builder, group, threads = self.builder, self.group, self.schedule.threads
+        size = threads * unit.sums
+        scratch = group.scratch(self.dtype, tiles * self.splits * size)
+        group.counters = tiles
+        counters = builder.parameter("counters", "int32", tiles)
+
+        def place(split: Expr, quad: Expr) -> Expr:
+            return (tile * self.splits + split) * size + (quad * threads + builder.thread) * 4
+
+        with builder.unrolled(unit.sums // 4) as quad:
+            builder.call("tc_store<4>", builder.address(scratch, place(split, quad)), builder.address(acc, quad * 4))
+        is_last = builder.value("int32", "tc_is_last_block", builder.address(counters, tile), self.splits)
+
+        def add() -> None:
+            with builder.unrolled(unit.sums) as i:
+                builder.store(acc, const(0, self.dtype), i)
+            with builder.serial(self.splits, name="part") as part, builder.unrolled(unit.sums // 4) as quad:
+                found = builder.registers(self.dtype, 4, "found")
+                builder.call("tc_load_shared_cache", builder.address(found, 0),
+                             builder.address(scratch, place(part, quad)))  # fmt: skip
+                with builder.unrolled(4) as v:
+                    at = quad * 4 + v
+                    builder.store(acc, builder.load(acc, at) + builder.load(found, v), at)
+            finish()
+
+        builder.when(tir.compare("not_equal", is_last, 0), add)
+
+    def _store(self, unit: Unit, acc: Buffer, memory: Buffer | None, batch: Expr, row: Expr, column: Expr) -> None:
+        """The group's elements, from a thread's sums. Where that is long code it is written once: the sums are laid
+        down in shared memory, each thread's its own, and what follows is a loop."""
+        builder, extents, threads = self.builder, self.extents, self.schedule.threads
+        if memory is not None:
+            builder.sync()  # all have read the last step
+            with builder.unrolled(unit.sums // unit.width) as slot:
+                place = builder.address(memory, (slot * threads + builder.thread) * (unit.width * 4))
+                builder.call(f"tc_store<{unit.width}>", place, builder.address(acc, slot * unit.width))
+        whole_rows = extents.rows % self.schedule.rows == 0
+        whole_columns = extents.columns % self.schedule.columns == 0
+        vectors = extents.columns % unit.width == 0
+        loop = builder.unrolled if memory is None else builder.serial
+        for slot in unit.slots(loop):
+            sums, first = acc, slot.first
+            if memory is not None:
+                sums, first = builder.registers(self.dtype, unit.width, "sums"), 0
+                place = (tir.floor_div(slot.first, unit.width) * threads + builder.thread) * (unit.width * 4)
+                builder.call(f"tc_load<{unit.width}>", builder.address(sums, 0), builder.address(memory, place))
+            x, y = builder.bind(row + slot.row), builder.bind(column + slot.column)
+            inside: Expr = True if whole_rows else x < extents.rows
+            # Rows of an odd number of columns do not begin where neighbours can be stored at once.
+            width = unit.width if vectors else 1
+            for offset in range(0, unit.width, width):
+                here = inside
+                if not (vectors and whole_columns):
+                    here = tir.logical("and", inside, y + offset < extents.columns)
+                index = functools.partial(self._index_of, batch, x, y + offset)
+                _when(builder, here, functools.partial(self._elements, sums, first + offset, width, index))
+
+    def _index_of(self, batch: Expr, row: Expr, column: Expr, neighbour: Expr) -> Index:
+        return self.index(batch, row, column + neighbour)
+
+    def _elements(self, sums: Buffer, first: Expr, width: int, index: Callable[[Expr], Index]) -> None:
+        """`width` neighbours of every output."""
+        builder, group = self.builder, self.group
+        results = [
+            builder.registers("int8" if value.dtype == "bool" else value.dtype, width, "result")
+            for value in group.body.outputs
+        ]
+        with builder.vector(width) as v:
+            at = [i if isinstance(i, int) else builder.bind(i) for i in index(v)]
+            total = builder.load(sums, first + v)
+            if self.dtype == "int32" or self.result.dtype == "int32":
+                total = total + self.first(at)
+            group.elements.define(self.result, tir.cast(total, self.result.dtype))
+            for value, result in zip(group.body.outputs, results, strict=True):
+                element = group.elements.evaluate(value, at)
+                builder.store(result, tir.cast(element, "int8") if value.dtype == "bool" else element, v)
+        for value, buffer, result in zip(group.body.outputs, group.outputs, results, strict=True):
+            place = builder.address(buffer, ravel(index(0), static_shape(value.shape)))
+            builder.call(f"tc_store<{width}>", place, builder.address(result, 0))
+
+
+def _when(builder: Any, condition: Expr, yes: Callable[[], None]) -> None:
+    if isinstance(condition, bool):
+        if condition:
+            yes()
+        return
+    builder.when(condition, yes)

@@ -1,0 +1,83 @@
+"""Matrix products: by packed constant weights, and of two computed matrices."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from targets.cuda.gpu import Gpu
+from targets.cuda.kernels.gemm import Gemm
+from targets.cuda.kernels.gemv import lower_gemv
+from targets.cuda.kernels.kernel import CudaGroup, Kernel
+from targets.cuda.kernels.operands import Matrix, Weights, operand_dtype, pack_weights
+from targets.cuda.schedules import GEMV_ROWS, Extents, GemmSchedule, GemvSchedule, gemm_schedule
+from tensorc.errors import UnsupportedError
+from tensorc.ir import Graph, Node
+from tensorc.ir.dims import static_shape
+from tensorc.lowering.indexing import Index, unravel
+from tensorc.lowering.tir import Expr
+from tensorc.search.schedule import Schedule, checked
+
+
+def lower_matmul_packed(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
+    """A [.., K] times constant weights in panels, which the kernel has packed in chunks."""
+    a, b = node.inputs
+    if b not in body.inputs:
+        raise UnsupportedError("the panels of a packed product must be an input of its group")
+    *lead, columns = static_shape(node.output.shape)
+    if isinstance(given, GemvSchedule) or (given is None and math.prod(lead) <= GEMV_ROWS):
+        return lower_gemv(body, node, gpu, given)
+    dtype = operand_dtype(a, b)
+    depth = static_shape(a.shape)[-1]
+    extents = Extents(1, math.prod(lead), columns, depth)
+    schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
+    along_k = schedule.wants_chunks_along_depth(dtype)
+
+    def plain(data: np.ndarray) -> np.ndarray:
+        return data.transpose(0, 2, 1).reshape(1, -1, depth)[:, :columns]
+
+    packing = pack_weights(f"{columns} columns", 1, columns, depth, dtype, along_k, plain)
+    group = CudaGroup(body, gpu, schedule.threads, {b: packing})
+    operands = (
+        Matrix(group, a, dtype, (True, True), extents.rows, depth, lambda _, x, k: [*unravel(x, lead), k]),
+        Weights(group, b, along_k, columns, depth),
+    )
+    return Gemm(
+        group, extents, schedule, operands, group.sums_of(node), lambda _, row, column: [*unravel(row, lead), column]
+    ).lower()
+
+
+def lower_matmul(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
+    """A product of two computed matrices, or of batches of them."""
+    a, b = node.inputs
+    dtype = operand_dtype(a, b)
+    *batch, rows, columns = static_shape(node.output.shape)
+    depth = static_shape(a.shape)[-1]
+    extents = Extents(math.prod(batch), rows, columns, depth)
+    schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
+    transposed = bool(node.attrs["transpose_b"])
+    # Tensor cores transpose 16 bits on the way, no others.
+    along_k = transposed or schedule.wants_chunks_along_depth(dtype)
+    group = CudaGroup(body, gpu, schedule.threads)
+
+    def in_batch(number: Expr, shape: tuple[int, ...]) -> list[Expr]:
+        """The index in an operand's own batch, which may be broadcast."""
+        own = shape[:-2]
+        where = unravel(number, batch)[len(batch) - len(own) :]
+        return [0 if extent == 1 else i for i, extent in zip(where, own, strict=True)]
+
+    def left(number: Expr, x: Expr, k: Expr) -> Index:
+        return [*in_batch(number, static_shape(a.shape)), x, k]
+
+    def right(number: Expr, x: Expr, k: Expr) -> Index:
+        return [*in_batch(number, static_shape(b.shape)), *((x, k) if transposed else (k, x))]
+
+    operands = (
+        Matrix(group, a, dtype, (True, True), rows, depth, left),
+        Matrix(group, b, dtype, (along_k, transposed), columns, depth, right),
+    )
+    return Gemm(
+        group, extents, schedule, operands, group.sums_of(node),
+        lambda number, row, column: [*unravel(number, batch), row, column],
+    ).lower()  # fmt: skip

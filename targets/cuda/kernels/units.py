@@ -1,0 +1,152 @@
+"""What multiplies a warp's part of a tile of `gemm`: tensor cores, or units for multiply-adds."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from targets.cuda.kernels.kernel import CudaGroup
+from targets.cuda.kernels.operands import chunk_elements
+from targets.cuda.kernels.stages import Stage
+from targets.cuda.schedules import GemmSchedule
+from tensorc.lowering import tir
+from tensorc.lowering.tir import Buffer, Expr
+
+#: Opens a loop of so many turns; gives its variable.
+Loop = Callable[[int], contextlib.AbstractContextManager[Expr]]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Neighbouring sums of a thread, from number `first` on: their row and first column in the tile."""
+
+    first: Expr
+    row: Expr
+    column: Expr
+
+
+class Unit(ABC):
+    """A warp's part of the tile, and how it is multiplied."""
+
+    #: Neighbouring columns of a slot.
+    width: int
+
+    def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr):
+        self.builder = group.builder
+        self.schedule = schedule
+        self.rows = schedule.rows // schedule.warp_rows
+        self.columns = schedule.columns // schedule.warp_columns
+        self.row = self.builder.bind(warp[0] * self.rows)
+        self.column = self.builder.bind(warp[1] * self.columns)
+        self.lane = lane
+
+    @property
+    @abstractmethod
+    def sums(self) -> int:
+        """Of one thread."""
+
+    @abstractmethod
+    def slots(self, loop: Loop) -> Iterator[Slot]:
+        """Within loops over all."""
+
+    @abstractmethod
+    def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
+        """One step."""
+
+
+class TensorCores(Unit):
+    """Fragments of 16 rows by 8 columns, each step of them 32 bytes along k."""
+
+    width = 2
+
+    def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr, dtype: str):
+        super().__init__(group, schedule, warp, lane)
+        self.dtype = dtype
+        self.high, self.wide = self.rows // 16, self.columns // 8
+
+    @property
+    def sums(self) -> int:
+        return self.high * self.wide * 4
+
+    def slots(self, loop: Loop) -> Iterator[Slot]:
+        row = self.builder.bind(self.row + tir.floor_div(self.lane, 4))
+        column = self.builder.bind(self.column + tir.floor_mod(self.lane, 4) * 2)
+        with loop(self.high) as i, loop(2) as half, loop(self.wide) as j:
+            yield Slot(((i * self.wide + j) * 2 + half) * 2, row + i * 16 + half * 8, column + j * 8)
+
+    def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
+        builder = self.builder
+        # Four matrices of 8 rows at once: of A two below each other, twice along k; of B twice along k, then a
+        # neighbour along x.
+        low, high = tir.floor_mod(self.lane, 16), tir.floor_div(self.lane, 16)
+        eighth = tir.floor_mod(tir.floor_div(self.lane, 8), 2)
+        beside = high * 8 + tir.floor_mod(self.lane, 8)
+        with builder.unrolled(self.schedule.depth // (2 * chunk_elements(self.dtype)), "kk") as kk:
+            rows = builder.registers("uint32", self.high * 4, "a")
+            columns = builder.registers("uint32", self.wide * 2, "b")
+            with builder.unrolled(self.high) as i:
+                builder.call("tc_ldmatrix", builder.address(rows, i * 4),
+                             a.address(stage, kk * 2 + high, self.row + i * 16 + low))  # fmt: skip
+            with builder.unrolled(self.wide // 2) as j:
+                if b.operand.along_k:
+                    name, place = "tc_ldmatrix", b.address(stage, kk * 2 + eighth, self.column + j * 16 + beside)
+                else:
+                    outer = tir.floor_div(self.column, 8) + j * 2 + high
+                    name, place = "tc_ldmatrix_transposed", b.address(stage, outer, kk * 16 + low)
+                builder.call(name, builder.address(columns, j * 4), place)
+            with builder.unrolled(self.high) as i, builder.unrolled(self.wide) as j:
+                builder.call(f"tc_mma_{self.dtype}", builder.address(acc, (i * self.wide + j) * 4),
+                             builder.address(rows, i * 4), builder.address(columns, j * 2))  # fmt: skip
+
+
+class MultiplyAdds(Unit):
+    """float32 without rounding of operands. Of a warp's lanes, 4 are below each other and 8 beside: each has every
+    fourth row, and of every eighth chunk of columns its 4."""
+
+    width = 4
+
+    def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr):
+        super().__init__(group, schedule, warp, lane)
+        self.high, self.wide = self.rows // 4, self.columns // 32
+        self.below = self.builder.bind(tir.floor_div(lane, 8))
+        self.beside = self.builder.bind(tir.floor_mod(lane, 8))
+
+    @property
+    def sums(self) -> int:
+        return self.high * self.wide * 4
+
+    def slots(self, loop: Loop) -> Iterator[Slot]:
+        row, column = self.row + self.below, self.column + self.beside * 4
+        with loop(self.high) as i, loop(self.wide) as j:
+            yield Slot((i * self.wide + j) * 4, row + i * 4, column + j * 32)
+
+    def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
+        builder = self.builder
+        chunk = tir.floor_div(self.column, 4) + self.beside
+        with builder.unrolled(self.schedule.depth // 4, "kk") as kk:
+            rows = builder.registers("float32", self.high * 4, "a")
+            with builder.unrolled(self.high) as i:
+                builder.call("tc_load<4>", builder.address(rows, i * 4),
+                             a.address(stage, kk, self.row + self.below + i * 4))  # fmt: skip
+            if b.operand.along_k:
+                # A column's chunk has 4 elements along k: those of the 4 columns of a chunk lie apart, see `Stage`.
+                with builder.unrolled(self.wide) as j, builder.unrolled(4) as v:
+                    column = builder.registers("float32", 4, "b")
+                    place = b.address(stage, kk, (chunk + j * 8) * 4 + v)
+                    builder.call("tc_load<4>", builder.address(column, 0), place)
+                    with builder.unrolled(self.high) as i, builder.unrolled(4) as k:
+                        self._add(acc, (i * self.wide + j) * 4 + v, rows, i * 4 + k, column, k)
+                return
+            with builder.unrolled(4) as k:
+                columns = builder.registers("float32", self.wide * 4, "b")
+                with builder.unrolled(self.wide) as j:
+                    place = b.address(stage, chunk + j * 8, kk * 4 + k)
+                    builder.call("tc_load<4>", builder.address(columns, j * 4), place)
+                with builder.unrolled(self.high) as i, builder.unrolled(self.wide * 4) as v:
+                    self._add(acc, i * (self.wide * 4) + v, rows, i * 4 + k, columns, v)
+
+    def _add(self, acc: Buffer, at: Expr, a: Buffer, i: Expr, b: Buffer, j: Expr) -> None:
+        load = self.builder.load
+        self.builder.store(acc, load(acc, at) + load(a, i) * load(b, j), at)

@@ -70,21 +70,25 @@ GEMV_ROWS = 4
 _BUSY_WARPS = 32
 _CHUNK_BYTES = 16
 _OTHER_REGISTERS = 48
+_MOST_REGISTERS = 240
+_MOST_THREADS = 512
 #: Rows and columns of tiles, and of their warps, for tensor cores and for multiply-adds.
 _TENSOR_TILES = (
-    (128, 256, 2, 4), (256, 128, 4, 2), (128, 128, 2, 2), (128, 128, 4, 2), (128, 64, 2, 2), (128, 64, 4, 1),
-    (64, 128, 2, 2), (256, 64, 4, 1), (64, 64, 2, 2), (64, 64, 2, 1), (128, 32, 4, 1), (64, 32, 2, 1), (32, 128, 1, 4),
-    (32, 64, 1, 2), (32, 32, 1, 1), (64, 16, 4, 1), (32, 16, 2, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 32, 1, 1),
+    (128, 256, 2, 4), (256, 128, 4, 2), (128, 128, 2, 2), (128, 128, 4, 2), (128, 64, 2, 2), (128, 64, 4, 2),
+    (64, 128, 2, 2), (64, 128, 2, 4), (256, 64, 4, 1), (256, 64, 4, 2), (64, 64, 2, 2), (64, 64, 4, 2), (128, 32, 4, 1),
+    (64, 32, 2, 1), (64, 32, 2, 2), (32, 128, 1, 4), (32, 64, 1, 2), (32, 64, 2, 2), (32, 32, 1, 1), (32, 32, 2, 2),
+    (64, 16, 4, 1), (32, 16, 2, 1), (16, 128, 1, 4), (16, 64, 1, 4), (16, 32, 1, 2),
 )  # fmt: skip
 _FMA_TILES = (
-    (128, 128, 4, 2), (128, 64, 4, 1), (64, 128, 2, 2), (256, 64, 8, 1), (64, 64, 2, 1), (64, 64, 4, 1), (64, 64, 2, 2),
-    (128, 32, 4, 1), (64, 32, 2, 1), (64, 32, 4, 1), (32, 128, 1, 4), (32, 64, 1, 2), (32, 64, 2, 2), (32, 32, 2, 1),
-    (32, 32, 1, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 32, 1, 1),
+    (128, 128, 4, 2), (128, 64, 4, 1), (128, 64, 4, 2), (64, 128, 2, 2), (64, 128, 2, 4), (256, 64, 8, 1),
+    (64, 64, 2, 2), (64, 64, 4, 1), (64, 64, 4, 2), (128, 32, 4, 1), (64, 32, 4, 1), (32, 128, 1, 4), (32, 64, 1, 2),
+    (32, 64, 2, 2), (32, 32, 2, 1), (32, 32, 4, 1), (32, 32, 1, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 64, 2, 2),
+    (16, 32, 1, 1), (16, 32, 2, 1),
 )  # fmt: skip
 _STAGES = (2, 3, 4)
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 #: A part of a reduction has so many steps at least: below that, the parts take longer to add than to compute.
-_LEAST_STEPS = 4
+LEAST_STEPS = 4
 #: Multiply-adds of a multiprocessor and cycle: float32; tensor cores, of float16 (CUDA C Programming Guide, "Arithmetic
 #: Instructions"; NVIDIA's architecture white papers). From compute capability 9.0 on, mma.sync has half of what the
 #: asynchronous instructions of one architecture only have.
@@ -97,6 +101,10 @@ _SHARED_BYTES = 128
 _CACHE_BYTES = 32
 #: Bytes that a warp's load of 16 a lane takes of shared memory's throughput, some lanes having the same address.
 _WARP_LOAD_BYTES = 256
+#: Instructions around a chunk's copy: where it lies, whether it is inside.
+_COPY_INSTRUCTIONS = 16
+#: Products of an instruction: a warp's multiply-adds, or a step of 32 bytes of 16 by 8 sums.
+_FMA_PRODUCTS, _FRAGMENT = 32, 16 * 8
 _BLOCKS_AT_ONCE = 32
 _RESERVED_SHARED = 1024
 
@@ -123,12 +131,27 @@ def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSche
                     continue
                 steps = -(-extents.depth // depth)
                 for split in _SPLITS:
-                    if split == 1 or steps >= split * _LEAST_STEPS:
+                    if split == 1 or steps >= split * LEAST_STEPS:
                         yield replace(schedule, split_k=split)
 
 
 def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
-    return schedule.shared_bytes(dtype) <= gpu.shared_block and schedule.registers() <= 240
+    """Whether there is such a tile: parts of warps that units have, threads that share copies evenly, and room."""
+    size = int(numpy_dtype(dtype).itemsize)
+    extents = schedule.rows, schedule.columns, schedule.depth, schedule.warp_rows, schedule.warp_columns
+    if any(extent < 1 or extent & (extent - 1) for extent in extents) or schedule.split_k < 1:
+        return False
+    rows, columns = schedule.rows // schedule.warp_rows, schedule.columns // schedule.warp_columns
+    if schedule.unit == "tensor":
+        known = size < 4 or gpu.multiplies_bfloat16
+        shaped = rows >= 16 and columns >= 16 and schedule.depth * size >= 2 * _CHUNK_BYTES
+    else:
+        known = schedule.unit == "fma" and dtype == "float32"
+        shaped = rows >= 4 and columns >= 32 and schedule.depth * size >= 2 * _CHUNK_BYTES
+    return (
+        known and shaped and 2 <= schedule.stages <= _STAGES[-1] and schedule.threads <= _MOST_THREADS
+        and schedule.shared_bytes(dtype) <= gpu.shared_block and schedule.registers() <= _MOST_REGISTERS
+    )  # fmt: skip
 
 
 def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) -> float:
@@ -140,15 +163,18 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) 
                       _MEMORY_BYTES[gpu.capability])  # fmt: skip
     warp_rows, warp_columns = rows // schedule.warp_rows, columns // schedule.warp_columns
     warps = schedule.warp_rows * schedule.warp_columns
+    chunks = (rows + columns) * depth * size / _CHUNK_BYTES
+    products = rows * columns * depth
     if schedule.unit == "fma":
-        read = warps * depth * (warp_rows / 16 + warp_columns / 32) * _WARP_LOAD_BYTES
+        loads = warps * depth * (warp_rows / 16 + warp_columns / 32)
+        read, multiplied = loads * _WARP_LOAD_BYTES, products / _FMA_PRODUCTS
     else:
         read = warps * (warp_rows + warp_columns) * depth * size
+        loads, multiplied = read / (32 * _CHUNK_BYTES), products / (_FRAGMENT * 32 / size)
+    instructions = multiplied + loads + chunks * _COPY_INSTRUCTIONS / 32
     split = schedule.split_k
-    tile_bytes = rows * columns * 4
-    work = TileWork(
-        rows * columns * depth, (rows + columns) * depth * size, read, tile_bytes * (1 if split == 1 else 2 + split)
-    )
+    written = rows * columns * 4 * (1 if split == 1 else 2 + split)
+    work = TileWork(warps, products, instructions, (rows + columns) * depth * size, read, written)
     steps = -(-extents.depth // depth)
     blocks = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns) * split
     resident = max(1, min(

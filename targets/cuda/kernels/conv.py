@@ -30,12 +30,12 @@ def lower_conv(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None)
         raise UnsupportedError("depthwise convolutions are no matrix products")
     if w not in body.inputs:
         raise UnsupportedError("the filter of a convolution must be an input of its group")
-    dtype = operand_dtype(x, w)
+    dtype = operand_dtype(x, w, gpu)
     window = window_of(node)
     blocks, channels, kh, kw, block = static_shape(w.shape)
     groups = window.groups
-    columns, depth = blocks // groups * block, channels * kh * kw
-    extents = Extents(groups, window.rows, columns, depth)
+    extents = extents_of_conv(node)
+    columns, depth = extents.columns, extents.depth
     schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
     along_k = schedule.wants_chunks_along_depth(dtype)
 
@@ -55,6 +55,12 @@ def lower_conv(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None)
         return [image, first + tir.floor_div(column, block), h, w, tir.floor_mod(column, block)]
 
     return Gemm(group, extents, schedule, operands, group.sums_of(node), index).lower()
+
+
+def extents_of_conv(node: Node) -> Extents:
+    window = window_of(node)
+    blocks, channels, kh, kw, block = static_shape(node.inputs[1].shape)
+    return Extents(window.groups, window.rows, blocks // window.groups * block, channels * kh * kw)
 
 
 def window_of(node: Node) -> Window:

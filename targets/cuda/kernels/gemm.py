@@ -21,7 +21,7 @@ from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import Operand
 from targets.cuda.kernels.stages import Stage
 from targets.cuda.kernels.units import MultiplyAdds, TensorCores, Unit
-from targets.cuda.schedules import Extents, GemmSchedule
+from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits
 from tensorc.ir import Value
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
@@ -45,6 +45,8 @@ class Gemm:
         self.result, self.first = result
         self.index = index
         dtype = operands[0].dtype
+        if not gemm_fits(schedule, dtype, group.gpu):
+            raise ValueError(f"no tile for {dtype} on {group.gpu.name}: {schedule}")
         self.dtype = "int32" if dtype == "uint8" else "float32"
         self.steps = -(-extents.depth // schedule.depth)
         self.steps_each = -(-self.steps // schedule.split_k)

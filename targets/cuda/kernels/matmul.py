@@ -20,17 +20,27 @@ from tensorc.lowering.tir import Expr
 from tensorc.search.schedule import Schedule, checked
 
 
+def extents_of_matmul(node: Node) -> Extents:
+    """Of a product with packed weights the batch counts as rows."""
+    *lead, columns = static_shape(node.output.shape)
+    depth = static_shape(node.inputs[0].shape)[-1]
+    if node.op == "matmul_packed":
+        return Extents(1, math.prod(lead), columns, depth)
+    return Extents(math.prod(lead[:-1]), lead[-1], columns, depth)
+
+
 def lower_matmul_packed(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
     """A [.., K] times constant weights in panels, which the kernel has packed in chunks."""
     a, b = node.inputs
     if b not in body.inputs:
         raise UnsupportedError("the panels of a packed product must be an input of its group")
     *lead, columns = static_shape(node.output.shape)
-    if isinstance(given, GemvSchedule) or (given is None and math.prod(lead) <= GEMV_ROWS):
+    few = math.prod(lead) <= GEMV_ROWS and node.output.dtype != "int32"
+    if isinstance(given, GemvSchedule) or (given is None and few):
         return lower_gemv(body, node, gpu, given)
-    dtype = operand_dtype(a, b)
-    depth = static_shape(a.shape)[-1]
-    extents = Extents(1, math.prod(lead), columns, depth)
+    dtype = operand_dtype(a, b, gpu)
+    extents = extents_of_matmul(node)
+    depth = extents.depth
     schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
     along_k = schedule.wants_chunks_along_depth(dtype)
 
@@ -51,10 +61,9 @@ def lower_matmul_packed(body: Graph, node: Node, gpu: Gpu, given: Schedule | Non
 def lower_matmul(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
     """A product of two computed matrices, or of batches of them."""
     a, b = node.inputs
-    dtype = operand_dtype(a, b)
-    *batch, rows, columns = static_shape(node.output.shape)
-    depth = static_shape(a.shape)[-1]
-    extents = Extents(math.prod(batch), rows, columns, depth)
+    dtype = operand_dtype(a, b, gpu)
+    extents = extents_of_matmul(node)
+    batch, rows, columns, depth = static_shape(node.output.shape)[:-2], extents.rows, extents.columns, extents.depth
     schedule = checked(given, GemmSchedule) or gemm_schedule(extents, dtype, gpu)
     transposed = bool(node.attrs["transpose_b"])
     # Tensor cores transpose 16 bits on the way, no others.
@@ -75,7 +84,7 @@ def lower_matmul(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = Non
 
     operands = (
         Matrix(group, a, dtype, (True, True), rows, depth, left),
-        Matrix(group, b, dtype, (along_k, transposed), columns, depth, right),
+        Matrix(group, b, "int8" if dtype == "uint8" else dtype, (along_k, transposed), columns, depth, right),
     )
     return Gemm(
         group, extents, schedule, operands, group.sums_of(node),

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from passes.lower_precision import widens
+from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.kernel import CudaGroup
 from targets.packing import Packing
 from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Node, Value
 from tensorc.ir.dims import static_shape
+from tensorc.ir.ops.nn import multiplies_bytes
 from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.conversion import convert
@@ -40,14 +42,20 @@ def chunk_elements(dtype: str) -> int:
     return CHUNK_BYTES // int(numpy_dtype(dtype).itemsize)
 
 
-def operand_dtype(x: Value, w: Value) -> str:
-    """The type that products of the two are computed in. Raises UnsupportedError where tiles have none."""
-    if w.dtype in ("float16", "bfloat16") and x.dtype in ("float32", w.dtype):
-        return w.dtype
-    sources = [v.producer.inputs[0].dtype for v in (x, w) if v.producer is not None and widens(v.producer)]
-    if (x.dtype, w.dtype) == ("float32", "float32"):
-        return sources[0] if len(sources) == 2 and sources[0] == sources[1] else "float32"
-    raise UnsupportedError(f"no tile multiplies {x.dtype} by {w.dtype}")
+def operand_dtype(x: Value, w: Value, gpu: Gpu) -> str:
+    """The type that `x` is read in to be multiplied by `w`: that of `w`, or uint8 where that is int8. Raises
+    UnsupportedError where tiles have none."""
+    dtype = ""
+    if multiplies_bytes(x.type, w.type):
+        dtype = "uint8"
+    elif w.dtype in ("float16", "bfloat16") and x.dtype in ("float32", w.dtype):
+        dtype = w.dtype
+    elif (x.dtype, w.dtype) == ("float32", "float32"):
+        sources = [v.producer.inputs[0].dtype for v in (x, w) if v.producer is not None and widens(v.producer)]
+        dtype = sources[0] if len(sources) == 2 and sources[0] == sources[1] else "float32"
+    if not dtype or (dtype in ("bfloat16", "uint8") and not gpu.multiplies_bfloat16):
+        raise UnsupportedError(f"no tile of {gpu.name} multiplies {x.dtype} by {w.dtype}")
+    return dtype
 
 
 @dataclass(frozen=True)
@@ -265,8 +273,6 @@ class Image(Operand):
         if fits and lying is not None and lying.together % self.elements == 0 and _is_kin(lying.dtype, dtype):
             self.lying = lying
             self.neighbours = int(value.shape[4]) // self.elements
-        if not self.plain and not fits:
-            raise UnsupportedError("a chunk has channels of several blocks")
 
     def row(self, batch: Expr, x: Expr) -> Any:
         """The image, where its rows and columns begin, the group, and whether there is such a pixel."""
@@ -294,7 +300,7 @@ class Image(Operand):
 
     def is_inside(self, row: Any, k: Expr) -> Expr:
         inside = tir.logical("and", row[4], k < -(-self.depth // self.elements))
-        if self.plain:
+        if self.lying is None:  # each element looks for itself
             return inside
         h, w, _ = self._tap(k, self.window.channels // self.elements)
         return tir.logical("and", inside, self._meets(row, h, w))

@@ -46,6 +46,14 @@ def test_other_types(cuda):
     none_spills(check)
 
 
+def test_bytes(cuda):
+    with cuda.batch() as check:
+        schedule = tile(32, 32, 64, 1, 2)
+        check(conv(pads=(1, 1, 1, 1)), schedule=schedule, x="u8[1,3,5,6,8]", w="i8[2,24,3,3,8]")
+        check(conv(), schedule=schedule, x="u8[1,1,5,6,4]", w="i8[2,4,2,2,8]")
+    none_spills(check)
+
+
 def test_split_reductions(cuda):
     with cuda.batch() as check:
         schedule = tile(32, 32, 32, 1, 2, 3, split_k=3)

@@ -59,6 +59,18 @@ def test_float32(cuda):
     none_spills(check)
 
 
+def test_bytes(cuda):
+    """Unsigned by signed ones, exactly; sums that begin with whole numbers."""
+    with cuda.batch() as check:
+        check("matmul_packed(x, w, columns=24)", schedule=tile(32, 32, 64, 1, 2, 3), x="u8[37,80]", w="i8[3,80,8]")
+        check("add(matmul_packed(x, w, columns=21), b)", schedule=tile(32, 32, 64, 2, 1, 2, 2), x="u8[9,200]",
+              w="i8[3,200,8]", b="i32[9,21]")  # fmt: skip
+        check("mul(cast(matmul(x, y), to='float32'), 0.5)", schedule=tile(32, 32, 32, 1, 1), x="u8[2,9,37]",
+              y="i8[2,37,20]")  # fmt: skip
+        assert check("matmul_packed(x, w, columns=24)", x="u8[1,80]", w="i8[3,80,8]").schedule
+    none_spills(check)
+
+
 def test_epilogues(cuda):
     """Long ones, which are written once; several outputs; whole numbers and booleans."""
     with cuda.batch() as check:

@@ -63,6 +63,30 @@ template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from
     for (int i = 0; i < N; i++) to[i] = row.at[i];
 }
 
+/* An input's element, or zero where it is not `inside`: nothing is read then, and no branch is taken. */
+TENSORC_DEVICE float tc_load_if(const float *from, bool inside) {
+    float x;
+    asm("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\nmov.b32 %0, 0;\n@p ld.global.b32 %0, [%1];\n}"
+        : "=f"(x)
+        : "l"(from), "r"((int)inside));
+    return x;
+}
+TENSORC_DEVICE uint16_t tc_load_if(const uint16_t *from, bool inside) {
+    uint16_t x;
+    asm("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\nmov.b16 %0, 0;\n@p ld.global.b16 %0, [%1];\n}"
+        : "=h"(x)
+        : "l"(from), "r"((int)inside));
+    return x;
+}
+TENSORC_DEVICE half tc_load_if(const half *from, bool inside) {
+    half x;
+    x.bits = tc_load_if(&from->bits, inside);
+    return x;
+}
+TENSORC_DEVICE uint8_t tc_load_if(const uint8_t *from, bool inside) {
+    return inside ? *from : 0;
+}
+
 /* What other blocks have written in this launch: from the second-level cache, which they share. */
 template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *from) {
     static_assert(sizeof(T) == 4, "four words");
@@ -122,7 +146,13 @@ template <int N> TENSORC_DEVICE void tc_copies_wait() {
 
 /* Two float32 as 16 bits each, the first in the lower half. */
 TENSORC_DEVICE uint32_t tc_pair(float low, float high, const half *) {
+#if __CUDA_ARCH__ >= 800
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
     return half::from(low) | (uint32_t)half::from(high) << 16;
+#endif
 }
 TENSORC_DEVICE uint32_t tc_pair(float low, float high, const uint16_t *) { /* bfloat16 */
 #if __CUDA_ARCH__ >= 800
@@ -162,26 +192,26 @@ TENSORC_DEVICE void tc_ldmatrix_transposed(uint32_t *to, const void *row) {
    more, columns 2*(lane%4) and the next; K is 32 bytes. */
 TENSORC_DEVICE void tc_mma_float16(float *sums, const uint32_t *a, const uint32_t *b) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
 #pragma unroll
     for (int k = 0; k < 2; k++) {
-        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-                     "{%0, %1, %2, %3};"
-                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                     : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+            : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
     }
 #endif
 }
 #if __CUDA_ARCH__ >= 800
 TENSORC_DEVICE void tc_mma_bfloat16(float *sums, const uint32_t *a, const uint32_t *b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 TENSORC_DEVICE uint32_t tc_tf32(uint32_t bits) {
     uint32_t rounded;
@@ -189,17 +219,17 @@ TENSORC_DEVICE uint32_t tc_tf32(uint32_t bits) {
     return rounded;
 }
 TENSORC_DEVICE void tc_mma_float32(float *sums, const uint32_t *a, const uint32_t *b) { /* rounded to tf32 */
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-                 : "r"(tc_tf32(a[0])), "r"(tc_tf32(a[1])), "r"(tc_tf32(a[2])), "r"(tc_tf32(a[3])),
-                   "r"(tc_tf32(b[0])), "r"(tc_tf32(b[1])));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(tc_tf32(a[0])), "r"(tc_tf32(a[1])), "r"(tc_tf32(a[2])), "r"(tc_tf32(a[3])),
+          "r"(tc_tf32(b[0])), "r"(tc_tf32(b[1])));
 }
 TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b) { /* by int8 */
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
 

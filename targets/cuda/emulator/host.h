@@ -188,6 +188,10 @@ template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from
     memcpy(to, from, sizeof(T) * N);
 }
 
+template <typename T> TENSORC_DEVICE T tc_load_if(const T *from, bool inside) {
+    return inside ? *from : T(0);
+}
+
 template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *from) {
     tc_load<4>(to, from);
 }

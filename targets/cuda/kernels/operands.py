@@ -24,7 +24,7 @@ from tensorc.errors import UnsupportedError
 from tensorc.ir import OPS, Node, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.ops.nn import multiplies_bytes
-from tensorc.ir.types import numpy_dtype
+from tensorc.ir.types import STORED, numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.conversion import convert
 from tensorc.lowering.indexing import Elements, Index, ravel, unravel
@@ -34,6 +34,12 @@ from tensorc.lowering.tir import Buffer, Expr, const
 CHUNK_BYTES = 16
 #: Nodes that say from where elements are read, and nothing else.
 _MOVES = frozenset({"reshape", "slice", "transpose"})
+#: Of filters of more taps and channels of a plain image it is computed for each element where it lies. What is not
+#: there has a row further down than images are high.
+_MOST_TAPS = 1024
+_BEYOND = 1 << 14
+#: What a thread loads or not without a branch.
+_LOADED = ("float32", "float16", "bfloat16", "uint8")
 #: Of larger tensors behind moves it is not found out whether chunks lie together.
 _MOST_TRACED = 1 << 25
 
@@ -122,6 +128,9 @@ class Operand(ABC):
     @property
     def narrows(self) -> bool:
         return self.lying is not None and not self.copies
+
+    def begin(self) -> None:  # noqa: B027  (most have nothing to do)
+        """What all threads do together before the first step."""
 
     @abstractmethod
     def row(self, batch: Expr, x: Expr) -> Any:
@@ -273,6 +282,32 @@ class Image(Operand):
         if fits and lying is not None and lying.together % self.elements == 0 and _is_kin(lying.dtype, dtype):
             self.lying = lying
             self.neighbours = int(value.shape[4]) // self.elements
+        #: Of a plain image, by k: how far a tap's channel is from a pixel's first place, and (row, column) of the tap.
+        self.table: Buffer = None
+        if self.plain and value in group.buffers and value.dtype in _LOADED and self.depth <= _MOST_TAPS:
+            self.table = group.builder.shared("int32", 2 * self._taps, "taps")
+
+    @property
+    def _taps(self) -> int:
+        return -(-self.depth // self.elements) * self.elements
+
+    def begin(self) -> None:
+        if self.table is None:
+            return
+        builder, window, threads = self.group.builder, self.window, self.group.builder.threads
+        for number in range(-(-self._taps // threads)):
+            k = builder.bind(builder.thread + number * threads)
+
+            def enter(k: Expr = k) -> None:
+                h, w, channel = self._tap(k, window.channels)
+                away = (channel * window.in_h + h) * window.in_w + w
+                # What only fills up a chunk is beyond every image.
+                row = h if self._taps == self.depth else builder.keep(tir.select(k < self.depth, h, _BEYOND))
+                builder.store(self.table, away, k * 2)
+                builder.store(self.table, tir.shift_left(row, 16) + w, k * 2 + 1)
+
+            builder.when(k < self._taps, enter)
+        builder.sync()
 
     def row(self, batch: Expr, x: Expr) -> Any:
         """The image, where its rows and columns begin, the group, and whether there is such a pixel."""
@@ -290,7 +325,7 @@ class Image(Operand):
         return h * window.dilations[0], w * window.dilations[1], rest
 
     def _meets(self, row: Any, h: Expr, w: Expr) -> Expr:
-        if not self.window.is_padded:
+        if not self.window.is_padded and (self.table is None or self._taps == self.depth):
             return True
         inside: Expr = True
         for at, extent in ((row[1] + h, self.window.in_h), (row[2] + w, self.window.in_w)):
@@ -322,6 +357,8 @@ class Image(Operand):
         return self.lying.place(self._index(row, h, w, chunk * self.elements))
 
     def element(self, row: Any, k: Expr, number: Expr) -> Expr:
+        if self.table is not None:
+            return self._entered(row, k * self.elements + number)
         builder, keep = self.group.builder, self.group.builder.keep
         at = builder.bind(k * self.elements + number)
         h, w, channel = (builder.bind(i) for i in self._tap(at, self.window.channels))
@@ -335,3 +372,16 @@ class Image(Operand):
 
         builder.when(inside, read)
         return builder.load(found, 0)
+
+    def _entered(self, row: Any, k: Expr) -> Expr:
+        """An element by the table."""
+        builder, window = self.group.builder, self.window
+        image, top, left, batch, _ = row
+        away, tap = (builder.keep(builder.load(self.table, k * 2 + i)) for i in range(2))
+        first = (image * window.groups + batch) * window.channels * (window.in_h * window.in_w)
+        place = first + top * window.in_w + left + away
+        inside = self._meets(row, tir.shift_right(tap, 16), tir.bitwise_and(tap, 0xFFFF))
+        stored = STORED.get(self.value.dtype, self.value.dtype)
+        source = builder.address(self.group.buffers[self.value], place)
+        value = builder.value(stored, "tc_load_if", source, inside)
+        return convert(builder.keep, value, self.value.dtype, self.dtype)

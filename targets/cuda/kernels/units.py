@@ -78,27 +78,36 @@ class TensorCores(Unit):
 
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
         builder = self.builder
-        # Four matrices of 8 rows at once: of A two below each other, twice along k; of B twice along k, then a
-        # neighbour along x.
-        low, high = tir.floor_mod(self.lane, 16), tir.floor_div(self.lane, 16)
-        eighth = tir.floor_mod(tir.floor_div(self.lane, 8), 2)
-        beside = high * 8 + tir.floor_mod(self.lane, 8)
-        with builder.unrolled(self.schedule.depth // (2 * chunk_elements(self.dtype)), "kk") as kk:
-            rows = builder.registers("uint32", self.high * 4, "a")
-            columns = builder.registers("uint32", self.wide * 2, "b")
-            with builder.unrolled(self.high) as i:
-                builder.call("tc_ldmatrix", builder.address(rows, i * 4),
-                             a.address(stage, kk * 2 + high, self.row + i * 16 + low))  # fmt: skip
-            with builder.unrolled(self.wide // 2) as j:
-                if b.operand.along_k:
-                    name, place = "tc_ldmatrix", b.address(stage, kk * 2 + eighth, self.column + j * 16 + beside)
-                else:
-                    outer = tir.floor_div(self.column, 8) + j * 2 + high
-                    name, place = "tc_ldmatrix_transposed", b.address(stage, outer, kk * 16 + low)
-                builder.call(name, builder.address(columns, j * 4), place)
+        turns = self.schedule.depth // (2 * chunk_elements(self.dtype))
+        fragments = self._fragments(a, b, stage, 0)
+        for turn in range(turns):
+            rows, columns = fragments
+            if turn + 1 < turns:  # on their way while these are multiplied
+                fragments = self._fragments(a, b, stage, turn + 1)
             with builder.unrolled(self.high) as i, builder.unrolled(self.wide) as j:
                 builder.call(f"tc_mma_{self.dtype}", builder.address(acc, (i * self.wide + j) * 4),
                              builder.address(rows, i * 4), builder.address(columns, j * 2))  # fmt: skip
+
+    def _fragments(self, a: Stage, b: Stage, stage: Expr, turn: int) -> tuple[Buffer, Buffer]:
+        """Those of A and of B for 32 bytes along k. Four matrices of 8 rows are loaded at once: of A two below each
+        other, twice along k; of B twice along k, then a neighbour along x."""
+        builder = self.builder
+        low, high = tir.floor_mod(self.lane, 16), tir.floor_div(self.lane, 16)
+        eighth = tir.floor_mod(tir.floor_div(self.lane, 8), 2)
+        beside = high * 8 + tir.floor_mod(self.lane, 8)
+        rows = builder.registers("uint32", self.high * 4, "a")
+        columns = builder.registers("uint32", self.wide * 2, "b")
+        with builder.unrolled(self.high) as i:
+            place = a.address(stage, turn * 2 + high, self.row + i * 16 + low)
+            builder.call("tc_ldmatrix", builder.address(rows, i * 4), place)
+        with builder.unrolled(self.wide // 2) as j:
+            if b.operand.along_k:
+                name, place = "tc_ldmatrix", b.address(stage, turn * 2 + eighth, self.column + j * 16 + beside)
+            else:
+                outer = tir.floor_div(self.column, 8) + j * 2 + high
+                name, place = "tc_ldmatrix_transposed", b.address(stage, outer, turn * 16 + low)
+            builder.call(name, builder.address(columns, j * 4), place)
+        return rows, columns
 
 
 class MultiplyAdds(Unit):

@@ -22,7 +22,7 @@ from targets.cuda.kernels.operands import Operand
 from targets.cuda.kernels.stages import Stage
 from targets.cuda.kernels.units import MultiplyAdds, TensorCores, Unit
 from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits
-from tensorc.ir import Value
+from tensorc.ir import OPS, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Index, Source, ravel
@@ -31,6 +31,7 @@ from tensorc.lowering.tir import Buffer, Expr, const
 #: Tiles of so many rows are taken column by column, so that blocks that run together share both operands.
 _ROWS_TOGETHER = 8
 _WARP = 32
+_LOADED = ("float32", "float16", "bfloat16")
 
 
 class Gemm:
@@ -44,6 +45,7 @@ class Gemm:
         self.schedule = schedule
         self.result, self.first = result
         self.index = index
+        self.beside = self._read_beside()
         dtype = operands[0].dtype
         if not gemm_fits(schedule, dtype, group.gpu):
             raise ValueError(f"no tile for {dtype} on {group.gpu.name}: {schedule}")
@@ -220,18 +222,42 @@ class Gemm:
             builder.registers("int8" if value.dtype == "bool" else value.dtype, width, "result")
             for value in group.body.outputs
         ]
+        sources = dict(group.elements.sources)
+        together = {value: self._loaded(value, width, index(0)) for value in self.beside if width > 1}
         with builder.vector(width) as v:
             at = [i if isinstance(i, int) else builder.bind(i) for i in index(v)]
+            for value, loaded in together.items():
+                group.elements.define(value, builder.load(loaded, v))
             total = builder.load(sums, first + v)
-            if self.dtype == "int32" or self.result.dtype == "int32":
+            if self.dtype == "int32":
                 total = total + self.first(at)
             group.elements.define(self.result, tir.cast(total, self.result.dtype))
             for value, result in zip(group.body.outputs, results, strict=True):
                 element = group.elements.evaluate(value, at)
                 builder.store(result, tir.cast(element, "int8") if value.dtype == "bool" else element, v)
+        group.elements.sources = sources
         for value, buffer, result in zip(group.body.outputs, group.outputs, results, strict=True):
             place = builder.address(buffer, ravel(index(0), static_shape(value.shape)))
             builder.call(f"tc_store<{width}>", place, builder.address(result, 0))
+
+    def _loaded(self, value: Value, width: int, index: Index) -> Buffer:
+        """An input's `width` neighbours at a result's index, in registers."""
+        builder, shape = self.builder, static_shape(value.shape)
+        tail = index[len(index) - len(shape) :]
+        place = ravel([0 if extent == 1 else i for i, extent in zip(tail, shape, strict=True)], shape)
+        loaded = builder.registers(value.dtype, width, "beside")
+        builder.call(f"tc_load<{width}>", builder.address(loaded, 0), builder.address(self.group.buffers[value], place))
+        return loaded
+
+    def _read_beside(self) -> list[Value]:
+        """Inputs of which the group's elements want those beside a result's, whose neighbours are loaded at once."""
+        last = self.result.shape[-1]
+        return [
+            value for value in self.group.body.inputs
+            if value.dtype in _LOADED and value.shape and value.shape[-1] == last and value.users
+            and all(OPS[user.op].kind is Kind.ELEMENTWISE and user.output.shape == self.result.shape
+                    for user in value.users)
+        ]  # fmt: skip
 
 
 def _when(builder: Any, condition: Expr, yes: Callable[[], None]) -> None:

@@ -20,7 +20,7 @@ from targets.cpu.kernels.group import LONG
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import Operand
 from targets.cuda.kernels.stages import Stage
-from targets.cuda.kernels.units import MultiplyAdds, TensorCores, Unit
+from targets.cuda.kernels.units import MultiplyAdds, Slot, TensorCores, Unit
 from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits
 from tensorc.ir import OPS, Kind, Value
 from tensorc.ir.dims import static_shape
@@ -69,9 +69,7 @@ class Gemm:
             MultiplyAdds(self.group, schedule, where, lane) if schedule.unit == "fma"
             else TensorCores(self.group, schedule, where, lane, self.a.operand.dtype)
         )  # fmt: skip
-        is_long = any(node.op in LONG for node in self.group.body.nodes)
-        held_bytes = schedule.threads * unit.sums * 4 if is_long else 0
-        self.group.dynamic_bytes = max(schedule.stages * stage_bytes, held_bytes)
+        self.group.dynamic_bytes = schedule.stages * stage_bytes
         memory = builder.dynamic_shared(self.group.dynamic_bytes)
         self.a.place_in(memory, 0, stage_bytes)
         self.b.place_in(memory, self.a.bytes, stage_bytes)
@@ -88,7 +86,7 @@ class Gemm:
         first_row, first_column = builder.bind(row_tile * schedule.rows), builder.bind(column_tile * schedule.columns)
 
         def finish() -> None:
-            self._store(unit, acc, memory if is_long else None, batch, first_row, first_column)
+            self._store(unit, acc, memory, (batch, first_row, first_column))
 
         if self.splits == 1:
             finish()
@@ -182,35 +180,46 @@ class Gemm:
 
         builder.when(tir.compare("not_equal", is_last, 0), add)
 
-    def _store(self, unit: Unit, acc: Buffer, memory: Buffer | None, batch: Expr, row: Expr, column: Expr) -> None:
-        """The group's elements, from a thread's sums. Where that is long code it is written once: the sums are laid
-        down in shared memory, each thread's its own, and what follows is a loop."""
-        builder, extents, threads = self.builder, self.extents, self.schedule.threads
-        if memory is not None:
-            builder.sync()  # all have read the last step
-            with builder.unrolled(unit.sums // unit.width) as slot:
-                place = builder.address(memory, (slot * threads + builder.thread) * (unit.width * 4))
-                builder.call(f"tc_store<{unit.width}>", place, builder.address(acc, slot * unit.width))
-        whole_rows = extents.rows % self.schedule.rows == 0
-        whole_columns = extents.columns % self.schedule.columns == 0
-        vectors = extents.columns % unit.width == 0
-        loop = builder.unrolled if memory is None else builder.serial
-        for slot in unit.slots(loop):
-            sums, first = acc, slot.first
-            if memory is not None:
-                sums, first = builder.registers(self.dtype, unit.width, "sums"), 0
-                place = (tir.floor_div(slot.first, unit.width) * threads + builder.thread) * (unit.width * 4)
-                builder.call(f"tc_load<{unit.width}>", builder.address(sums, 0), builder.address(memory, place))
-            x, y = builder.bind(row + slot.row), builder.bind(column + slot.column)
-            inside: Expr = True if whole_rows else x < extents.rows
-            # Rows of an odd number of columns do not begin where neighbours can be stored at once.
-            width = unit.width if vectors else 1
-            for offset in range(0, unit.width, width):
-                here = inside
-                if not (vectors and whole_columns):
-                    here = tir.logical("and", inside, y + offset < extents.columns)
-                index = functools.partial(self._index_of, batch, x, y + offset)
-                _when(builder, here, functools.partial(self._elements, sums, first + offset, width, index))
+    def _store(self, unit: Unit, acc: Buffer, memory: Buffer, tile: tuple[Expr, Expr, Expr]) -> None:
+        """The group's elements, from a thread's sums. Where that is long code it is written once for many: the sums are
+        laid down in shared memory, each thread's its own, and what follows is a loop."""
+        builder, threads = self.builder, self.schedule.threads
+        if not any(node.op in LONG for node in self.group.body.nodes):
+            for slot in unit.slots(builder.unrolled, 0, unit.high):
+                self._slot(unit, acc, slot.first, slot, tile)
+            return
+        builder.sync()  # all have read the last step
+        each = unit.sums // unit.high
+        count = unit.high
+        while threads * count * each * 4 > self.group.dynamic_bytes:
+            count //= 2
+        for begin in range(0, unit.high, count):
+
+            def held(first: Expr, begin: int = begin) -> Expr:
+                number = tir.floor_div(first - begin * each, unit.width)
+                return builder.address(memory, (number * threads + builder.thread) * (unit.width * 4))
+
+            with builder.unrolled(count * each // unit.width) as number:
+                first = begin * each + number * unit.width
+                builder.call(f"tc_store<{unit.width}>", held(first), builder.address(acc, first))
+            for slot in unit.slots(builder.serial, begin, count):
+                sums = builder.registers(self.dtype, unit.width, "sums")
+                builder.call(f"tc_load<{unit.width}>", builder.address(sums, 0), held(slot.first))
+                self._slot(unit, sums, 0, slot, tile)
+
+    def _slot(self, unit: Unit, sums: Buffer, first: Expr, slot: Slot, tile: tuple[Expr, Expr, Expr]) -> None:
+        """What of a slot lies in the result."""
+        builder, extents = self.builder, self.extents
+        batch, row, column = tile
+        x, y = builder.bind(row + slot.row), builder.bind(column + slot.column)
+        inside: Expr = True if extents.rows % self.schedule.rows == 0 else x < extents.rows
+        whole = extents.columns % self.schedule.columns == 0
+        # Rows of an odd number of columns do not begin where neighbours can be stored at once.
+        width = unit.width if extents.columns % unit.width == 0 else 1
+        for offset in range(0, unit.width, width):
+            here = inside if whole else tir.logical("and", inside, y + offset < extents.columns)
+            index = functools.partial(self._index_of, batch, x, y + offset)
+            _when(builder, here, functools.partial(self._elements, sums, first + offset, width, index))
 
     def _index_of(self, batch: Expr, row: Expr, column: Expr, neighbour: Expr) -> Index:
         return self.index(batch, row, column + neighbour)

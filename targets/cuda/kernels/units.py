@@ -30,8 +30,9 @@ class Slot:
 class Unit(ABC):
     """A warp's part of the tile, and how it is multiplied."""
 
-    #: Neighbouring columns of a slot.
+    #: Neighbouring columns of a slot; rows of fragments, or of single sums.
     width: int
+    high: int
 
     def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr):
         self.builder = group.builder
@@ -48,8 +49,8 @@ class Unit(ABC):
         """Of one thread."""
 
     @abstractmethod
-    def slots(self, loop: Loop) -> Iterator[Slot]:
-        """Within loops over all."""
+    def slots(self, loop: Loop, begin: int, count: int) -> Iterator[Slot]:
+        """Within loops over those of `count` rows of fragments, from one on."""
 
     @abstractmethod
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
@@ -70,10 +71,11 @@ class TensorCores(Unit):
     def sums(self) -> int:
         return self.high * self.wide * 4
 
-    def slots(self, loop: Loop) -> Iterator[Slot]:
+    def slots(self, loop: Loop, begin: int, count: int) -> Iterator[Slot]:
         row = self.builder.bind(self.row + tir.floor_div(self.lane, 4))
         column = self.builder.bind(self.column + tir.floor_mod(self.lane, 4) * 2)
-        with loop(self.high) as i, loop(2) as half, loop(self.wide) as j:
+        with loop(count) as number, loop(2) as half, loop(self.wide) as j:
+            i = begin + number
             yield Slot(((i * self.wide + j) * 2 + half) * 2, row + i * 16 + half * 8, column + j * 8)
 
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
@@ -126,9 +128,10 @@ class MultiplyAdds(Unit):
     def sums(self) -> int:
         return self.high * self.wide * 4
 
-    def slots(self, loop: Loop) -> Iterator[Slot]:
+    def slots(self, loop: Loop, begin: int, count: int) -> Iterator[Slot]:
         row, column = self.row + self.below, self.column + self.beside * 4
-        with loop(self.high) as i, loop(self.wide) as j:
+        with loop(count) as number, loop(self.wide) as j:
+            i = begin + number
             yield Slot((i * self.wide + j) * 4, row + i * 4, column + j * 32)
 
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:

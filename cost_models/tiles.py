@@ -45,7 +45,7 @@ _LAST_LATENCY = 500.0
 #: Of the units' throughput, what inner loops reach.
 _EFFICIENCY = 0.8
 #: Of the time of what is not the busiest.
-_CONTENTION = 0.1
+_CONTENTION = 0.2
 #: Instructions that a multiprocessor begins in a cycle; each of its quarters, those of its own warps.
 _INSTRUCTIONS = 4.0
 #: Warps that keep all quarters busy: of two, one computes while the other waits for its operands.

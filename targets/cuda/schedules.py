@@ -71,6 +71,8 @@ _BUSY_WARPS = 32
 _CHUNK_BYTES = 16
 _OTHER_REGISTERS = 48
 _MOST_REGISTERS = 240
+#: Shared memory beside the stages, at most: a table of taps.
+_OTHER_SHARED = 9 << 10
 _MOST_THREADS = 512
 #: Rows and columns of tiles, and of their warps, for tensor cores and for multiply-adds.
 _TENSOR_TILES = (
@@ -150,7 +152,7 @@ def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
         shaped = rows >= 4 and columns >= 32 and schedule.depth * size >= 2 * _CHUNK_BYTES
     return (
         known and shaped and 2 <= schedule.stages <= _STAGES[-1] and schedule.threads <= _MOST_THREADS
-        and schedule.shared_bytes(dtype) <= gpu.shared_block and schedule.registers() <= _MOST_REGISTERS
+        and schedule.shared_bytes(dtype) <= gpu.shared_block - _OTHER_SHARED and schedule.registers() <= _MOST_REGISTERS
     )  # fmt: skip
 
 

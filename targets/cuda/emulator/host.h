@@ -297,6 +297,11 @@ static void tc_ldmatrix_of(uint32_t *to, const void *row, bool transposed) {
     if ((uintptr_t)row % 16) abort();
     tc_lane mine{to, row, nullptr};
     tc_warp(&mine, [=](void **given) {
+        for (int matrix = 0; matrix < 4; matrix++) {
+            int banks = 0;
+            for (int r = 0; r < 8; r++) banks |= 1 << (uintptr_t)((tc_lane *)given[8 * matrix + r])->a / 16 % 8;
+            if (banks != 0xff) tc_error = "two rows of a matrix lie in the same banks of shared memory";
+        }
         for (int lane = 0; lane < 32; lane++) {
             for (int matrix = 0; matrix < 4; matrix++) {
                 uint32_t word = 0;

@@ -114,15 +114,20 @@ class TensorCores(Unit):
 
 class MultiplyAdds(Unit):
     """float32 without rounding of operands. Of a warp's lanes, 4 are below each other and 8 beside: each has every
-    fourth row, and of every eighth chunk of columns its 4."""
+    fourth row, and of every eighth chunk of columns its 4. Lanes that differ in the first bit have the same row, those
+    that differ in the second bit the same columns: 16 lanes then get their 16 bytes at once, where it would be 8."""
 
     width = 4
 
     def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr):
         super().__init__(group, schedule, warp, lane)
         self.high, self.wide = self.rows // 4, self.columns // 32
-        self.below = self.builder.bind(tir.floor_div(lane, 8))
-        self.beside = self.builder.bind(tir.floor_mod(lane, 8))
+
+        def bit(number: int) -> Expr:
+            return tir.floor_mod(tir.floor_div(lane, 1 << number), 2)
+
+        self.below = self.builder.bind(bit(1) + bit(4) * 2)
+        self.beside = self.builder.bind(bit(0) + bit(2) * 2 + bit(3) * 4)
 
     @property
     def sums(self) -> int:

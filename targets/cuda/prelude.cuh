@@ -118,15 +118,25 @@ TENSORC_DEVICE uint32_t tc_shared(const void *address) {
     return (uint32_t)__cvta_generic_to_shared(address);
 }
 
-/* 16 bytes to shared memory, zeros where they are not `valid`: nothing is read then. */
-TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+/* N bytes, 4, 8 or 16, to shared memory, zeros where they are not `valid`: nothing is read then. Those that neighbours
+   fetch in one piece do not stay in the first-level cache. */
+template <int N> TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"(tc_shared(to)), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
-                 : "memory");
+    if (N == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :
+                     : "r"(tc_shared(to)), "l"(__cvta_generic_to_global(from)), "r"(valid ? 16 : 0)
+                     : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+                     :
+                     : "r"(tc_shared(to)), "l"(__cvta_generic_to_global(from)), "n"(N), "r"(valid ? N : 0)
+                     : "memory");
+    }
 #else
-    *(uint4 *)to = valid ? *(const uint4 *)from : make_uint4(0, 0, 0, 0);
+    tc_row<uint32_t, N / 4> row = {};
+    if (valid) row = *(const tc_row<uint32_t, N / 4> *)from;
+    *(tc_row<uint32_t, N / 4> *)to = row;
 #endif
 }
 

@@ -213,7 +213,7 @@ struct tc_copy {
     void *to;
     const void *from;
     bool valid;
-    int group;
+    int group, bytes;
 };
 struct tc_copies {
     int block, group;
@@ -228,16 +228,16 @@ static tc_copies &tc_my_copies() {
 }
 
 static void tc_copy_now(const tc_copy &copy) {
-    if ((uintptr_t)copy.to % 16 || (copy.valid && (uintptr_t)copy.from % 16)) abort();
+    if ((uintptr_t)copy.to % copy.bytes || (copy.valid && (uintptr_t)copy.from % copy.bytes)) abort();
     if (copy.valid)
-        memcpy(copy.to, copy.from, 16);
+        memcpy(copy.to, copy.from, copy.bytes);
     else
-        memset(copy.to, 0, 16);
+        memset(copy.to, 0, copy.bytes);
 }
 
-TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+template <int N> TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
     tc_copies &mine = tc_my_copies();
-    tc_copy copy{to, from, valid, mine.group};
+    tc_copy copy{to, from, valid, mine.group, N};
     if (blockIdx.x % 2)
         tc_copy_now(copy);
     else

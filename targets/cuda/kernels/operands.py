@@ -117,8 +117,15 @@ class Operand(ABC):
         self.dtype = dtype
         self.along_k = along_k
         self.elements = chunk_elements(dtype)
+        #: Of a chunk's elements, how many lie together: the pieces that it is copied in, which `place` counts.
+        self.together = self.elements
         self.neighbours = 1
         self.lying: Lying | None = None
+
+    @property
+    def buffer(self) -> Buffer:
+        assert self.lying is not None
+        return self.lying.buffer
 
     @property
     def copies(self) -> bool:
@@ -138,11 +145,11 @@ class Operand(ABC):
 
     @abstractmethod
     def is_inside(self, row: Any, k: Expr) -> Expr:
-        """Whether the chunk is not all zeros beyond an edge. `k` counts chunks where they lie along it."""
+        """Whether the piece is not all zeros beyond an edge. `k` counts pieces where they lie along it."""
 
     @abstractmethod
     def place(self, row: Any, k: Expr) -> Expr:
-        """Where the chunk lies in the buffer, in elements."""
+        """Where the piece lies in the buffer, in elements."""
 
     def element(self, row: Any, k: Expr, number: Expr) -> Expr:
         """One of a chunk that does not lie so."""
@@ -278,10 +285,16 @@ class Image(Operand):
         self.plain = len(value.shape) == 4
         self.depth = window.channels * math.prod(window.kernel)
         lying = find_lying(group, value)
-        fits = not self.plain and window.channels % self.elements == 0
-        if fits and lying is not None and lying.together % self.elements == 0 and _is_kin(lying.dtype, dtype):
+        block = 0 if self.plain else int(value.shape[4])
+        together = min(block, self.elements)
+        size = together * int(numpy_dtype(dtype).itemsize)
+        fits = size in (4, 8, CHUNK_BYTES) and window.channels % together == 0
+        if lying is not None and lying.dtype != dtype:  # what is converted is so a chunk at a time
+            fits = fits and together == self.elements and _is_kin(lying.dtype, dtype)
+        if fits and lying is not None and lying.together % together == 0:
             self.lying = lying
-            self.neighbours = int(value.shape[4]) // self.elements
+            self.together = together
+            self.neighbours = block // together
         #: Of a plain image, by k: how far a tap's channel is from a pixel's first place, and (row, column) of the tap.
         self.table: Buffer = None
         if self.plain and value in group.buffers and value.dtype in _LOADED and self.depth <= _MOST_TAPS:
@@ -334,10 +347,10 @@ class Image(Operand):
         return inside
 
     def is_inside(self, row: Any, k: Expr) -> Expr:
-        inside = tir.logical("and", row[4], k < -(-self.depth // self.elements))
         if self.lying is None:  # each element looks for itself
-            return inside
-        h, w, _ = self._tap(k, self.window.channels // self.elements)
+            return tir.logical("and", row[4], k < -(-self.depth // self.elements))
+        inside = tir.logical("and", row[4], k < self.depth // self.together)
+        h, w, _ = self._tap(k, self.window.channels // self.together)
         return tir.logical("and", inside, self._meets(row, h, w))
 
     def _index(self, row: Any, h: Expr, w: Expr, channel: Expr) -> Index:
@@ -353,8 +366,8 @@ class Image(Operand):
 
     def place(self, row: Any, k: Expr) -> Expr:
         assert self.lying is not None
-        h, w, chunk = self._tap(k, self.window.channels // self.elements)
-        return self.lying.place(self._index(row, h, w, chunk * self.elements))
+        h, w, piece = self._tap(k, self.window.channels // self.together)
+        return self.lying.place(self._index(row, h, w, piece * self.together))
 
     def element(self, row: Any, k: Expr, number: Expr) -> Expr:
         if self.table is not None:

@@ -39,13 +39,13 @@ class Stage:
     def place_in(self, memory: Buffer, begin: int, stage_bytes: int) -> None:
         self.memory, self.begin, self.stage_bytes = memory, begin, stage_bytes
 
-    def address(self, stage: Expr, outer: Expr, inner: Expr) -> Expr:
+    def address(self, stage: Expr, outer: Expr, inner: Expr, byte: int = 0) -> Expr:
         builder = self.builder
         if self.spread:
             quarter = self.inner // 4
             inner = tir.floor_mod(inner, 4) * quarter + tir.floor_div(inner, 4)
         at = (outer * (self.inner + self.padding) + inner) * CHUNK_BYTES
-        return builder.address(self.memory, stage * self.stage_bytes + self.begin + at)
+        return builder.address(self.memory, stage * self.stage_bytes + self.begin + at + byte)
 
     def begin_copies(self, batch: Expr, tile: Expr) -> None:
         """What does not change from step to step."""
@@ -96,14 +96,20 @@ class Stage:
 
         def one(number: int, outer: Expr, inner: Expr, row: Any) -> None:
             k = builder.bind(first + (outer if operand.along_k else inner))
+            if operand.copies:
+                pieces = operand.elements // operand.together
+                for piece in range(pieces):
+                    at = k if pieces == 1 else builder.bind(k * pieces + piece)
+                    size = CHUNK_BYTES // pieces
+                    place = builder.address(operand.buffer, operand.place(row, at))
+                    target = self.address(stage, outer, inner, piece * size)
+                    builder.call(f"tc_copy_async<{size}>", target, place, operand.is_inside(row, at))
+                return
             inside = operand.is_inside(row, k)
-            if operand.lying is not None:
-                place = builder.address(operand.lying.buffer, operand.place(row, k))
-                if operand.copies:
-                    builder.call("tc_copy_async", self.address(stage, outer, inner), place, inside)
-                else:
-                    held = {"float16": "half", "bfloat16": "uint16_t"}[operand.dtype]
-                    builder.call(f"tc_narrow<{held}>", builder.address(self.waiting[number], 0), place, inside)
+            if operand.narrows:
+                place = builder.address(operand.buffer, operand.place(row, k))
+                held = {"float16": "half", "bfloat16": "uint16_t"}[operand.dtype]
+                builder.call(f"tc_narrow<{held}>", builder.address(self.waiting[number], 0), place, inside)
                 return
 
             def fill(value: Callable[[Expr], Expr]) -> None:

@@ -99,7 +99,9 @@ def _kernels(groups: Sequence[Node], gpu: Gpu, schedules: Mapping[str, Choice]) 
         if key not in kernels:
             name = f"k{len(kernels)}_" + workload_label(node.body).replace("+", "_")[:48]
             choice = schedules.get(key)
-            kernels[key] = name, lower(node.body, gpu, choice.schedule if choice else None)
+            # What rules choose is left to them: where a kernel cannot have it, they know another.
+            measured = choice if choice is not None and choice.origin != "default" else None
+            kernels[key] = name, lower(node.body, gpu, measured.schedule if measured else None)
     return kernels
 
 
@@ -181,7 +183,7 @@ def _described(groups: Sequence[Node], kernels: Mapping[str, tuple[str, Kernel]]
             choice = schedules.get(_key(node))
             rows[name] = {
                 "schedule": kernel.schedule,
-                "origin": choice.origin if choice else "default" if kernel.schedule else "only",
+                "origin": "only" if not kernel.schedule else choice.origin if choice else "default",
                 "predicted_seconds": choice.predicted_seconds if choice else None,
                 "predicted_deviation": choice.deviation if choice else None,
                 "flops": amount.flops,

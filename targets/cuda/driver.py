@@ -30,8 +30,6 @@ _FOREIGN = (200, 209)
 _OLDEST_DRIVER = 13000
 #: cuStreamCreate: that does not wait for the legacy default stream. cuEventCreate: without times.
 _NON_BLOCKING, _NO_TIMING = 1, 2
-#: What a block has without being asked for.
-_USUAL_SHARED = 48 << 10
 
 
 @functools.cache
@@ -97,7 +95,7 @@ class _Context:
         self.device = _asked("cuDeviceGet", 0)
         self._handle = _asked("cuDevicePrimaryCtxRetain", self.device)
         self._process = os.getpid()
-        weakref.finalize(self, _quietly, "cuDevicePrimaryCtxRelease", self.device)
+        weakref.finalize(self, _release, self._process, self.device)
 
     def __enter__(self) -> None:
         depth = getattr(self._inside, "depth", 0)
@@ -118,6 +116,11 @@ class _Context:
 def _quietly(name: str, *arguments: Any) -> None:
     """For what is let go of, when there is nobody to tell."""
     getattr(_cuda(), name)(*arguments)
+
+
+def _release(process: int, device: Any) -> None:
+    if os.getpid() == process:
+        _quietly("cuDevicePrimaryCtxRelease", device)
 
 
 def _let_go(context: _Context, name: str, *arguments: Any) -> None:
@@ -220,10 +223,13 @@ class Driver(Device):
             return _Lease(self._context, nbytes)
 
     def staging(self, nbytes: int) -> np.ndarray:
+        """Pinned; ordinary memory, which the driver copies once more, where there is no more of that."""
         with self._context:
-            address = int(_asked("cuMemHostAlloc", max(nbytes, 1), 0))
-        self._staging.append(address)
-        return array_at(address, "uint8", (nbytes,), None)
+            error, address = _cuda().cuMemHostAlloc(max(nbytes, 1), 0)
+        if int(error):
+            return np.empty(nbytes, np.uint8)
+        self._staging.append(int(address))
+        return array_at(int(address), "uint8", (nbytes,), None)
 
     def free(self, address: int) -> None:
         self._memory.remove(address)
@@ -266,7 +272,7 @@ class Driver(Device):
                 raise RuntimeError(f"cuModuleLoadData of {name} failed: {error.name}")
             self._modules.append(module)
             function = _asked("cuModuleGetFunction", module, name.encode())
-            if code.shared_bytes > _USUAL_SHARED:
+            if code.shared_bytes:  # with the static part it may be more than blocks have without being asked for
                 attribute = _cuda().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 _asked("cuFuncSetAttribute", function, attribute, code.shared_bytes)
             return function

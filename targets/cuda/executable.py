@@ -227,10 +227,12 @@ class CudaExecutable(Executable):
         with self._lock:
             device, self._device = self._device, None
             if device is not None:
-                for mark, _ in self._held:
-                    mark.wait()
-                self._held.clear()
-                device.close()
+                try:
+                    for mark, _ in self._held:
+                        mark.wait()
+                finally:  # after a kernel that failed, too
+                    self._held.clear()
+                    device.close()
 
 
 class _Own:

@@ -21,7 +21,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def two_layers(path: Path) -> Path:
-    """a = relu(x @ w), s = a + y: the input y is read by the last launch only, and a is an output on the way."""
+    """a = relu(x @ w), s = softmax(a) + y: y is read by the last launch only, and a is an output on the way."""
     weights = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["p"]),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tensorc
+from targets.cuda.device import Mark
 from targets.cuda.emulator import Emulator
 from targets.cuda.executable import CudaExecutable
 from tensorc.errors import UserError
@@ -287,6 +288,53 @@ def opened(path, device):
     sections = {name: artifact.section(name) for name in artifact.names}
     constants = views(sections["constants"], artifact.manifest["constants"])
     return CudaExecutable(artifact.manifest["program"], sections, constants, device)
+
+
+class Held(Mark):
+    """A mark that tells which streams are held until it is past, which it never is before someone waits."""
+
+    is_past = False
+
+    def __init__(self, told):
+        self.told = told
+
+    def wait(self):
+        self.is_past = True
+
+    def hold(self, stream):
+        self.told.append(stream)
+
+
+class Marked(LikeGpu):
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def mark(self, _stream=None):
+        return Held(self.told)
+
+
+def test_runs_on_several_streams_wait_for_each_other(two_layer_artifact, feed):
+    """They have their memory in common."""
+    device = Marked()
+    executable = opened(two_layer_artifact, device)
+    inputs = [feed["x"], feed["y"]]
+    executable.run_async(inputs, [None, None], 7)
+    executable.run_async(inputs, [None, None], 7)
+    assert device.told == [], "one stream is in order by itself"
+    executable.run(inputs)
+    assert device.told == [55], "the model's own"
+    executable.run_async(inputs, [None, None], 0)
+    assert device.told == [55, 0]
+    run = executable.run_async(inputs, [None, None], None)
+    assert device.told == [55, 0, 55]
+    run.outputs[0].__dlpack__(stream=9)
+    run.outputs[0].__dlpack__()
+    run.outputs[0].__dlpack__(stream=-1)
+    assert device.told == [55, 0, 55, 9, 1], "-1: the caller waits itself"
+    held = [mark for mark, _ in executable._held]
+    executable.close()
+    assert all(mark.is_past for mark in held)
 
 
 def test_too_little_memory_says_what_is_needed(two_layer_artifact):

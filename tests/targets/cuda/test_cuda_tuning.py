@@ -10,14 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tensorc
 from targets.cuda.gpu import NAMED
 from targets.cuda.tuning.context import CudaTuning
 from targets.cuda.tuning.features import FEATURES
 from targets.cuda.tuning.jobs import build_job
 from targets.cuda.tuning.measure import measure, measure_bundle
 from tensorc.cli import main
+from tensorc.driver import tuning_tasks
 from tensorc.errors import UserError
+from tensorc.options import CompileOptions
 from tensorc.search.bundle import BundleTask
+from tensorc.search.database import Database
+from tensorc.search.measure import Outcome
 
 pytestmark = pytest.mark.compiler
 
@@ -149,8 +154,26 @@ def test_features_are_finite_and_tell_candidates_apart(context, body):
     assert len({tuple(row) for row in rows.tolist()}) == 6
 
 
+DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "digits.onnx"
+
+
+def test_what_was_measured_decides_what_is_compiled(tmp_path):
+    path = tmp_path / "tuning.db"
+    tasks, _ = tuning_tasks(DIGITS, CompileOptions(target="cuda:sm_90", database=path), lambda *_: None)
+    chosen = []
+    with Database(path) as database:
+        for task in tasks:
+            values = next(v for v in task.space.enumerate() if v != task.space.default_values())
+            chosen.append(task.space.schedule(values))
+            database.add([Outcome(chosen[-1], (1e-6,)).record(task.key)])
+    with tensorc.compile(DIGITS, target="cuda:sm_90", database=path) as model:
+        kernels = model.manifest["program"]["kernels"].values()
+    assert {row["origin"] for row in kernels} == {"record", "only"}
+    assert [row["schedule"] for row in kernels if row["origin"] == "record"] == chosen
+
+
 def test_the_command_line_exports(tmp_path, capsys):
-    source, database = Path(__file__).parents[3] / "examples" / "digits" / "digits.onnx", tmp_path / "tuning.db"
+    source, database = DIGITS, tmp_path / "tuning.db"
     words = ["tune", str(source), "--target", "cuda:sm_90", "--database", str(database), "--budget", "2", "--json"]
     assert main([*words, "--export-bundle", str(tmp_path / "bundle")]) == 0
     assert json.loads(capsys.readouterr().out)["candidates"] == 2

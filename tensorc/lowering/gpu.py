@@ -164,7 +164,6 @@ class TaskBuilder(BlockBuilder):
         """What makes the PrimFunc when it is known how many tasks there are."""
 
         def finished(tasks: int) -> Any:
-            self._blocks[0].insert(0, T.Bind(self.begin, self.block * self.threads + self.thread))
             self._blocks[0].insert(0, T.Bind(self.end, _index(tasks)))
             return self.launched(name, -(-tasks // self.threads), in_place)
 

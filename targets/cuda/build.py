@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
@@ -15,8 +15,9 @@ from targets.cpu.kernels import lowered_anchors
 from targets.cuda import program as layout
 from targets.cuda.codegen import print_kernel
 from targets.cuda.compiler import Compiled, Resources, compile_kernel
-from targets.cuda.gpu import Gpu
+from targets.cuda.gpu import ALIGNMENT, Gpu
 from targets.cuda.kernels import Kernel, lower
+from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.occupancy import occupancy
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, Code, CudaProgram, Launch
 from targets.packing import PackedConstants, Packing
@@ -35,11 +36,12 @@ def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Pro
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
     _check_supported(graph)
     groups = [node for node in graph.nodes if node.body is not None]
-    kernels = _kernels(groups, gpu, schedules)
-    compiled, sources = _compile(dict(kernels.values()), gpu, progress)
     plan = plan_memory(graph)
+    apart = {node for node in groups if not _is_aligned(node, plan)}
+    kernels = _kernels(groups, gpu, schedules, apart)
+    compiled, sources = _compile(dict(kernels.values()), gpu, progress)
     constants = PackedConstants()
-    launches = tuple(_launch(node, *kernels[_key(node)], plan, constants) for node in groups)
+    launches = tuple(_launch(node, *kernels[_key(node, node in apart)], plan, constants) for node in groups)
     codes, sections = _sections(dict(kernels.values()), compiled, sources)
     program = CudaProgram(
         architecture=gpu.name,
@@ -51,7 +53,7 @@ def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Pro
         scratch_bytes=max((kernel.scratch_bytes for _, kernel in kernels.values()), default=0),
         counter_bytes=max((4 * kernel.counters for _, kernel in kernels.values()), default=0),
     )
-    described = _described(groups, kernels, compiled, schedules, gpu)
+    described = _described(groups, apart, kernels, compiled, schedules, gpu)
     manifest = program.to_json() | {
         "kernels": described,
         "memory": {
@@ -85,20 +87,32 @@ def _check_supported(graph: Graph) -> None:
         raise UnsupportedError(f"the cuda target has no kernel for: {listed}")
 
 
-def _key(node: Node) -> str:
+def _is_aligned(node: Node, plan: MemoryPlan) -> bool:
+    """Whether all that a group reads and writes begins where 16 bytes can be moved at once: parts of other values may
+    not."""
+    return all(plan.places[value].offset % ALIGNMENT == 0 for value in (*node.inputs, *node.outputs))
+
+
+def _key(node: Node, is_apart: bool) -> tuple[str, bool]:
     assert node.body is not None
-    return workload_key(node.body)
+    return workload_key(node.body), is_apart
 
 
-def _kernels(groups: Sequence[Node], gpu: Gpu, schedules: Mapping[str, Choice]) -> dict[str, tuple[str, Kernel]]:
-    """Workload key -> name and kernel, in the order of first use."""
-    kernels: dict[str, tuple[str, Kernel]] = {}
+def _kernels(
+    groups: Sequence[Node], gpu: Gpu, schedules: Mapping[str, Choice], apart: Set[Node]
+) -> dict[tuple[str, bool], tuple[str, Kernel]]:
+    """By workload, the name and the kernel, in the order of first use. Groups that are `apart` run as tasks, which move
+    an element at a time."""
+    kernels: dict[tuple[str, bool], tuple[str, Kernel]] = {}
     for node in groups:
         assert node.body is not None
-        key = _key(node)
+        key = _key(node, node in apart)
         if key not in kernels:
             name = f"k{len(kernels)}_" + workload_label(node.body).replace("+", "_")[:48]
-            choice = schedules.get(key)
+            if node in apart:
+                kernels[key] = name, lower_as_tasks(node.body)
+                continue
+            choice = schedules.get(key[0])
             # What rules choose is left to them: where a kernel cannot have it, they know another.
             measured = choice if choice is not None and choice.origin != "default" else None
             kernels[key] = name, lower(node.body, gpu, measured.schedule if measured else None)
@@ -171,16 +185,18 @@ def _argument(value: Value, packing: Packing | None, plan: MemoryPlan, constants
     return Argument(_SPACES[place.space], place.index, place.offset)
 
 
-def _described(groups: Sequence[Node], kernels: Mapping[str, tuple[str, Kernel]], compiled: Mapping[str, Compiled],
-               schedules: Mapping[str, Choice], gpu: Gpu) -> dict[str, Any]:  # fmt: skip
+def _described(
+    groups: Sequence[Node], apart: Set[Node], kernels: Mapping[tuple[str, bool], tuple[str, Kernel]],
+    compiled: Mapping[str, Compiled], schedules: Mapping[str, Choice], gpu: Gpu,
+) -> dict[str, Any]:  # fmt: skip
     """What people and profiles want to know of each kernel."""
     rows = {}
     for node in groups:
-        name, kernel = kernels[_key(node)]
+        name, kernel = kernels[_key(node, node in apart)]
         if name not in rows:
             assert node.body is not None
             amount = work(node.body)
-            choice = schedules.get(_key(node))
+            choice = None if node in apart else schedules.get(_key(node, False)[0])
             rows[name] = {
                 "schedule": kernel.schedule,
                 "origin": "only" if not kernel.schedule else choice.origin if choice else "default",

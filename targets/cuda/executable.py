@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.gpu import ALIGNMENT
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, CudaProgram, Launch, Space
 from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
@@ -27,9 +28,6 @@ from tensorc.profiling import Profile
 from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow
 from tensorc.runtime.run import Run
 from tensorc.target import Executable, Progress
-
-#: What kernels move at once: arrays of others must begin at a multiple of it.
-_ALIGNMENT = 16
 
 
 class CudaExecutable(Executable):
@@ -208,7 +206,7 @@ class CudaExecutable(Executable):
         """Where the inputs are on the device; those that were not come there."""
         addresses = []
         for given, own in zip(inputs, self._own_inputs, strict=True):
-            if isinstance(given, Borrowed) and given.address % _ALIGNMENT == 0:
+            if isinstance(given, Borrowed) and given.address % ALIGNMENT == 0:
                 addresses.append(given.address)
                 continue
             if isinstance(given, Borrowed):
@@ -249,8 +247,8 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _aligned(memory: Borrowed | Lease, label: str) -> int:
-    if memory.address % _ALIGNMENT:
-        raise UserError(f"{label} does not begin at a multiple of {_ALIGNMENT} bytes")
+    if memory.address % ALIGNMENT:
+        raise UserError(f"{label} does not begin at a multiple of {ALIGNMENT} bytes")
     return memory.address
 
 

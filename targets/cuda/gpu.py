@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from tensorc.errors import UserError
 
 _KIB, _MIB = 1 << 10, 1 << 20
+#: Bytes that a thread moves at once: every operand of a kernel begins at a multiple of them.
+ALIGNMENT = 16
 
 
 @dataclass(frozen=True)

@@ -52,20 +52,20 @@ template <typename T> TENSORC_DEVICE T tc_shuffle_xor(T x, int mask) {
 
 /* Memory: what a thread moves at once. */
 
-template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
-    T x[N];
-};
-
 /* N elements, from or to memory at a multiple of their bytes. */
-template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
-    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
-    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
+    T at[N];
+};
+template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
+    tc_row<T, N> row;
+#pragma unroll
+    for (int i = 0; i < N; i++) row.at[i] = from[i];
+    *(tc_row<T, N> *)to = row;
 }
-
-template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
-    tc_pack<T, N> pack;
-    for (int i = 0; i < N; i++) pack.x[i] = from[i];
-    *(tc_pack<T, N> *)to = pack;
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
+    tc_row<T, N> row = *(const tc_row<T, N> *)from;
+#pragma unroll
+    for (int i = 0; i < N; i++) to[i] = row.at[i];
 }
 
 /* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
@@ -84,22 +84,6 @@ TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
 
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */
-
-/* N neighbours in one move; `to` is aligned to their size. */
-template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
-    T at[N];
-};
-template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
-    tc_row<T, N> row;
-#pragma unroll
-    for (int i = 0; i < N; i++) row.at[i] = from[i];
-    *(tc_row<T, N> *)to = row;
-}
-template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
-    tc_row<T, N> row = *(const tc_row<T, N> *)from;
-#pragma unroll
-    for (int i = 0; i < N; i++) to[i] = row.at[i];
-}
 
 /* An input's element, or zero where it is not `inside`: nothing is read then, and no branch is taken. */
 TENSORC_DEVICE float tc_load_if(const float *from, bool inside) {
@@ -135,21 +119,6 @@ template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *f
                  : "memory");
 #pragma unroll
     for (int i = 0; i < 4; i++) to[i] = *(const T *)&word[i];
-}
-
-/* Whether this block is the last of `blocks` to come here; what the others wrote before is seen then. All of its threads
-   call it. `counter` is 0 before the first and after the last. */
-TENSORC_DEVICE int tc_is_last_block(int *counter, int blocks) {
-    __shared__ int last;
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = atomicAdd(counter, 1) == blocks - 1;
-        if (last) *counter = 0;
-    }
-    __syncthreads();
-    if (last) __threadfence();
-    return last;
 }
 
 TENSORC_DEVICE uint32_t tc_shared(const void *address) {

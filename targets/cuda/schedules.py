@@ -216,7 +216,7 @@ def parse_schedule(row: Mapping[str, Any]) -> Schedule:
 
 def gemv_schedule(extents: Extents, gpu: Gpu) -> GemvSchedule:
     """As many warps as keep all multiprocessors busy, if each has something to do."""
-    panels = 1 if extents.rows == 1 else 2
+    panels = 1 if extents.rows == 1 or extents.columns <= 8 else 2
     unroll = 4 if extents.rows <= 2 else 2
     blocks = -(-extents.columns // (8 * panels))
     wanted = -(-gpu.multiprocessors * _BUSY_WARPS // blocks)

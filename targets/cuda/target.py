@@ -15,8 +15,6 @@ from tensorc.search.choice import Choice
 from tensorc.search.context import TuningContext
 from tensorc.target import Executable, Program, Progress, Target
 
-#: Bytes that a thread moves at once: every operand of a kernel begins at a multiple of them.
-ALIGNMENT = 16
 #: Channels of a block: with two bytes each, what a thread moves at once and a row of a tensor core's operand.
 BLOCK = 8
 
@@ -56,7 +54,7 @@ class CudaTarget(Target):
             FoldConstants(),
             EliminateCommonSubexpressions(),
             WidenApart(),
-            FuseGroups(alignment=2 * ALIGNMENT if narrow else ALIGNMENT),  # what is narrowed takes half the bytes
+            FuseGroups(alignment=(2 if narrow else 1) * gpus.ALIGNMENT),  # what is narrowed takes half the bytes
             *([NarrowBetween(options.precision)] if narrow else []),
             InsertCopies(),
             OrderNodes(),

@@ -44,3 +44,9 @@ def test_outputs_that_nothing_computes(net, agrees):
     x = net.input(2, 3)
     agrees(net, net.Identity(x), net.Reshape(x, net.constant([3, 2], np.int64)), net.Identity(net.weight(4)),
            target="cuda:sm_90")  # fmt: skip
+
+
+def test_parts_that_begin_anywhere(net, agrees):
+    """Rows of 20 bytes: kernels that move 16 at once cannot read the second and the third where they lie."""
+    first, second, third = net.split(net.Exp(net.input(3, 5)), 3, axis=0)
+    agrees(net, net.Softmax(second, axis=-1), net.Add(first, third), target="cuda:sm_90")

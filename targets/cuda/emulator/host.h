@@ -129,8 +129,8 @@ template <typename F> static void tc_warp(void *given, F all) {
 #define TENSORC_READS(where, bytes) tc_note(where, bytes, false)
 #define TENSORC_WRITES(where, bytes) tc_note(where, bytes, true)
 #else
-#define TENSORC_READS(where, bytes)
-#define TENSORC_WRITES(where, bytes)
+#define TENSORC_READS(where, bytes) (void)0
+#define TENSORC_WRITES(where, bytes) (void)0
 #endif
 
 static void tc_one_block(int threads) {
@@ -215,20 +215,22 @@ template <typename T> TENSORC_DEVICE T tc_shuffle_xor(T x, int mask) {
 
 /* Memory: what a thread moves at once. */
 
-template <typename T, int N> struct alignas(sizeof(T) * N) tc_pack {
-    T x[N];
-};
-
 /* N elements, from or to memory at a multiple of their bytes. */
-template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const T *from) {
-    tc_pack<T, N> pack = *(const tc_pack<T, N> *)from;
-    for (int i = 0; i < N; i++) to[i] = pack.x[i];
+template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
+    T at[N];
+};
+static void tc_aligned(const void *where, size_t bytes) {
+    if ((uintptr_t)where % bytes) tc_error = "a thread moves bytes at once where they do not begin at a multiple of them";
 }
-
-template <int N, typename T> TENSORC_DEVICE void tc_store(T *to, const T *from) {
-    tc_pack<T, N> pack;
-    for (int i = 0; i < N; i++) pack.x[i] = from[i];
-    *(tc_pack<T, N> *)to = pack;
+template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
+    tc_aligned(to, sizeof(T) * N);
+    TENSORC_WRITES(to, sizeof(T) * N);
+    memcpy(to, from, sizeof(T) * N);
+}
+template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
+    tc_aligned(from, sizeof(T) * N);
+    TENSORC_READS(from, sizeof(T) * N);
+    memcpy(to, from, sizeof(T) * N);
 }
 
 /* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
@@ -246,35 +248,13 @@ TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
 
 /* Tensor cores, and copies to shared memory that go on by themselves. */
 
-template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
-    T at[N];
-};
-template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
-    if ((uintptr_t)to % (sizeof(T) * N)) abort();
-    memcpy(to, from, sizeof(T) * N);
-}
-template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
-    if ((uintptr_t)from % (sizeof(T) * N)) abort();
-    memcpy(to, from, sizeof(T) * N);
-}
-
 template <typename T> TENSORC_DEVICE T tc_load_if(const T *from, bool inside) {
+    if (inside) TENSORC_READS(from, sizeof(T));
     return inside ? *from : T(0);
 }
 
 template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *from) {
     tc_load<4>(to, from);
-}
-
-TENSORC_DEVICE int tc_is_last_block(int *counter, int blocks) {
-    static int last;
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        last = (*counter)++ == blocks - 1;
-        if (last) *counter = 0;
-    }
-    __syncthreads();
-    return last;
 }
 
 /* Copies that go on by themselves end when they are waited for in even blocks, and at once in odd ones: who reads too

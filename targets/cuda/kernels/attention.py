@@ -565,7 +565,7 @@ class _Flash:
             return builder.address(scratch, (((tile * splits + part) * quads + quad) * threads + builder.thread) * 4)
 
         self._leave(lambda quad: place(split, quad))
-        is_last = builder.value("int32", "tc_is_last_block", builder.address(counters, tile), splits)
+        is_last = builder.value("int32", "tc_is_last", builder.address(counters, tile), splits)
 
         def join() -> None:
             self._add_parts(splits, lambda to, part, quad: builder.call("tc_load_shared_cache", to, place(part, quad)))

@@ -164,7 +164,7 @@ class Gemm:
 
         with builder.unrolled(unit.sums // 4) as quad:
             builder.call("tc_store<4>", builder.address(scratch, place(split, quad)), builder.address(acc, quad * 4))
-        is_last = builder.value("int32", "tc_is_last_block", builder.address(counters, tile), self.splits)
+        is_last = builder.value("int32", "tc_is_last", builder.address(counters, tile), self.splits)
 
         def add() -> None:
             with builder.unrolled(unit.sums) as i:

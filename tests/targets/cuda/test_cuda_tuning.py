@@ -31,7 +31,7 @@ _CHILD = """
 import ctypes, os, sys, time
 from pathlib import Path
 import numpy as np
-from targets.cuda.device import Call
+from targets.cuda.device import Call, KernelCode
 from targets.cuda.emulator import Emulator, compile_for_host
 from targets.cuda.tuning.measure import work
 
@@ -49,7 +49,8 @@ class Device:
     def touch(self, address, data): self.write(address, data)
     def load(self, job, row):
         self.name = row["source"]
-        return compile_for_host(row["name"], (job / row["source"]).read_text())
+        source = (job / row["source"]).read_text()
+        return self.emulator.load(row["name"], KernelCode(b"", b"", source, row["shared_bytes"]))
     def launch(self, kernel, row, arguments):
         trouble = os.environ.get("TROUBLE", "").split()
         if trouble and row["source"] == trouble[0] + ".cu":

@@ -38,6 +38,11 @@ class Gpu:
         return self.capability >= 80
 
     @property
+    def multiplies_bytes(self) -> bool:
+        """Whether there are kernels that do: tensor cores of before do so in other shapes."""
+        return self.capability >= 80
+
+    @property
     def multiplies_bfloat16(self) -> bool:
         return self.capability >= 80
 

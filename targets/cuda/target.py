@@ -39,11 +39,11 @@ class CudaTarget(Target):
         from passes.spell_out import SpellOut
         from passes.split_axes import SplitAxes
 
-        gpus.find(self.part)
+        multiplies_bytes = gpus.find(self.part).multiplies_bytes
         narrow = options.precision in ("bfloat16", "float16")
         return [
-            *canonical_passes(False),
-            *quantizing_passes(options.quantize, False),
+            *canonical_passes(multiplies_bytes),
+            *quantizing_passes(options.quantize, multiplies_bytes),
             *precision_passes(options.precision, False),
             Legalize(),
             SpellOut(_lacks_kernel),

@@ -150,18 +150,21 @@ def inverted(path, size=8, wide=16):
 
 @pytest.mark.compiler
 def test_layers_take_turns_where_that_is_sooner(tmp_path, tiny, monkeypatch):
-    """Eight multipliers are better used by one layer at a time; there is no room for all that waits between them."""
-    tiny(lut=20_000, bram18=3, dsp=10)
+    """Ten multipliers are better used by one layer at a time; there is no room for all that waits between them."""
+    tiny(lut=20_000, bram18=2, dsp=10)
     model = inverted(tmp_path / "model.onnx")
     summary = dict(compiled(model, tmp_path / "project").manifest["summary"])
     monkeypatch.setattr(optimize, "_FEW_LAYERS", 0)  # none are looked for
     compiled(model, tmp_path / "beside")
-    told = "expand_relu; then depth_relu; then project_2; outside the chip waits input 1 of project_2"
+    told = (
+        "expand_relu on 2 cores; then depth_relu on 2 cores; then project_2 on 2 cores; "
+        "outside the chip waits input 1 of project_2"
+    )
     assert summary["layers take turns"] == told
     assert told in (tmp_path / "project/report.html").read_text()
     mine, beside = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("project", "beside"))
     assert mine["CSynthesisReport"]["BestLatency"] < 0.95 * beside["CSynthesisReport"]["BestLatency"]
-    assert mine["Segments"] == [{"expand_relu": 1}, {"depth_relu": 1}, {"project_2": 1}]
+    assert mine["Segments"] == [{"expand_relu": 2}, {"depth_relu": 2}, {"project_2": 2}]
     assert beside["Segments"] == []
     (row,) = mine["MemoryOutside"]["Ports"].values()
     assert row["ReadPerImage"] == row["WrittenPerImage"] == 8 * 8 * 16

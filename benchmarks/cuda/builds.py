@@ -50,8 +50,9 @@ def build(model: Path, target: str, precision: str, shapes: Mapping[str, Sequenc
         seconds = time.perf_counter() - start
         artifact = Artifact.open(out).manifest
         program, weights = artifact["program"], artifact["sections"]["constants"]["size"]
-        kernels, code = program["kernels"], program["code"]
-        spilled = [name for name, row in kernels.items() if row["spill_stores"]]
+        kernels = program["kernels"]
+        taken = {name: row["resources"] for name, row in kernels.items()}
+        spilled = [name for name, row in taken.items() if row["spill_stores"]]
         return {
             "model": model.stem,
             "target": target,
@@ -59,8 +60,8 @@ def build(model: Path, target: str, precision: str, shapes: Mapping[str, Sequenc
             "seconds": seconds,
             "kernels": len(kernels),
             "launches": len(program["launches"]),
-            "registers": max(row["registers"] for row in kernels.values()),
-            "shared": max(row["shared"] + code[name][2] for name, row in kernels.items()),
+            "registers": max(row["registers"] for row in taken.values()),
+            "shared": max(row["shared"] for row in taken.values()),
             "spilled": spilled,
             "anchors_spilled": [name for name in spilled if any(anchor in name for anchor in _ANCHORS)],
             "code_bytes": out.stat().st_size - weights,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
 from passes.memory.spilling import fit_arena
+from targets.built import check_kernels, kernel_facts, memory_of, memory_rows
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower, lowered_anchors
@@ -37,12 +37,10 @@ from targets.cpu.program import (
 )
 from targets.packing import PackedConstants, Packing
 from tensorc.errors import UnsupportedError
-from tensorc.ir import OPS, Graph, Kind, Node, Value
-from tensorc.ir.cost import work
+from tensorc.ir import Graph, Node, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import nested
 from tensorc.ir.ops.nn import multiplies_bytes
-from tensorc.lowering.indexing import lowered_ops
 from tensorc.options import format_bytes
 from tensorc.search.choice import Choice
 from tensorc.target import PackedConstant, Program, Progress
@@ -58,7 +56,7 @@ def build(
 ) -> Program:  # fmt: skip
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel, and UserError for a
     `memory_budget`, in bytes, that is too small."""
-    _check_supported(graph)
+    check_kernels(graph, "cpu", lowered_anchors(), {"if", "loop"})
     groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     kernels = _kernels(groups, machine, schedules)
     plan = plan_memory(graph)
@@ -80,20 +78,11 @@ def build(
     manifest = program.to_json() | {
         "machine": machine.name,
         "kernels": _described(groups, kernels, schedules),
-        "memory": {
-            "peak": plan.arena_bytes,
-            "bound": plan.least_bytes,
-            "blocks": [[name, b.lower, b.upper, b.size, offset] for name, b, offset in plan.blocks],
-        },
+        "memory": memory_of(plan),
     }
     summary = [
         ("kernels", f"{len(functions)} for {len(program.steps)} steps"),
-        (
-            "activation memory",
-            f"{format_bytes(plan.arena_bytes)} planned, {format_bytes(plan.least_bytes)} at least, "
-            f"{format_bytes(plan.unplanned_bytes)} without a plan",
-        ),
-        ("weights", format_bytes(sum(constant.nbytes for constant in constants))),
+        *memory_rows(plan, constants),
         *kept,
     ]
     code = _code(functions, program, machine, progress)
@@ -130,19 +119,6 @@ def _lay_out(
     return _Laid(program, constants.packed, steps.reads)
 
 
-def _check_supported(graph: Graph) -> None:
-    known = lowered_ops() | lowered_anchors() | {"group", "if", "loop"}
-    missing: Counter[str] = Counter()
-    for node in (node for part in nested(graph) for node in part.nodes):
-        for inner in node.body.nodes if node.body is not None else [node]:
-            kind = OPS[inner.op].kind
-            if inner.op not in known and kind is not Kind.REDUCTION and kind is not Kind.VIEW:
-                missing[inner.op] += 1
-    if missing:
-        listed = ", ".join(f"{op} ({count})" for op, count in sorted(missing.items()))
-        raise UnsupportedError(f"the cpu target has no kernel for: {listed}")
-
-
 def _key(node: Node) -> str:
     assert node.body is not None
     return workload_key(node.body)
@@ -169,15 +145,8 @@ def _described(groups: list[Node], kernels: Mapping[str, tuple[str, Kernel]],
         name, kernel = kernels[_key(node)]
         if name not in rows:
             assert node.body is not None
-            amount = work(node.body)
-            choice = schedules.get(_key(node))
             rows[name] = {
-                "schedule": kernel.schedule,
-                "origin": choice.origin if choice else "default" if kernel.schedule else "only",
-                "predicted_seconds": choice.predicted_seconds if choice else None,
-                "predicted_deviation": choice.deviation if choice else None,
-                "flops": amount.flops,
-                "bytes": amount.nbytes,
+                **kernel_facts(node.body, kernel.schedule, schedules.get(_key(node))),
                 "of_bytes": any(map(_is_of_bytes, node.body.nodes)),
             }
     return rows

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
 from passes.memory import MemoryPlan, Space, plan_memory
+from targets.built import check_kernels, kernel_facts, memory_of, memory_rows
 from targets.cpu.kernels import lowered_anchors
 from targets.cuda import program as layout
 from targets.cuda.codegen import print_kernel
@@ -22,11 +22,7 @@ from targets.cuda.occupancy import occupancy
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, Code, CudaProgram, Launch
 from targets.packing import PackedConstants, Packing
 from tensorc.errors import UnsupportedError
-from tensorc.ir import OPS, Graph, Kind, Node, Value
-from tensorc.ir.cost import work
-from tensorc.ir.graph import nested
-from tensorc.lowering.indexing import lowered_ops
-from tensorc.options import format_bytes
+from tensorc.ir import Graph, Node, Value
 from tensorc.search.choice import Choice
 from tensorc.target import Program, Progress
 from tensorc.workload import workload_key, workload_label
@@ -34,7 +30,7 @@ from tensorc.workload import workload_key, workload_label
 
 def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Progress) -> Program:
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
-    _check_supported(graph)
+    check_kernels(graph, "cuda", lowered_anchors())
     groups = [node for node in graph.nodes if node.body is not None]
     plan = plan_memory(graph)
     apart = {node for node in groups if not _is_aligned(node, plan)}
@@ -56,35 +52,13 @@ def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Pro
     described = _described(groups, apart, kernels, compiled, schedules, gpu)
     manifest = program.to_json() | {
         "kernels": described,
-        "memory": {
-            "peak": plan.arena_bytes,
-            "bound": plan.least_bytes,
-            "blocks": [[name, b.lower, b.upper, b.size, offset] for name, b, offset in plan.blocks],
-        },
+        "memory": memory_of(plan),
     }
     summary = [
         ("kernels", f"{len(codes)} for {len(launches)} launches, {_resources(compiled)}"),
-        (
-            "activation memory",
-            f"{format_bytes(plan.arena_bytes)} planned, {format_bytes(plan.least_bytes)} at least, "
-            f"{format_bytes(plan.unplanned_bytes)} without a plan",
-        ),
-        ("weights", format_bytes(sum(constant.nbytes for constant in constants.packed))),
+        *memory_rows(plan, constants.packed),
     ]
     return Program(sections, manifest, summary, constants.packed)
-
-
-def _check_supported(graph: Graph) -> None:
-    known = lowered_ops() | lowered_anchors() | {"group"}
-    missing: Counter[str] = Counter()
-    for node in (node for part in nested(graph) for node in part.nodes):
-        for inner in node.body.nodes if node.body is not None else [node]:
-            kind = OPS[inner.op].kind
-            if inner.op not in known and kind is not Kind.REDUCTION and kind is not Kind.VIEW:
-                missing[inner.op] += 1
-    if missing:
-        listed = ", ".join(f"{op} ({count})" for op, count in sorted(missing.items()))
-        raise UnsupportedError(f"the cuda target has no kernel for: {listed}")
 
 
 def _is_aligned(node: Node, plan: MemoryPlan) -> bool:
@@ -195,15 +169,9 @@ def _described(
         name, kernel = kernels[_key(node, node in apart)]
         if name not in rows:
             assert node.body is not None
-            amount = work(node.body)
-            choice = None if node in apart else schedules.get(_key(node, False)[0])
+            choice = schedules.get(_key(node, False)[0]) if kernel.schedule else None
             rows[name] = {
-                "schedule": kernel.schedule,
-                "origin": "only" if not kernel.schedule else choice.origin if choice else "default",
-                "predicted_seconds": choice.predicted_seconds if choice else None,
-                "predicted_deviation": choice.deviation if choice else None,
-                "flops": amount.flops,
-                "bytes": amount.nbytes,
+                **kernel_facts(node.body, kernel.schedule, choice),
                 "dtype": node.body.inputs[0].dtype if node.body.inputs else node.outputs[0].dtype,
                 "resources": _taken(kernel, compiled[name].resources, gpu),
             }

@@ -9,6 +9,12 @@ from targets.cuda.gpu import Gpu
 from tensorc.search.schedule import Schedule
 
 
+def padding(chunks: int) -> int:
+    """Rows that are left free between chunks of 16 bytes, of which there are so many in a row: what 8 lanes copy at
+    once, neighbouring chunks of as many rows as that takes, goes to different banks."""
+    return 8 // chunks % 8 if chunks < 8 else 1
+
+
 @dataclass(frozen=True)
 class AttentionExtents:
     """`batch` times queries [rows, depth], keys [keys, depth] and values [keys, values], of `size` bytes an element in
@@ -74,8 +80,9 @@ class FlashSchedule(Schedule):
         quads = values * extents.elements // 8 + (1 if extents.on_tensor_cores else 2)
         found = self.threads * quads if self.warps > 1 else 0
         if extents.on_tensor_cores:
-            tiles = depth * (self.rows + 1) + self.stages * (depth + values) * (self.tile_keys + 1)
-            return 16 * max(tiles, values * (self.rows + 1), found)
+            keys = depth * (self.tile_keys + padding(depth)) + values * (self.tile_keys + padding(values))
+            tiles = depth * (self.rows + padding(depth)) + self.stages * keys
+            return 16 * max(tiles, values * (self.rows + padding(values)), found)
         depth, values = depth | 1, values | 1
         tiles = self.rows * depth + self.stages * self.tile_keys * (depth + values)
         return max(16 * tiles + 4 * self.rows * self.warps * (self.keys + 4), 16 * found)

@@ -22,7 +22,11 @@ typedef unsigned char uchar;
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#ifdef TENSORC_TRACED
+#define TENSORC_DEVICE static inline __attribute__((always_inline)) /* accesses are told apart by where they stand */
+#else
 #define TENSORC_DEVICE static inline
+#endif
 
 #define TENSORC_ORDER(T) \
     static inline T max(T a, T b) { return a < b ? b : a; } \
@@ -249,7 +253,7 @@ TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
 /* Tensor cores, and copies to shared memory that go on by themselves. */
 
 template <typename T> TENSORC_DEVICE T tc_load_if(const T *from, bool inside) {
-    if (inside) TENSORC_READS(from, sizeof(T));
+    TENSORC_READS(from, inside ? sizeof(T) : 0);
     return inside ? *from : T(0);
 }
 
@@ -286,6 +290,8 @@ static void tc_copy_now(const tc_copy &copy) {
 }
 
 template <int N> TENSORC_DEVICE void tc_copy_async(void *to, const void *from, bool valid) {
+    TENSORC_READS(from, valid ? N : 0);
+    TENSORC_WRITES(to, N);
     tc_copies &mine = tc_my_copies();
     tc_copy copy{to, from, valid, mine.group, N};
     if (blockIdx.x % 2)
@@ -334,6 +340,8 @@ static uint16_t tc_narrowed(float x, const uint16_t *) {
 template <typename T> TENSORC_DEVICE void tc_narrow(uint32_t *to, const float *from, bool valid) {
     const T *type = nullptr;
     if (valid && (uintptr_t)from % 16) abort();
+    TENSORC_READS(from, valid ? 16 : 0);
+    TENSORC_READS(from + 4, valid ? 16 : 0);
     for (int i = 0; i < 4; i++) {
         float low = valid ? from[2 * i] : 0, high = valid ? from[2 * i + 1] : 0;
         to[i] = tc_narrowed(low, type) | (uint32_t)tc_narrowed(high, type) << 16;

@@ -41,6 +41,7 @@ static __attribute__((noinline)) void tc_note(const volatile void *where, int by
     if (tc_is_local(address)) return;
     const void *place = __builtin_return_address(0);
     int time = tc_times[{tc_current, place}]++;
+    if (!bytes) return; /* where other lanes read or write, this one does not */
     tc_accesses.push_back({place, time, tc_current, bytes, address, tc_is_shared(address), is_store});
 }
 
@@ -78,13 +79,15 @@ static int tc_sectors(const std::vector<tc_access> &request) {
     return (int)sectors.size();
 }
 
-/* At best: different bytes, packed. */
-static int tc_packed(const std::vector<tc_access> &request, int unit) {
+/* At best: different bytes, packed; of shared memory, a turn for each group of lanes. */
+static int tc_least(const std::vector<tc_access> &request) {
     std::set<uintptr_t> different;
+    int bytes = request[0].bytes, group = bytes > 4 ? 128 / bytes : 32;
     for (const tc_access &one : request) {
-        for (int i = 0; i < one.bytes; i++) different.insert(one.address + i);
+        if (one.is_shared) different.insert(one.thread % 32 / group);
+        for (int i = 0; i < one.bytes && !one.is_shared; i++) different.insert(one.address + i);
     }
-    return (int)((different.size() + unit - 1) / unit);
+    return request[0].is_shared ? (int)different.size() : (int)((different.size() + 31) / 32);
 }
 
 /* At the end of a block. */
@@ -107,7 +110,7 @@ static void tc_count() {
         tc_cost &cost = tc_cost_of(request[0]);
         cost.requests++;
         cost.taken += request[0].is_shared ? tc_turns(request) : tc_sectors(request);
-        cost.least += tc_packed(request, request[0].is_shared ? 128 : 32);
+        cost.least += tc_least(request);
     }
     tc_accesses.clear();
     tc_times.clear();

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from passes.lower_precision import widens
-from targets.cuda.flash import AttentionExtents, FlashSchedule, flash_fits, flash_schedule
+from targets.cuda.flash import AttentionExtents, FlashSchedule, flash_fits, flash_schedule, padding
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from tensorc.errors import UnsupportedError
@@ -117,7 +117,7 @@ def _strided(group: CudaGroup, value: Value) -> _Strided | None:
 @dataclass(frozen=True)
 class Tile:
     """`rows` of `chunks` in shared memory, from byte `first` on. Chunks lie such that what a warp reads or writes at
-    once, of one chunk of 8 rows or of 8 chunks of one row, lies in different banks."""
+    once, of one chunk of 8 rows or of 8 chunks of few rows, lies in different banks."""
 
     first: int
     rows: int
@@ -128,7 +128,7 @@ class Tile:
     @staticmethod
     def below(first: int, rows: int, chunks: int) -> Tile:
         """The same chunk of all rows side by side, as tensor cores read them."""
-        return Tile(first, rows, chunks, _CHUNK_BYTES, (rows + 1) * _CHUNK_BYTES)
+        return Tile(first, rows, chunks, _CHUNK_BYTES, (rows + padding(chunks)) * _CHUNK_BYTES)
 
     @staticmethod
     def beside(first: int, rows: int, chunks: int) -> Tile:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from targets.cuda.codegen import print_kernel
 from targets.cuda.device import Call
 from targets.cuda.emulator import Emulator
+from targets.cuda.kernels import lower
 from targets.cuda.lint import accesses
+from tensorc.ir.types import numpy_dtype
 
 _SOURCE = """
 extern "C" __global__ void __launch_bounds__(64) k(float* __restrict__ in0, float* __restrict__ out0) {
@@ -40,3 +45,46 @@ def test_factors(step, turns, stride, sectors):
     assert all(one.requests == 2 for one in found)
     assert by_kind[True, True].line.startswith("tile")
     assert by_kind[False, True].line.startswith("out0")
+
+
+#: Kernels that networks spend their time in, and by how much more than the least their requests may take of global and
+#: of shared memory. Products store 16 bytes of a row at once, half a sector, whose other half comes next; windows two
+#: apart take every other pixel.
+ANCHORS = {
+    "matmul": ("relu(matmul_packed(x, w, columns=64))", {"x": "f16[64,64]", "w": "f16[8,64,8]"}, 1.15, 1.05),
+    "float32": ("matmul_packed(x, w, columns=64)", {"x": "f32[64,64]", "w": "f32[8,64,8]"}, 1.1, 1.05),
+    "conv": ("relu(conv_blocked(x, w, strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1)))",
+             {"x": "f16[1,2,16,16,8]", "w": "f16[2,16,3,3,8]"}, 1.2, 1.05),
+    "attention": ("attention(q, k, v, scale=0.25)", dict.fromkeys("qkv", "f16[1,32,2,32]"), 1.1, 1.05),
+    "softmax": ("softmax(x, axis=1)", {"x": "f16[16,256]"}, 1.05, 1.05),
+    "layer norm": ("layer_norm(x, g, b, axis=1, epsilon=1e-5)", {"x": "f32[8,256]", "g": "f32[256]", "b": "f32[256]"},
+                   1.05, 1.05),
+    "elements": ("gelu(add(x, y), approximate='tanh')", {"x": "f16[16,256]", "y": "f16[256]"}, 1.05, 1.05),
+    "pool": ("max_pool(x, kernel=(2, 2), strides=(2, 2), pads=(0, 0, 0, 0), dilations=(1, 1))",
+             {"x": "f16[1,4,16,16,8]"}, 1.85, 1.05),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_anchors_use_what_they_move(cuda, name):
+    expression, types, most_global, most_shared = ANCHORS[name]
+    body = cuda.body(expression, **types)
+    kernel = lower(body, cuda.machine)
+    device = Emulator()
+    addresses = []
+    for value in (*body.inputs, *body.outputs):
+        packing = kernel.packings.get(len(addresses)) if len(addresses) < len(body.inputs) else None
+        elements = value.type.size if packing is None else math.prod(packing.shape)
+        addresses.append(device.allocate(elements * numpy_dtype(value.dtype).itemsize))
+        device.clear(addresses[-1], elements * numpy_dtype(value.dtype).itemsize)
+    addresses += [device.allocate(nbytes) for nbytes in (kernel.scratch_bytes, 4 * kernel.counters) if nbytes]
+    if kernel.counters:
+        device.clear(addresses[-1], 4 * kernel.counters)
+    call = Call("k", None, kernel.blocks, kernel.threads, kernel.shared_bytes, tuple(addresses))
+    found = accesses("k", print_kernel(kernel.function, "k"), call)
+    device.close()
+    for is_shared, most in ((False, most_global), (True, most_shared)):
+        mine = [one for one in found if one.is_shared == is_shared]
+        taken, least = (sum(getattr(one, what) for one in mine) for what in ("taken", "least"))
+        worst = max(mine, key=lambda one: one.taken - one.least, default=None)
+        assert taken <= most * least, f"{taken / least:.2f} times as much as bytes need, most of it in: {worst}"

@@ -315,7 +315,9 @@ class Image(Operand):
                 h, w, channel = self._tap(k, window.channels)
                 away = (channel * window.in_h + h) * window.in_w + w
                 # What only fills up a chunk is beyond every image.
-                row = h if self._taps == self.depth else builder.keep(tir.select(k < self.depth, h, _BEYOND))
+                row = tir.cast(h, "int32")
+                if self._taps > self.depth:
+                    row = builder.keep(tir.select(k < self.depth, row, const(_BEYOND, "int32")))
                 builder.store(self.table, away, k * 2)
                 builder.store(self.table, tir.shift_left(row, 16) + w, k * 2 + 1)
 

@@ -35,6 +35,8 @@ def test_plain_images(cuda):
         check(conv(strides=(2, 2), pads=(3, 3, 3, 3)), schedule=_FMA, x="f32[2,3,11,9]", w="f32[2,3,7,7,8]")
         check(conv(pads=(1, 1, 1, 1)), schedule=_TENSOR, x="f32[1,3,6,7]", w="f16[2,3,3,3,8]", tolerance=2e-3)
         check(conv(groups=2), schedule=_FMA, x="f32[1,6,5,5]", w="f32[4,3,2,2,8]")
+        check(conv(), schedule=_FMA, x="f32[1,3,4,5]", w="f32[2,3,1,1,8]")  # of one pixel, with and without a rest
+        check(conv(groups=2), schedule=_FMA, x="f32[1,8,4,5]", w="f32[4,4,1,1,8]")
         check(conv("cast(x, to='float32')"), schedule=_TENSOR, x="f16[1,3,5,5]", w="f16[2,3,2,2,8]", tolerance=2e-6)
         check(conv(), schedule=_TENSOR, x="f16[1,3,5,5]", w="f16[2,3,2,2,8]", tolerance=2e-3)
     none_spills(check)

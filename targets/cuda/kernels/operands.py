@@ -151,9 +151,9 @@ class Operand(ABC):
     def place(self, row: Any, k: Expr) -> Expr:
         """Where the piece lies in the buffer, in elements."""
 
-    def element(self, row: Any, k: Expr, number: Expr) -> Expr:
+    def element(self, row: Any, k: Expr, number: Expr) -> Expr:  # noqa: ARG002
         """One of a chunk that does not lie so."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} lies in chunks, which are copied whole")
 
 
 class Matrix(Operand):

@@ -29,7 +29,7 @@ from targets.hls.expressions import (
     within,
 )
 from targets.hls.layers.curves import Weights, halved, inverse, shifted
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll, divisors
 from targets.hls.layers.tensor import Tensor
 from targets.hls.layers.windows import used_loops
 from targets.hls.program import (
@@ -89,15 +89,11 @@ def key_rows_read(queries: int, keys: int, slots: int) -> int:
     return -(-queries // slots) * keys
 
 
-class Attention(Layer):
+class Attention(HeadLayer):
     """`outputs` queries are served by a sweep; words are `inputs` numbers of a row of queries, keys or values."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.batch, self.queries, self.heads, self.depth = static_shape(head.inputs[0].shape)
         _, self.keys, self.shared, self.width = static_shape(head.inputs[2].shape)
         self.mask = self._mask()

@@ -6,22 +6,18 @@ from collections.abc import Sequence
 
 from targets.hls.expressions import Const, Counter, Element, Expr, select, within
 from targets.hls.layers.kept import keep, load, now
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll
 from targets.hls.layers.tensor import Tensor
 from targets.hls.program import Channel, Kind, Let, Memory, Nest, Process, Read, Repeat, State, Statement, Update
 from tensorc.ir.graph import Node
 
 
-class TopK(Layer):
+class TopK(HeadLayer):
     """A row is read, a number at a time; registers have the best so far in their order, and each number takes its place
     among them at once."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.title = f"{output.name}: the best {head.attrs['k']} of rows of {inputs[0].channels}"
 
     def choices(self) -> list[Unroll]:
@@ -62,15 +58,11 @@ class TopK(Layer):
                        epilogue.memories, (best, places))  # fmt: skip
 
 
-class Pick(Layer):
+class Pick(HeadLayer):
     """Of each row of the first input the numbers that the second says."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.title = f"{output.name}: {output.channels} of each row of {inputs[0].channels}"
 
     def choices(self) -> list[Unroll]:

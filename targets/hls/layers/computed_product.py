@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from targets.hls.expressions import TRUE, Counter, Expr, select, within
 from targets.hls.layers.kept import keep, load, now
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import used_loops
 from targets.hls.program import Channel, Lanes, Let, Memory, Nest, Process, Repeat, State, Statement, Update, When
@@ -16,15 +16,11 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 
 
-class ComputedProduct(Layer):
+class ComputedProduct(HeadLayer):
     """Matrices [M,K] by as many others [K,H] that are computed, too: `outputs` numbers of a row a cycle."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         a, b = (static_shape(value.shape) for value in head.inputs)
         if a[:-2] != b[:-2] or head.attrs["transpose_b"]:
             raise UnsupportedError(f"%{head.output.name}: a product of computed {a} and {b} has no hardware")

@@ -14,7 +14,7 @@ import numpy as np
 
 from targets.hls.expressions import TRUE, Const, Counter, Element, Sum, clamp, select, within
 from targets.hls.layers.kept import keep, kept, load, now
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll, divisors
 from targets.hls.layers.product import times
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import used_loops
@@ -29,15 +29,11 @@ def evaluations(rows: int, each: int) -> int:
     return rows * each
 
 
-class Experts(Layer):
+class Experts(HeadLayer):
     """Each cycle `inputs` (SIMD) numbers of a row meet weights of `outputs` (PE) channels of an expert."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         weights, bias = (group.constant(value) for value in head.inputs[2:4])
         if weights is None or bias is None:
             raise UnsupportedError(f"%{head.output.name}: experts that are computed have no hardware")

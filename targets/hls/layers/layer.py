@@ -109,6 +109,17 @@ class Layer(abc.ABC):
         """`inputs` have the lanes that were asked for; each of `outputs` gets every word."""
 
 
+class HeadLayer(Layer):
+    """Of a group whose `head` makes it what it is."""
+
+    def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
+        self.name = name
+        self.group = group
+        self.head = head
+        self.inputs = inputs
+        self.output = output
+
+
 def divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 

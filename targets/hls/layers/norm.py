@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from targets.hls.expressions import Const, Counter, Element, Expr, Load, Register, Sum, clamp, select, within
 from targets.hls.layers.curves import halved, inverse, shifted
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll
 from targets.hls.layers.tensor import Tensor
 from targets.hls.layers.windows import used_loops
 from targets.hls.program import Channel, Kind, Lanes, Let, Memory, Nest, Process, Read, Repeat, State, Store, Update
@@ -16,15 +16,11 @@ from tensorc.ir.graph import Node
 from tensorc.ir.ops.fixed_rows import norm_epsilon, norm_limit, norm_root
 
 
-class Norm(Layer):
+class Norm(HeadLayer):
     """`outputs` numbers of a row a cycle."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.count = math.prod(static_shape(head.output.shape)[head.attrs["axis"] :])
         self.title = f"{output.name}: {output.size // self.count} rows of {self.count} normalised"
 

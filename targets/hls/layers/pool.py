@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from targets.hls.expressions import TRUE, Const, Counter, Expr, Register, greater, select
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll
 from targets.hls.layers.tensor import Tensor
 from targets.hls.layers.windows import RowBuffer, Window, used_loops
 from targets.hls.program import Channel, Kind, Lanes, Nest, Process, State, Statement, Update, When
 from tensorc.ir.graph import Node
 
 
-class Pool(Layer):
+class Pool(HeadLayer):
     """`outputs` channels of a window at a time, one place of it a cycle."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor, window: Window):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.window = window
         self.title = f"{output.name}: {head.op.replace('_', ' ')} of {window.kernel[0]}x{window.kernel[1]}"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from targets.hls.expressions import TRUE, Const, Counter, Element, Expr, Load, Register, Sum, select, total, whole
 from targets.hls.layers.columns import ColumnBuffer
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll, divisors
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll, divisors
 from targets.hls.layers.lmul import LogWeights, taken
 from targets.hls.layers.tensor import Tensor, kind_of
 from targets.hls.layers.windows import RowBuffer, Window, pixels, used_loops
@@ -37,16 +37,12 @@ from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import Node
 
 
-class Product(Layer):
+class Product(HeadLayer):
     """`weights` [groups, outputs of a group, kernel places, inputs of a group] in the order in which they are read."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor, window: Window,
                  weights: np.ndarray):  # fmt: skip
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.window = window
         self.weights = weights
         groups, outputs, _, channels = weights.shape

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from targets.hls.expressions import Const, Counter, Element, Load, Register, clamp, greater, select, within
 from targets.hls.layers.curves import Weights, halved, inverse, shifted
-from targets.hls.layers.layer import Epilogue, Group, Layer, Unroll
+from targets.hls.layers.layer import Epilogue, Group, HeadLayer, Unroll
 from targets.hls.layers.tensor import Tensor
 from targets.hls.program import Channel, Kind, Let, Memory, Nest, Process, Read, Repeat, State, Store, Update
 from tensorc.ir.graph import Node
@@ -18,15 +18,11 @@ from tensorc.ir.ops.fixed_rows import softmax_reciprocal
 _SUM_CYCLES = 2
 
 
-class Softmax(Layer):
+class Softmax(HeadLayer):
     """A row is read and kept, a number at a time; then its weights are made of it."""
 
     def __init__(self, name: str, group: Group, head: Node, inputs: tuple[Tensor, ...], output: Tensor):
-        self.name = name
-        self.group = group
-        self.head = head
-        self.inputs = inputs
-        self.output = output
+        super().__init__(name, group, head, inputs, output)
         self.title = f"{output.name}: softmax of {output.size // output.channels} rows of {output.channels}"
 
     def choices(self) -> list[Unroll]:

@@ -250,7 +250,7 @@ def test_threads_take_turns(two, expected_two):
             try:
                 lent = {name: Lent(array) for name, array in feed.items()} if seed % 2 else feed
                 check(two.run_async(lent).wait() if seed % 3 else two.run(None, lent), feed, expected_two)
-            except BaseException as error:
+            except Exception as error:
                 failures.append(error)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]

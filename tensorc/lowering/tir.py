@@ -348,7 +348,12 @@ class KernelBuilder:
         return self._loop(T.ForKind.SERIAL, self.end - self.begin, self.begin, "task")
 
     def when(self, condition: Expr, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
-        """`yes()` writes what happens where `condition` holds, `no()` the rest."""
+        """`yes()` writes what happens where `condition` holds, `no()` the rest; only one where it is known by now."""
+        if isinstance(condition, bool):
+            chosen = yes if condition else no
+            if chosen is not None:
+                chosen()
+            return
         branches = []
         for write in (yes, no):
             self._blocks.append([])

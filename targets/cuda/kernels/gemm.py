@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 from targets.cpu.kernels.group import LONG
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
@@ -219,7 +218,7 @@ class Gemm:
         for offset in range(0, unit.width, width):
             here = inside if whole else tir.logical("and", inside, y + offset < extents.columns)
             index = functools.partial(self._index_of, batch, x, y + offset)
-            _when(builder, here, functools.partial(self._elements, sums, first + offset, width, index))
+            builder.when(here, functools.partial(self._elements, sums, first + offset, width, index))
 
     def _index_of(self, batch: Expr, row: Expr, column: Expr, neighbour: Expr) -> Index:
         return self.index(batch, row, column + neighbour)
@@ -267,11 +266,3 @@ class Gemm:
             and all(OPS[user.op].kind is Kind.ELEMENTWISE and user.output.shape == self.result.shape
                     for user in value.users)
         ]  # fmt: skip
-
-
-def _when(builder: Any, condition: Expr, yes: Callable[[], None]) -> None:
-    if isinstance(condition, bool):
-        if condition:
-            yes()
-        return
-    builder.when(condition, yes)

@@ -13,7 +13,7 @@ from targets.cuda.codegen import print_kernel
 from targets.cuda.compiler import compile_kernel
 from targets.cuda.flash import AttentionExtents, flash_schedule
 from targets.cuda.kernels import lower
-from targets.cuda.kernels.attention import Tile
+from targets.cuda.kernels.attention.tiles import Tile
 
 pytestmark = pytest.mark.compiler
 

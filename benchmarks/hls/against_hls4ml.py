@@ -37,7 +37,7 @@ from peer import Layer, Peer, Type, channels_last, simulated
 from rich.console import Console
 from rich.table import Table
 
-from targets.hls import project
+from targets.hls import project, schedule
 from targets.hls.hardware.resources import dsp_of_product
 from targets.hls.layers.network import Network, network_of
 from targets.hls.layers.product import Product
@@ -110,9 +110,9 @@ def compare(name: str, scheme: str, part: str, folder: Path) -> Row:
     (_, entry), (_, result) = network.inputs[0], network.outputs[0]
     ours = _ours(out, entry, result, images)
     report = Promise.of(project.read_json(out, project.REPORT))
-    unrolls = project.read_json(out, project.SCHEDULE)["layers"]
+    unrolls = schedule.read(project.read_json(out, project.SCHEDULE)).unrolls
     products = [layer for layer in network.layers if isinstance(layer, Product)]
-    multipliers = [unrolls[layer.name]["outputs"] * unrolls[layer.name]["inputs"] for layer in products]
+    multipliers = [layer.multipliers(unrolls[layer.name]) for layer in products]
     reuse = {
         i: max(1, layer.weights.size // count)
         for i, (layer, count) in enumerate(zip(products, multipliers, strict=True))

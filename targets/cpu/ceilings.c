@@ -66,7 +66,7 @@ double tensorc_multiply_bytes(int64_t rounds, span *taken) {
     integers acc[ACCUMULATORS], factor, term;
     memset(&factor, 1, sizeof factor);
     memset(&term, 2, sizeof term);
-    memset(acc, 0, sizeof acc);
+    for (int a = 0; a < ACCUMULATORS; a++) memset(&acc[a], a, sizeof acc[a]); /* equal ones would be computed once */
     for (int64_t round = 0; round < rounds; round++) {
 #pragma GCC unroll 12
         for (int a = 0; a < ACCUMULATORS; a++) acc[a] = PRODUCTS(acc[a], factor, term);

@@ -11,6 +11,7 @@ import pytest
 from onnx import helper, numpy_helper, parser
 
 import tensorc
+from targets.cpu.machine import detect
 from tensorc.errors import TensorcWarning, UserError
 from tensorc.ir.types import numpy_dtype
 from tensorc.options import parse_bytes
@@ -149,6 +150,8 @@ def test_free_shapes(free, shapes):
     with tensorc.compile(model, threads=1, shapes=shapes, precision="bfloat16") as compiled:
         (y,) = compiled.run(None, {"x": x})
         assert compiled.manifest["precision"] == "bfloat16"
+    if detect().multiplies_bfloat16:  # then both operands are
+        x = x.astype(numpy_dtype("bfloat16"))
     want = x.astype(np.float64) @ w.astype(numpy_dtype("bfloat16")).astype(np.float64)
     np.testing.assert_allclose(y, want, rtol=0, atol=1e-5 * np.abs(want).max())
 

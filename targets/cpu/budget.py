@@ -26,16 +26,13 @@ from functools import cache
 from typing import Any
 
 from passes.memory.streaming import least_capacity, plan_stream
+from targets.control import Branch, Control, Loop, Repeat, spans
 from targets.cpu.machine import available_cores
 from targets.cpu.program import (
     BLOCK,
     Argument,
-    Branch,
     Change,
-    Control,
     CpuProgram,
-    Loop,
-    Repeat,
     Step,
     Stream,
     Transfer,
@@ -162,7 +159,7 @@ class _Weights:
         }
         self._gathers = gathers or {}
         self._pieces = pieces or {}
-        self._spans = list(_spans(program.steps))
+        self._spans = list(spans(program.steps, 0, len(program.steps)))
         self._tables = {number: found for number in self._gathers if (found := self._table(number)) is not None}
         self._needs = [self._blocks(begin, end) for begin, end in self._spans]
         self._loose = [
@@ -236,7 +233,7 @@ def _split(
     """The arguments of `_Weights` for a program with fewer weights in each step: where a large constant is read part by
     part, one step becomes several."""
     extents = table(constants)
-    steps: list[Step | Control | Transfer] = []
+    steps: list[Step | Control[Argument] | Transfer] = []
     starts: list[int] = []
     gathers: dict[int, tuple[int, int]] = {}
     pieces: dict[int, dict[int, range]] = {}
@@ -264,7 +261,7 @@ def _split(
     return replace(program, steps=tuple(_moved(step, starts) for step in steps)), constants, gathers, pieces
 
 
-def _moved(step: Step | Control | Transfer, starts: Sequence[int]) -> Step | Control | Transfer:
+def _moved(step: Step | Control[Argument] | Transfer, starts: Sequence[int]) -> Step | Control[Argument] | Transfer:
     """With the new numbers of the steps that it names."""
     match step:
         case Loop():
@@ -279,22 +276,6 @@ def _moved(step: Step | Control | Transfer, starts: Sequence[int]) -> Step | Con
 def _allocated(nbytes: int) -> int:
     """As the executor's `allocate` has it resident."""
     return -(-nbytes // BLOCK) * BLOCK if nbytes >= BLOCK else nbytes
-
-
-def _spans(steps: Sequence[Step | Control | Transfer]) -> Iterator[tuple[int, int]]:
-    """Steps from .. to; a loop or branch is one."""
-    begin = 0
-    while begin < len(steps):
-        step = steps[begin]
-        end = begin + 1
-        if isinstance(step, Loop):
-            end = step.end + 1
-        elif isinstance(step, Branch):
-            middle = steps[step.target - 1]
-            assert isinstance(middle, Branch)
-            end = middle.target
-        yield begin, end
-        begin = end
 
 
 def _arguments(step: Any) -> Iterator[Argument]:

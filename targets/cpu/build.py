@@ -12,7 +12,7 @@ from typing import Any
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
 from passes.memory.spilling import fit_arena
-from targets.built import check_kernels, kernel_facts, memory_of, memory_rows
+from targets.built import StepsOf, check_kernels, kernel_facts, memory_of, memory_rows
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower, lowered_anchors
@@ -25,19 +25,12 @@ from targets.cpu.program import (
     FIRST_INPUT,
     SCRATCH,
     Argument,
-    Branch,
-    Carried,
-    Control,
     CpuProgram,
-    Loop,
-    Repeat,
-    Slice,
     Step,
     Transfer,
 )
 from targets.packing import PackedConstants, Packing
-from tensorc.errors import UnsupportedError
-from tensorc.ir import Graph, Node, Value
+from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
 from tensorc.ir.graph import nested
 from tensorc.ir.ops.nn import multiplies_bytes
@@ -159,15 +152,10 @@ def _is_of_bytes(node: Node) -> bool:
     return multiplies_bytes(node.inputs[0].type, node.inputs[1].type)
 
 
-class _Steps:
-    """The steps of a graph in order, those of regions where their node stands."""
-
+class _Steps(StepsOf[Argument, Step | Transfer]):
     def __init__(
         self, graph: Graph, kernels: Mapping[str, tuple[str, Kernel]], plan: MemoryPlan, constants: PackedConstants
     ):
-        self.kernels = kernels
-        self.plan = plan
-        self.constants = constants
         outputs = FIRST_INPUT + len(graph.inputs)
         self.first = {
             Space.ARENA: ARENA,
@@ -175,38 +163,32 @@ class _Steps:
             Space.OUTPUT: outputs,
             Space.POINTER: outputs + len(graph.outputs),
         }
-        self.steps: list[Step | Control | Transfer] = []
+        super().__init__(plan, constants, self.first[Space.POINTER])
+        self.kernels = kernels
         #: By the number of the step.
         self.reads: dict[int, budget.Reads] = {}
-        self._add(graph, 1)
+        self.add(graph)
 
-    def _add(self, graph: Graph, calls: int) -> None:
-        for node in graph.nodes:
-            if node.body is not None:
-                if Space.FILE in {self.plan.places[value].space for value in (*node.inputs, *node.outputs)}:
-                    self.steps.append(self._transfer(node))
-                    continue
-                name, kernel = self.kernels[_key(node)]
-                step = self._step(node, name, kernel, calls)
-                spaces = {
-                    number: step.arguments[number].space for number, value in enumerate(node.inputs)
-                    if self.plan.places[value].space is Space.WEIGHTS
-                }  # fmt: skip
-                self.reads[len(self.steps)] = budget.Reads(
-                    {spaces[number]: rows for number, rows in _gathers(node.body) if number in spaces},
-                    {spaces[number]: parts for number, parts in kernel.parts.items() if number in spaces},
-                )
-                self.steps.append(step)
-            elif node.op == "loop":
-                self._loop(node, calls)
-            elif node.op == "if":
-                self._if(node, calls)
+    def group(self, node: Node, calls: int) -> None:
+        assert node.body is not None
+        if Space.FILE in {self.plan.places[value].space for value in (*node.inputs, *node.outputs)}:
+            self.steps.append(self._transfer(node))
+            return
+        name, kernel = self.kernels[_key(node)]
+        step = self._step(node, name, kernel, calls)
+        spaces = {
+            number: step.arguments[number].space for number, value in enumerate(node.inputs)
+            if self.plan.places[value].space is Space.WEIGHTS
+        }  # fmt: skip
+        self.reads[len(self.steps)] = budget.Reads(
+            {spaces[number]: rows for number, rows in _gathers(node.body) if number in spaces},
+            {spaces[number]: parts for number, parts in kernel.parts.items() if number in spaces},
+        )
+        self.steps.append(step)
 
     def _step(self, node: Node, name: str, kernel: Kernel, calls: int) -> Step:
         assert node.body is not None
-        packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
-        values = (*node.inputs, *node.outputs)
-        arguments = [self._argument(value, packing) for value, packing in zip(values, packings, strict=True)]
+        arguments = self.arguments(node, kernel.packings)
         if kernel.scratch_bytes:
             arguments.append(Argument(SCRATCH))
         serial = kernel.tasks == 1 or _work(node.body) < _SERIAL_WORK
@@ -215,52 +197,17 @@ class _Steps:
 
     def _transfer(self, node: Node) -> Transfer:
         (source,), target = node.inputs, node.output
-        out = self.plan.places[target].space is Space.FILE
+        places = self.plan.places
+        out = places[target].space is Space.FILE
         filed, held = (target, source) if out else (source, target)
         label = f"{held.name} {'to' if out else 'from'} a file"
-        return Transfer(label, self._argument(held), self.plan.places[filed].offset, held.type.nbytes, out)
+        return Transfer(label, self.address(places[held]), places[filed].offset, held.type.nbytes, out)
 
-    def _argument(self, value: Value, packing: Packing | None = None) -> Argument:
-        place = self.plan.places[value]
-        if place.space is Space.WEIGHTS and packing is not None and value.constant is None:
-            raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
-        if place.space is not Space.WEIGHTS and packing is not None:
-            raise UnsupportedError(f"%{value.name} is computed, and a kernel wants it packed")
-        return self._address(place, packing)
-
-    def _address(self, place: Place, packing: Packing | None = None) -> Argument:
+    def address(self, place: Place, packing: Packing | None = None) -> Argument:
         if place.space is Space.WEIGHTS:
             number = self.constants.number(self.plan.constants[place.index], packing)
             return Argument(self.first[Space.POINTER] + self.plan.pointers + number, place.offset)
         return Argument(self.first[place.space] + place.index, place.offset)
-
-    def _loop(self, node: Node, calls: int) -> None:
-        plan, address, pointers = self.plan.loops[node], self._address, self.first[Space.POINTER]
-        carried = tuple(
-            Carried(pointers + value.read, pointers + value.write, address(value.start),
-                    (address(value.slots[0]), address(value.slots[1])), address(value.result), value.nbytes)
-            for value in plan.carried
-        )  # fmt: skip
-        slices = tuple(Slice(pointers + part.pointer, address(part.start), part.stride) for part in plan.slices)
-        conditional, trips = node.attrs["conditional"], node.attrs["trips"]
-        begin, label = len(self.steps), _label(node)
-        self.steps.append(Branch(label, begin))  # until it is known where the loop ends
-        self._add(node.regions[0], calls if conditional else calls * trips)
-        self.steps[begin] = Loop(
-            label, trips, len(self.steps), address(plan.counter),
-            Argument(carried[0].read) if conditional else None, carried, slices,
-        )  # fmt: skip
-        self.steps.append(Repeat(f"end of {label}", begin))
-
-    def _if(self, node: Node, calls: int) -> None:
-        begin, label = len(self.steps), _label(node)
-        self.steps.append(Branch(label, begin))
-        self._add(node.regions[0], calls)
-        middle = len(self.steps)
-        self.steps.append(Branch(f"end of {label}", middle))
-        self._add(node.regions[1], calls)
-        self.steps[begin] = Branch(label, middle + 1, self._argument(node.inputs[0]))
-        self.steps[middle] = Branch(f"end of {label}", len(self.steps))
 
 
 def _gathers(body: Graph) -> Iterator[tuple[int, int]]:
@@ -272,10 +219,6 @@ def _gathers(body: Graph) -> Iterator[tuple[int, int]]:
         rows = users[0].inputs[1].type
         if rows.size and all(out.shape[: rows.rank] == rows.shape for out in body.outputs):
             yield number, rows.size
-
-
-def _label(node: Node) -> str:
-    return f"{node.op} -> {', '.join(value.name for value in node.outputs)}"
 
 
 def _work(body: Graph) -> int:

@@ -12,15 +12,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from targets.control import Control, Loop, Repeat
 from targets.cpu.program import (
     ARENA,
     FIRST_INPUT,
     SCRATCH,
     Argument,
-    Control,
     CpuProgram,
-    Loop,
-    Repeat,
     Step,
     Stream,
     Transfer,
@@ -65,7 +63,7 @@ def print_steps(program: CpuProgram) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _row(index: int, step: Step | Control | Transfer) -> str:
+def _row(index: int, step: Step | Control[Argument] | Transfer) -> str:
     if isinstance(step, Step):
         first, count = step.table
         return f"step_{index}, 0, 0, {step.tasks}, {int(step.serial)}, {step.slice}, {{{first}, {count}}}"
@@ -93,7 +91,7 @@ def _commented(label: str, text: str) -> str:
     return "/* " + " ".join(label.split()).replace("*/", "* /") + f" */\n{text}"
 
 
-def _function(index: int, step: Step | Control | Transfer) -> str:
+def _function(index: int, step: Step | Control[Argument] | Transfer) -> str:
     if isinstance(step, Step):
         arguments = "".join(_address(argument) + ", " for argument in step.arguments)
         begin, end = (f"{name} + {step.first}" if step.first else name for name in ("begin", "end"))
@@ -119,7 +117,7 @@ def _function(index: int, step: Step | Control | Transfer) -> str:
     return _control(f"step_{index}", ["(void)base;", f"return {next_step};"])
 
 
-def _loop(begin: int, loop: Loop) -> str:
+def _loop(begin: int, loop: Loop[Argument]) -> str:
     """Three functions: what opens an iteration or ends the loop, what leads to the first one, what to the next."""
     counter = f"(*(int64_t *)({_address(loop.counter)}))"
     test = f"{counter} < {loop.trips}"

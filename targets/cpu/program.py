@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from targets.control import Control, control_from_json
 from tensorc.ir.types import TensorType
 
 #: The spaces that an argument may point into. Inputs are numbered from `FIRST_INPUT`, outputs follow them, then the
@@ -73,76 +74,6 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """`pointer`, the number of a space, is at `start` in the first iteration and moves on by `stride` bytes."""
-
-    pointer: int
-    start: Argument
-    stride: int
-
-
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """The spaces that an iteration reads a value from and writes the next to: what was written is read by the next
-    iteration, and `slots` take turns to be written. The first reads from `start`. The last value's `nbytes` are copied
-    to `result`, unless that is where they are."""
-
-    read: int
-    write: int
-    start: Argument
-    slots: tuple[Argument, Argument]
-    result: Argument
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A step in front of a loop's steps; `end` is the number of the `Repeat` behind them.
-
-    The iteration's number is an int64 at `counter`. Where `condition` is not None no iteration begins while the byte
-    there is 0.
-    """
-
-    label: str
-    trips: int
-    end: int
-    counter: Argument
-    condition: Argument | None
-    carried: tuple[Carried, ...]
-    slices: tuple[Slice, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"control": "loop", **asdict(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """A step: on to the next iteration of the loop whose `Loop` is step `begin`."""
-
-    label: str
-    begin: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"control": "repeat", **asdict(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A step: on to step `target`, but for the case that the byte at `unless` is not 0."""
-
-    label: str
-    target: int
-    unless: Argument | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"control": "branch", **asdict(self)}
-
-
-#: What runs no kernel but says which step is next.
-Control = Loop | Repeat | Branch
-
-
-@dataclass(frozen=True, slots=True)
 class Transfer:
     """A step: `nbytes` in memory go `out` to the run's file, at `offset`, or come back from there."""
 
@@ -156,31 +87,14 @@ class Transfer:
         return {"control": "transfer", **asdict(self)}
 
 
-def _step_from_json(row: Mapping[str, Any]) -> Step | Control | Transfer:
+def _step_from_json(row: Mapping[str, Any]) -> Step | Control[Argument] | Transfer:
     match row.get("control"):
         case None:
             return Step.from_json(row)
         case "transfer":
-            return Transfer(row["label"], _argument(row["memory"]), row["offset"], row["nbytes"], row["out"])
-        case "loop":
-            return Loop(
-                row["label"], row["trips"], row["end"], _argument(row["counter"]),
-                _argument(row["condition"]) if row["condition"] else None,
-                tuple(
-                    Carried(c["read"], c["write"], _argument(c["start"]),
-                            (_argument(c["slots"][0]), _argument(c["slots"][1])), _argument(c["result"]), c["nbytes"])
-                    for c in row["carried"]
-                ),
-                tuple(Slice(s["pointer"], _argument(s["start"]), s["stride"]) for s in row["slices"]),
-            )  # fmt: skip
-        case "repeat":
-            return Repeat(row["label"], row["begin"])
+            return Transfer(row["label"], Argument(**row["memory"]), row["offset"], row["nbytes"], row["out"])
         case _:
-            return Branch(row["label"], row["target"], _argument(row["unless"]) if row["unless"] else None)
-
-
-def _argument(row: Mapping[str, int]) -> Argument:
-    return Argument(row["space"], row["offset"])
+            return control_from_json(row, Argument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +138,7 @@ class CpuProgram:
     file that values are moved to. `stream` is None without a memory budget.
     """
 
-    steps: tuple[Step | Control | Transfer, ...]
+    steps: tuple[Step | Control[Argument] | Transfer, ...]
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     arena_bytes: int

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import targets.cpu.profile as profiling
+from targets.control import Loop
 from targets.cpu.executable import CpuExecutable
-from targets.cpu.program import CpuProgram, Loop, Step
+from targets.cpu.program import CpuProgram, Step
 from targets.cpu.target import CpuTarget
 from tensorc.ir import Graph, clone, evaluate, parse_graph
 from tensorc.options import CompileOptions

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from targets.control import Branch, Carried, Loop, Repeat, Slice
 from targets.cpu.executable import CpuExecutable
 from targets.cpu.link import link, print_steps
 from targets.cpu.program import (
@@ -28,13 +29,8 @@ from targets.cpu.program import (
     FIRST_INPUT,
     SCRATCH,
     Argument,
-    Branch,
-    Carried,
     Change,
     CpuProgram,
-    Loop,
-    Repeat,
-    Slice,
     Step,
     Stream,
     Transfer,

@@ -1,4 +1,4 @@
-"""A fused graph to a CUDA program: a kernel for each distinct workload, a launch for each group."""
+"""A fused graph to a CUDA program: a kernel for each distinct workload, a step for each group."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
-from passes.memory import MemoryPlan, Space, plan_memory
-from targets.built import check_kernels, kernel_facts, memory_of, memory_rows
+from passes.memory import MemoryPlan, Place, Space, plan_memory
+from targets.built import StepsOf, check_kernels, kernel_facts, memory_of, memory_rows
 from targets.cpu.kernels import lowered_anchors
 from targets.cuda import program as layout
 from targets.cuda.codegen import print_kernel
@@ -21,8 +21,8 @@ from targets.cuda.kernels.tasks import lower_as_tasks
 from targets.cuda.occupancy import occupancy
 from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, Argument, Code, CudaProgram, Launch
 from targets.packing import PackedConstants, Packing
-from tensorc.errors import UnsupportedError
-from tensorc.ir import Graph, Node, Value
+from tensorc.ir import Graph, Node
+from tensorc.ir.graph import nested
 from tensorc.search.choice import Choice
 from tensorc.target import Program, Progress
 from tensorc.workload import workload_key, workload_label
@@ -30,19 +30,20 @@ from tensorc.workload import workload_key, workload_label
 
 def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Progress) -> Program:
     """Raises UnsupportedError, naming all at once, when the graph holds operators without a kernel."""
-    check_kernels(graph, "cuda", lowered_anchors())
-    groups = [node for node in graph.nodes if node.body is not None]
+    check_kernels(graph, "cuda", lowered_anchors(), {"if", "loop"})
+    groups = [node for part in nested(graph) for node in part.nodes if node.body is not None]
     plan = plan_memory(graph)
-    apart = {node for node in groups if not _is_aligned(node, plan)}
+    apart = _apart(groups, plan)
     kernels = _kernels(groups, gpu, schedules, apart)
     compiled, sources = _compile(dict(kernels.values()), gpu, progress)
     constants = PackedConstants()
-    launches = tuple(_launch(node, *kernels[_key(node, node in apart)], plan, constants) for node in groups)
+    steps = _Steps(kernels, apart, plan, constants)
+    steps.add(graph)
     codes, sections = _sections(dict(kernels.values()), compiled, sources)
     program = CudaProgram(
         architecture=gpu.name,
         kernels=codes,
-        launches=launches,
+        steps=tuple(steps.steps),
         inputs=tuple(value.type for value in graph.inputs),
         outputs=tuple(value.type for value in graph.outputs),
         arena_bytes=plan.arena_bytes,
@@ -55,16 +56,30 @@ def build(graph: Graph, gpu: Gpu, schedules: Mapping[str, Choice], progress: Pro
         "memory": memory_of(plan),
     }
     summary = [
-        ("kernels", f"{len(codes)} for {len(launches)} launches, {_resources(compiled)}"),
+        ("kernels", f"{len(codes)} for {len(program.launches)} launches, {_resources(compiled)}"),
         *memory_rows(plan, constants.packed),
     ]
     return Program(sections, manifest, summary, constants.packed)
 
 
-def _is_aligned(node: Node, plan: MemoryPlan) -> bool:
-    """Whether all that a group reads and writes begins where 16 bytes can be moved at once: parts of other values may
-    not."""
-    return all(plan.places[value].offset % ALIGNMENT == 0 for value in (*node.inputs, *node.outputs))
+def _apart(groups: Sequence[Node], plan: MemoryPlan) -> set[Node]:
+    """Groups that read or write what does not begin where 16 bytes can be moved at once: parts of other values, and
+    what a loop's pointers show in some iteration."""
+    astray: set[int] = set()  # pointers
+
+    def is_aligned(place: Place) -> bool:
+        return place.offset % ALIGNMENT == 0 and not (place.space is Space.POINTER and place.index in astray)
+
+    for loop in plan.loops.values():  # those around others come first
+        for carried in loop.carried:
+            if not all(map(is_aligned, carried.slots)):
+                astray |= {carried.read, carried.write}
+            if not is_aligned(carried.start):
+                astray.add(carried.read)
+        astray |= {part.pointer for part in loop.slices if part.stride % ALIGNMENT or not is_aligned(part.start)}
+    return {
+        node for node in groups if not all(is_aligned(plan.places[value]) for value in (*node.inputs, *node.outputs))
+    }
 
 
 def _key(node: Node, is_apart: bool) -> tuple[str, bool]:
@@ -133,30 +148,34 @@ def _sections(
     return codes, {section: [bytes(data)] for section, data in held.items()}
 
 
-def _launch(node: Node, name: str, kernel: Kernel, plan: MemoryPlan, constants: PackedConstants) -> Launch:
-    assert node.body is not None
-    packings = [kernel.packings.get(number) for number in range(len(node.inputs))] + [None] * len(node.outputs)
-    values = (*node.inputs, *node.outputs)
-    arguments = [_argument(value, packing, plan, constants) for value, packing in zip(values, packings, strict=True)]
-    if kernel.scratch_bytes:
-        arguments.append(Argument("scratch"))
-    if kernel.counters:
-        arguments.append(Argument("counters"))
-    return Launch(name, tuple(arguments), f"{workload_label(node.body)} -> {node.outputs[0].name}")
+_SPACES: Mapping[Space, layout.Space] = {
+    Space.ARENA: "arena", Space.INPUT: "input", Space.OUTPUT: "output", Space.POINTER: "pointer",
+}  # fmt: skip
 
 
-_SPACES: Mapping[Space, layout.Space] = {Space.ARENA: "arena", Space.INPUT: "input", Space.OUTPUT: "output"}
+class _Steps(StepsOf[Argument, Launch]):
+    def __init__(self, kernels: Mapping[tuple[str, bool], tuple[str, Kernel]], apart: Set[Node], plan: MemoryPlan,
+                 constants: PackedConstants):  # fmt: skip
+        super().__init__(plan, constants)
+        self.kernels = kernels
+        self.apart = apart
 
+    def group(self, node: Node, calls: int) -> None:
+        assert node.body is not None
+        name, kernel = self.kernels[_key(node, node in self.apart)]
+        arguments = self.arguments(node, kernel.packings)
+        if kernel.scratch_bytes:
+            arguments.append(Argument("scratch"))
+        if kernel.counters:
+            arguments.append(Argument("counters"))
+        label = f"{workload_label(node.body)} -> {node.outputs[0].name}"
+        self.steps.append(Launch(name, tuple(arguments), label, calls))
 
-def _argument(value: Value, packing: Packing | None, plan: MemoryPlan, constants: PackedConstants) -> Argument:
-    place = plan.places[value]
-    if place.space is Space.WEIGHTS:
-        if packing is not None and value.constant is None:
-            raise UnsupportedError(f"%{value.name} is a view of a constant, which a kernel wants packed")
-        return Argument("constant", constants.number(plan.constants[place.index], packing), place.offset)
-    if packing is not None:
-        raise UnsupportedError(f"%{value.name} is computed, and a kernel wants it packed")
-    return Argument(_SPACES[place.space], place.index, place.offset)
+    def address(self, place: Place, packing: Packing | None = None) -> Argument:
+        if place.space is Space.WEIGHTS:
+            number = self.constants.number(self.plan.constants[place.index], packing)
+            return Argument("constant", number, place.offset)
+        return Argument(_SPACES[place.space], place.index, place.offset)
 
 
 def _described(

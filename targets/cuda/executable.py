@@ -1,8 +1,11 @@
-"""Runs a CUDA artifact: constants go to the device when it is loaded, a run is one replay of its recorded launches.
+"""Runs a CUDA artifact: constants go to the device when it is loaded, a run replays its recorded launches (`replay`).
 
 Inputs and outputs that lie on the device are read and written there: the launches that have to do with them are told
-their addresses when these are others than at the run before. Numpy's arrays go by memory that the device reaches by
-itself (staging).
+their addresses when these are others than at the run before. Where those are many, iterations of a loop, the device
+copies instead. Numpy's arrays go by memory that the device reaches by itself (staging).
+
+Where data decide what runs (branches, and loops that end on a condition), the host waits for them: `run_async` returns
+when the last of that has been decided.
 """
 
 from __future__ import annotations
@@ -11,14 +14,14 @@ import contextlib
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.device import Device, KernelCode, Lease, Mark, OutOfMemoryError
 from targets.cuda.gpu import ALIGNMENT
-from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, CudaProgram, Launch, Space
+from targets.cuda.program import CODE_SECTION, PTX_SECTION, SOURCE_SECTION, CudaProgram, Space
+from targets.cuda.replay import Replay
 from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
@@ -63,7 +66,7 @@ class CudaExecutable(Executable):
 
     def _prepare(self, sections: Mapping[str, memoryview], constants: Sequence[memoryview], device: Device) -> None:
         program = self.program
-        self._bases = {
+        self._bases: dict[tuple[Space, int], int] = {
             ("arena", 0): device.allocate(program.arena_bytes),
             ("scratch", 0): device.allocate(program.scratch_bytes),
             ("counters", 0): device.allocate(program.counter_bytes),
@@ -79,41 +82,20 @@ class CudaExecutable(Executable):
             self._bases["input", number] = own.address
         for number, own in enumerate(self._own_outputs):
             self._bases["output", number] = own.address
-        kernels = _load(program, sections, device)
-        self._calls = []
-        for launch in program.launches:
-            code = program.kernels[launch.kernel]
-            self._calls.append(Call(launch.label, kernels[launch.kernel], code.blocks, code.threads, code.shared_bytes,
-                                    self._addresses(launch)))  # fmt: skip
-        self._recording = device.record(self._calls)
-        #: Input or output -> the launches that read or write it.
-        self._users: dict[tuple[Space, int], list[int]] = {}
-        for number, launch in enumerate(program.launches):
-            for key in {(argument.space, argument.index) for argument in launch.arguments}:
-                self._users.setdefault(key, []).append(number)
+        self._replay = Replay(device, program, _load(program, sections, device), self._bases)
         device.synchronize()
 
-    def _addresses(self, launch: Launch) -> tuple[int, ...]:
-        return tuple(self._bases[argument.space, argument.index] + argument.offset for argument in launch.arguments)
-
-    def _rebind(self, device: Device, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """Have the recording read and write there."""
-        spaces: tuple[tuple[Space, Sequence[int]], ...] = (("input", inputs), ("output", outputs))
-        changed: set[int] = set()
-        for space, addresses in spaces:
-            for number, address in enumerate(addresses):
-                if self._bases[space, number] != address:
-                    self._bases[space, number] = address
-                    changed.update(self._users.get((space, number), ()))
-        for number in sorted(changed):
-            device.rebind(self._recording, number, self._addresses(self.program.launches[number]))
+    def _bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Have the next run read and write there."""
+        self._bases.update({("input", number): address for number, address in enumerate(inputs)})
+        self._bases.update({("output", number): address for number, address in enumerate(outputs)})
 
     def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         outputs = [np.empty(static_shape(type.shape), numpy_dtype(type.dtype)) for type in self.program.outputs]
         with self._lock, self._opened().entered():
             device = self._begin(None)
-            self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
-            device.replay(self._recording)
+            self._bind(self._place(device, inputs, None), [own.address for own in self._own_outputs])
+            self._replay.run()
             for own in self._own_outputs:
                 device.read(own.address, own.staging)
             device.synchronize()
@@ -127,10 +109,16 @@ class CudaExecutable(Executable):
         with self._lock:
             device = self._opened()
             made = [device.lend(type.nbytes) if out is None else out for out, type in zip(outputs, types, strict=True)]
-        addresses = [
+        places = [
             own.address if isinstance(out, np.ndarray) else _aligned(out, f"the buffer for output {number}")
             for number, (out, own) in enumerate(zip(made, self._own_outputs, strict=True))
         ]
+        addresses = [
+            own.address if ("output", number) in self._replay.fixed else place
+            for number, (place, own) in enumerate(zip(places, self._own_outputs, strict=True))
+        ]
+        rows = zip(places, addresses, self._own_outputs, strict=True)
+        copied = [(place, own) for place, address, own in rows if place != address]
         on_host = [(out, own) for out, own in zip(made, self._own_outputs, strict=True) if isinstance(out, np.ndarray)]
         borrowed = inputs, made
         marks: list[Mark] = []
@@ -138,8 +126,10 @@ class CudaExecutable(Executable):
         def begin() -> Callable[[], None]:
             with self._lock, self._opened().entered():
                 device = self._begin(stream)
-                self._rebind(device, self._place(device, inputs, stream), addresses)
-                device.replay(self._recording, stream)
+                self._bind(self._place(device, inputs, stream), addresses)
+                self._replay.run(stream)
+                for place, own in copied:
+                    device.copy(place, own.address, own.staging.nbytes, stream)
                 for out, own in on_host:
                     device.read(own.address, _bytes(out), stream)
                 mark = device.mark(stream)
@@ -161,13 +151,11 @@ class CudaExecutable(Executable):
         return profile(self, self._kernels, inputs, seconds, progress)
 
     def run_timed(self, inputs: Sequence[Any]) -> tuple[None, np.ndarray]:
-        """Seconds of each launch; the outputs are left where they are."""
+        """Seconds of each launch's calls; the outputs are left where they are."""
         with self._lock:
             device = self._begin(None)
-            self._rebind(device, self._place(device, inputs, None), [own.address for own in self._own_outputs])
-            calls = [replace(call, arguments=self._addresses(launch))
-                     for call, launch in zip(self._calls, self.program.launches, strict=True)]  # fmt: skip
-            return None, np.array(device.time(calls))
+            self._bind(self._place(device, inputs, None), [own.address for own in self._own_outputs])
+            return None, self._replay.time()
 
     def facts(self) -> Facts:
         """Of the GPU."""
@@ -205,8 +193,9 @@ class CudaExecutable(Executable):
     def _place(self, device: Device, inputs: Sequence[Any], stream: int | None) -> list[int]:
         """Where the inputs are on the device; those that were not come there."""
         addresses = []
-        for given, own in zip(inputs, self._own_inputs, strict=True):
-            if isinstance(given, Borrowed) and given.address % ALIGNMENT == 0:
+        for number, (given, own) in enumerate(zip(inputs, self._own_inputs, strict=True)):
+            stays = ("input", number) in self._replay.fixed
+            if isinstance(given, Borrowed) and given.address % ALIGNMENT == 0 and not stays:
                 addresses.append(given.address)
                 continue
             if isinstance(given, Borrowed):

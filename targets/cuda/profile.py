@@ -34,7 +34,7 @@ def profile(
         whole_seconds=float(np.median(whole)),
         overhead_seconds=float(np.median(outside)),
         steps=[
-            StepTime(launch.kernel, launch.label, float(median))
+            StepTime(launch.kernel, launch.label, float(median), launch.calls)
             for launch, median in zip(launches, np.median(timed, axis=0), strict=True)
         ],
         kernels={name: _facts(kernels[name]) for name in names},

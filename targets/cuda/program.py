@@ -1,4 +1,5 @@
-"""What a compiled CUDA model is: launches of kernels on addresses. The target's part of the manifest."""
+"""What a compiled CUDA model is: launches of kernels on addresses, and control between them. The target's part of the
+manifest."""
 
 from __future__ import annotations
 
@@ -6,19 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from targets.control import Control, control_from_json
 from tensorc.ir.types import TensorType
 
 #: The artifact's sections: the machine code of all kernels, their PTX and their CUDA C, the last two compressed.
 CODE_SECTION, PTX_SECTION, SOURCE_SECTION = "cubin", "ptx", "source"
 
 #: Whose memory an argument points into. Scratch memory and counters are those of the kernel at work; counters are 0
-#: before and after.
-Space = Literal["arena", "scratch", "counters", "input", "output", "constant"]
+#: before and after. A pointer is a loop's; numbers are int64s from 0 on, for loops that are written out.
+Space = Literal["arena", "scratch", "counters", "input", "output", "constant", "pointer", "numbers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """`offset` bytes into a space; of inputs, outputs and constants there are several, and `index` says which."""
+    """`offset` bytes into a space; of inputs, outputs, constants and pointers there are several, and `index` says
+    which."""
 
     space: Space
     index: int = 0
@@ -27,11 +30,16 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One launch of a kernel. The label names the operators computed."""
+    """A step: one launch of a kernel. The label names the operators computed. `calls` is how often a run does the step,
+    if all branches are taken and each loop whose end is not known runs once."""
 
     kernel: str
     arguments: tuple[Argument, ...]
     label: str
+    calls: int = 1
+
+    def to_json(self) -> list[Any]:
+        return [self.kernel, [[a.space, a.index, a.offset] for a in self.arguments], self.label, self.calls]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +57,20 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class CudaProgram:
-    """The launches in order, and the bytes that they need of the device beside inputs, outputs and constants."""
+    """The steps in order, and the bytes that they need of the device beside inputs, outputs and constants."""
 
     architecture: str
     kernels: Mapping[str, Code]
-    launches: tuple[Launch, ...]
+    steps: tuple[Launch | Control[Argument], ...]
     inputs: tuple[TensorType, ...]
     outputs: tuple[TensorType, ...]
     arena_bytes: int
     scratch_bytes: int
     counter_bytes: int
+
+    @property
+    def launches(self) -> list[Launch]:
+        return [step for step in self.steps if isinstance(step, Launch)]
 
     @property
     def device_bytes(self) -> int:
@@ -79,10 +91,7 @@ class CudaProgram:
                 name: [code.blocks, code.threads, code.shared_bytes, *code.cubin, *code.ptx, *code.source]
                 for name, code in self.kernels.items()
             },
-            "launches": [
-                [launch.kernel, [[a.space, a.index, a.offset] for a in launch.arguments], launch.label]
-                for launch in self.launches
-            ],
+            "steps": [step.to_json() for step in self.steps],
         }
 
     @classmethod
@@ -91,16 +100,19 @@ class CudaProgram:
             blocks, threads, shared, *places = row
             return Code(blocks, threads, shared, (places[0], places[1]), (places[2], places[3]), (places[4], places[5]))
 
+        def step(row: Any) -> Launch | Control[Argument]:
+            if isinstance(row, Mapping):
+                return control_from_json(row, Argument)
+            name, arguments, label, calls = row
+            return Launch(name, tuple(Argument(*argument) for argument in arguments), label, calls)
+
         def types(rows: list[dict[str, Any]]) -> tuple[TensorType, ...]:
             return tuple(TensorType(row["dtype"], tuple(row["shape"])) for row in rows)
 
         return cls(
             architecture=manifest["architecture"],
             kernels={name: code(row) for name, row in manifest["code"].items()},
-            launches=tuple(
-                Launch(name, tuple(Argument(*row) for row in arguments), label)
-                for name, arguments, label in manifest["launches"]
-            ),
+            steps=tuple(step(row) for row in manifest["steps"]),
             inputs=types(manifest["inputs"]),
             outputs=types(manifest["outputs"]),
             arena_bytes=manifest["arena_bytes"],

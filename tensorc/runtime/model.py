@@ -185,7 +185,8 @@ class Model:
         `stream` is a handle of a CUDA stream, such as `torch.cuda.current_stream().cuda_stream`: the run takes its turn
         there. Without one it goes on a stream of the model's own, which arrays of other libraries have wait until they
         are written; `wait` before buffers are read, or before inputs are written again. On a target that runs on the
-        CPU, the run is done when this returns. `Run.again` makes another from and to the same memory, in less time.
+        CPU, the run is done when this returns; on a GPU, a model with branches or loops that data decide about has made
+        its last decision. `Run.again` makes another from and to the same memory, in less time.
 
         Raises UserError as `run` does.
         """

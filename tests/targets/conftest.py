@@ -52,6 +52,61 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _FILLS = (0xFF, 0x5C)
 _SECONDS = 60
 
+#: Everything at once: both directions, a loop in a loop and in a branch, results that are the model's own.
+_NESTED_LOOPS = """
+graph @main(%x: f32[5,3,4], %h: f32[4], %c: bool[], %n: i64[]) {
+  %w = constant [1.5, -0.5, 0.25, 2.0] : f32[4]
+  %last, %sums, %back = loop(%h, %x, %x, %w, %c) {trips=5, carried=1, scanned=(0, 1), stacked=(0, 1)} {
+    graph @outer(%i: i64[], %s: f32[4], %rows: f32[3,4], %other: f32[3,4], %w: f32[4], %c: bool[]) {
+      %e, %steps = loop(%s, %rows, %w) {trips=3, carried=1, scanned=(1,), stacked=(0,)} {
+        graph @inner(%j: i64[], %t: f32[4], %row: f32[4], %v: f32[4]) {
+          %u = mul(%row, %v) : f32[4]
+          %a = add(%t, %u) : f32[4]
+          %b = tanh(%a) : f32[4]
+          return %b, %a
+        }
+      } : f32[4], f32[3,4]
+      %f = if(%c, %e, %i) {
+        graph @yes(%p: f32[4], %i: i64[]) {
+          %k = cast(%i) {to='float32'} : f32[]
+          %q = add(%p, %k) : f32[4]
+          return %q
+        }
+        graph @no(%p: f32[4], %i: i64[]) { return %p }
+      } : f32[4]
+      %sum = reduce_sum(%steps) {axes=(0,), keepdims=0} : f32[4]
+      %both = add(%other, %f) : f32[3,4]
+      return %f, %sum, %both
+    }
+  } : f32[4], f32[5,4], f32[5,3,4]
+  %zero = constant 0 : i64[]
+  %start = less(%zero, %n) : bool[]
+  %go, %grown = loop(%start, %last, %n) {trips=9223372036854775807, carried=2, conditional=1} {
+    graph @while(%i: i64[], %go: bool[], %s: f32[4], %n: i64[]) {
+      %one = constant 1 : i64[]
+      %next = add(%i, %one) : i64[]
+      %more = less(%next, %n) : bool[]
+      %t = add(%s, %s) : f32[4]
+      return %more, %t
+    }
+  } : bool[], f32[4]
+  %same = loop(%h) {trips=0, carried=1} {
+    graph @never(%i: i64[], %s: f32[4]) {
+      %t = neg(%s) : f32[4]
+      return %t
+    }
+  } : f32[4]
+  return %last, %sums, %back, %grown, %go, %same
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def nested_loops() -> str:
+    """A graph @main(%x: f32[5,3,4], %h: f32[4], %c: bool[], %n: i64[]), where %c chooses a branch of each iteration and
+    %n ends a loop."""
+    return _NESTED_LOOPS
+
 
 def type_of(text: str) -> TensorType:
     """`f32[2,3]` as a type."""

@@ -5,7 +5,7 @@ their addresses when these are others than at the run before. Where those are ma
 copies instead. Numpy's arrays go by memory that the device reaches by itself (staging).
 
 Where data decide what runs (branches, and loops that end on a condition), the host waits for them: `run_async` returns
-when the last of that has been decided.
+when the last of that has been decided. It knows those that are its own: branches on one of numpy's inputs.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class CudaExecutable(Executable):
         with self._lock, self._opened().entered():
             device = self._begin(None)
             self._bind(self._place(device, inputs, None), [own.address for own in self._own_outputs])
-            self._replay.run()
+            self._replay.run(_flags(inputs))
             for own in self._own_outputs:
                 device.read(own.address, own.staging)
             device.synchronize()
@@ -127,7 +127,7 @@ class CudaExecutable(Executable):
             with self._lock, self._opened().entered():
                 device = self._begin(stream)
                 self._bind(self._place(device, inputs, stream), addresses)
-                self._replay.run(stream)
+                self._replay.run(_flags(inputs), stream)
                 for place, own in copied:
                     device.copy(place, own.address, own.staging.nbytes, stream)
                 for out, own in on_host:
@@ -229,6 +229,14 @@ class _Own:
         self.address = device.allocate(type.nbytes)
         self.staging = device.staging(type.nbytes)
         self.staged: Mark | None = None
+
+
+def _flags(inputs: Sequence[Any]) -> dict[int, bool]:
+    """The inputs of one bool that are the host's, by their numbers."""
+    return {
+        number: bool(given) for number, given in enumerate(inputs)
+        if isinstance(given, np.ndarray) and given.dtype == bool and given.size == 1
+    }  # fmt: skip
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -44,13 +44,17 @@ class Replay:
         bases["numbers", 0] = device.allocate(numbers.nbytes)
         device.write(bases["numbers", 0], numbers)
         self._byte = device.staging(1)
+        #: Inputs of one bool, as far as they are known in this run.
+        self._flags: dict[int, bool] = {}
         self._recorded: dict[tuple[Segment, int], _Recorded] = {}
         for part in self._parts:
             if isinstance(part, Segment):
                 self._recording(part, 0)
 
-    def run(self, stream: int | None = None) -> None:
-        """Returns when all is asked for of the stream; where data decide, when they have done so for the last time."""
+    def run(self, flags: Mapping[int, bool], stream: int | None = None) -> None:
+        """Returns when all is asked for of the stream; where data decide, when they have done so for the last time.
+        `flags` has what is known of inputs, by their numbers: nobody waits for these."""
+        self._flags = dict(flags)
 
         def play(segment: Segment, turn: int) -> None:
             self._recording(segment, turn).replay(self._bases, stream)
@@ -59,6 +63,7 @@ class Replay:
 
     def time(self) -> np.ndarray:
         """Run on the device's own stream, one launch after the other: the seconds of each step, in all."""
+        self._flags = {}
         seconds = dict.fromkeys(self._calls, 0.0)
 
         def play(segment: Segment, _turn: int) -> None:
@@ -106,10 +111,16 @@ class Replay:
                 self._device.copy(result, last, carried.nbytes, stream)
 
     def _is(self, condition: Argument, stream: int | None) -> bool:
-        """Waits for it."""
+        """Waits for it; for an input's once in a run."""
+        is_input = condition.space == "input"
+        if is_input and condition.index in self._flags:
+            return self._flags[condition.index]
         self._device.read(self._at(condition), self._byte, stream)
         self._device.synchronize(stream)
-        return bool(self._byte[0])
+        found = bool(self._byte[0])
+        if is_input:
+            self._flags[condition.index] = found
+        return found
 
     def _at(self, argument: Argument) -> int:
         return self._bases[argument.space, argument.index] + argument.offset

@@ -26,6 +26,7 @@ from tensorc.ir import Graph, clone, evaluate, parse_graph
 from tensorc.options import CompileOptions
 from tensorc.pipeline import run_passes
 from tensorc.runtime.constants import ConstantStore
+from tensorc.runtime.dlpack import DeviceArray
 
 pytestmark = pytest.mark.compiler
 
@@ -93,8 +94,8 @@ def shown(parts) -> list[object]:
     rows: list[object] = []
     for part in parts:
         match part:
-            case Segment():
-                rows.append(len(part.launches))
+            case Segment(launches):
+                rows.append(len(launches))
             case Copied():
                 rows.append("copy")
             case Walked():
@@ -295,8 +296,15 @@ def test_branches(compiled: Compile, asked) -> None:
     for c in (True, False, True):
         for d in (False, True):
             asked.clear()
-            agrees(graph, model, arrays(graph, c=c, d=d))
-            assert asked["synchronize"] == (3 if c else 2)
+            feed = arrays(graph, c=c, d=d)
+            agrees(graph, model, feed)
+            assert asked["synchronize"] == 1, "the host decides by its own arrays"
+            flags = [DeviceArray(feed[name].ctypes.data, "bool", (), (1, 0), None, print, print) for name in "cd"]
+            inputs = [*(model.borrow(flag, (1, 0), None) for flag in flags), feed["x"], feed["w"]]
+            asked.clear()
+            for got, want in zip(model.run(inputs), evaluate(graph, feed), strict=True):
+                np.testing.assert_allclose(got, want, rtol=1e-6)
+            assert asked["synchronize"] == (3 if c else 2), "it waits for what lies elsewhere"
     model.close()
 
 

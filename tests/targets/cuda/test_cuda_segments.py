@@ -181,7 +181,7 @@ def test_random_programs(seed: int, most: int) -> None:
         patch.setattr(replay, "segments", lambda steps: segments(steps, most))
         runs = Replay(device, program, {"k": 7}, bases)
     for _ in range(2):  # the second time, recordings have been told other addresses before
-        runs.run()
+        runs.run({})
         device.read(bases["arena", 0], memory.view(np.uint8))
         cells = followed(made.steps, cells)
         assert memory.tolist()[:CELLS] == cells[:CELLS]

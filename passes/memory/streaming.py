@@ -7,15 +7,15 @@ every step then waits for a little, and what the next one needs comes while this
 "Superpipeline", 2024, with the window of "LLM in a flash", 2023).
 
 Time is counted in spans: a step, or a whole loop or branch, whose blocks are all needed while it lasts. Blocks have one
-size. Nothing here knows what a block holds, or how it is mapped.
+size, of which amounts are multiples, or each its own. Nothing here knows what a block holds, or how it is mapped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 
 #: Runs of neighbouring blocks: (first, count).
 Runs = tuple[tuple[int, int], ...]
@@ -25,7 +25,7 @@ _WINDOW, _WINDOW_SHARE = 8, 8
 
 
 class CapacityError(Exception):
-    """`least` is the number of blocks without which the program cannot be run."""
+    """`least` is the amount of blocks without which the program cannot be run."""
 
     def __init__(self, least: int):
         super().__init__(f"{least} blocks are needed at one time")
@@ -54,78 +54,109 @@ class StreamPlan:
     changes: tuple[Change, ...]
 
 
-def least_capacity(needs: Sequence[AbstractSet[int]], loose: Sequence[int]) -> int:
-    return max((len(need) + extra for need, extra in zip(needs, loose, strict=True)), default=0)
+def least_capacity(
+    needs: Sequence[AbstractSet[int]], loose: Sequence[int], sizes: Mapping[int, int] | None = None
+) -> int:
+    size = _Sizes(sizes)
+    return max((size(need) + extra for need, extra in zip(needs, loose, strict=True)), default=0)
 
 
-def plan_stream(needs: Sequence[AbstractSet[int]], loose: Sequence[int], capacity: int) -> StreamPlan:
-    """How the blocks that span i needs, `needs[i]`, are resident while it lasts, with `loose[i]` blocks besides that
-    nobody plans, and never more than `capacity` at one time.
+def plan_stream(
+    needs: Sequence[AbstractSet[int]], loose: Sequence[int], capacity: int, sizes: Mapping[int, int] | None = None
+) -> StreamPlan:
+    """How the blocks that span i needs, `needs[i]`, are resident while it lasts, with `loose[i]` besides that nobody
+    plans, and never more than `capacity` at one time. Each block is 1 without `sizes`.
 
     Raises CapacityError where some span needs more.
     """
-    least = least_capacity(needs, loose)
+    least = least_capacity(needs, loose, sizes)
     if capacity < least:
         raise CapacityError(least)
+    size = _Sizes(sizes)
     order = list(dict.fromkeys(block for need in needs for block in sorted(need)))
-    if len(order) + max(loose, default=0) <= capacity:
-        return StreamPlan(len(order), 0, 0, ())
-    streamed = _streamed(needs, loose, capacity, order)
-    windows = _windows(needs, loose, streamed, capacity - (len(order) - len(streamed)))
+    if size(order) + max(loose, default=0) <= capacity:
+        return StreamPlan(size(order), 0, 0, ())
+    streamed = _streamed(needs, loose, capacity, order, size)
+    pinned = size(order) - size(streamed)
+    windows = _windows(needs, loose, streamed, capacity - pinned, size)
     changes = []
     fetched = 0
     for span, (before, after) in enumerate(pairwise([*windows, windows[0]]), start=1):
         new = [block for block in after if block not in set(before)]
-        fetched += len(new)
+        fetched += size(new)
         change = Change(span, _runs(sorted(set(before) - set(after))), _runs(new))
         if change.drops or change.fetches:
             changes.append(change)
-    return StreamPlan(len(order) - len(streamed), capacity - len(order) + len(streamed), fetched, tuple(changes))
+    return StreamPlan(pinned, capacity - pinned, fetched, tuple(changes))
+
+
+class _Sizes:
+    """What blocks take in all."""
+
+    def __init__(self, sizes: Mapping[int, int] | None):
+        self._sizes = sizes
+
+    def __call__(self, blocks: Iterable[int]) -> int:
+        return sum(self.each(blocks))
+
+    def each(self, blocks: Iterable[int]) -> list[int]:
+        return [1 if self._sizes is None else self._sizes[block] for block in blocks]
 
 
 def _streamed(
-    needs: Sequence[AbstractSet[int]], loose: Sequence[int], capacity: int, order: Sequence[int]
+    needs: Sequence[AbstractSet[int]], loose: Sequence[int], capacity: int, order: Sequence[int], size: _Sizes
 ) -> frozenset[int]:
-    """Those that do not stay: as few as will do, the same number of each span at most, evenly spread."""
+    """Those that do not stay: as few as will do, the same amount of each span at most, evenly spread."""
     ahead = min(_WINDOW, capacity // _WINDOW_SHARE)
     owned: list[list[int]] = []
     seen: set[int] = set()
     for need in needs:
         owned.append([block for block in sorted(need) if block not in seen])
         seen |= need
-    for most in range(1, max(map(len, owned), default=0) + 1):
-        eligible = [block for blocks in owned for block in _spread(blocks, min(most, len(blocks)))]
+    for most in sorted({amount for blocks in owned for amount in accumulate(size.each(blocks))}):
+        eligible = [block for blocks in owned for block in _spread(blocks, min(most, size(blocks)), size)]
         window = max(2 * most + max(loose, default=0), ahead)
-        count = len(order) - capacity + window
-        if count > len(eligible):
+        amount = size(order) - capacity + window
+        if amount > size(eligible):
             continue
-        chosen = frozenset(_spread(eligible, count))
-        if all(len(need & chosen) + extra <= window for need, extra in zip(needs, loose, strict=True)):
+        stays = _spread(eligible[::-1], size(eligible) - amount, size)  # the first one, if any
+        chosen = frozenset(eligible).difference(stays)
+        if all(size(need & chosen) + extra <= window for need, extra in zip(needs, loose, strict=True)):
             return chosen
     return frozenset(order)
 
 
-def _spread(blocks: Sequence[int], count: int) -> list[int]:
-    """`count` of them, at even distances."""
-    total = len(blocks)
-    return [block for i, block in enumerate(blocks) if (i + 1) * count // total > i * count // total]
+def _spread(blocks: Sequence[int], most: int, size: _Sizes) -> list[int]:
+    """As many of them as `most` holds, at even distances."""
+    total, passed, taken = size(blocks), 0, 0
+    spread = []
+    for block, own in zip(blocks, size.each(blocks), strict=True):
+        passed += own
+        if taken + own <= passed * most // total:
+            taken += own
+            spread.append(block)
+    return spread
 
 
 def _windows(
-    needs: Sequence[AbstractSet[int]], loose: Sequence[int], streamed: AbstractSet[int], window: int
+    needs: Sequence[AbstractSet[int]], loose: Sequence[int], streamed: AbstractSet[int], window: int, size: _Sizes
 ) -> list[list[int]]:
     """For each span, the streamed blocks that are or become resident in it, in the order in which they are needed: its
     own, then those of the spans behind it, then those of the next run's first ones, as many as there is room for."""
     coming = [sorted(need & streamed) for need in needs]
-    windows = []
-    for start, extra in enumerate(loose):
-        room, here = window - extra, dict[int, None]()
-        for ahead in range(len(needs)):
-            here.update(dict.fromkeys(coming[(start + ahead) % len(needs)]))
-            if len(here) >= room:
+    return [_first(chain(*coming[start:], *coming[:start]), window - extra, size) for start, extra in enumerate(loose)]
+
+
+def _first(blocks: Iterable[int], room: int, size: _Sizes) -> list[int]:
+    """Each once, as many as there is room for."""
+    here: dict[int, None] = {}
+    for block in blocks:
+        if block not in here:
+            room -= size([block])
+            if room < 0:
                 break
-        windows.append(list(here)[:room])
-    return windows
+            here[block] = None
+    return list(here)
 
 
 def _runs(blocks: Sequence[int]) -> Runs:

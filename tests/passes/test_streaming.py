@@ -19,8 +19,15 @@ def blocks_of(runs: Runs) -> list[int]:
     return [first + i for first, count in runs for i in range(count)]
 
 
+Sizes = dict[int, int] | None
+
+
+def size(blocks: AbstractSet[int], sizes: Sizes) -> int:
+    return len(blocks) if sizes is None else sum(sizes[block] for block in blocks)
+
+
 def follow(
-    needs: Sequence[AbstractSet[int]], loose: Sequence[int], plan: StreamPlan, keen: Sequence[bool]
+    needs: Sequence[AbstractSet[int]], loose: Sequence[int], plan: StreamPlan, keen: Sequence[bool], sizes: Sizes = None
 ) -> tuple[int, int]:
     """Run after run, as the executor does it. `keen` says run by run whether what may be fetched is, or whether every
     block comes when it is touched. The most that is resident at one time, and how much the last run maps."""
@@ -33,17 +40,17 @@ def follow(
             if change := changes.get(span):
                 resident.difference_update(blocks_of(change.drops))
                 coming = set(blocks_of(change.fetches)) - resident if fetches else set()
-                mapped += len(coming)
+                mapped += size(coming, sizes)
                 resident.update(coming)
             if span < len(needs):
-                mapped += len(needs[span] - resident)
+                mapped += size(needs[span] - resident, sizes)
                 resident.update(needs[span])
-                most = max(most, len(resident) + loose[span])
+                most = max(most, size(resident, sizes) + loose[span])
     return most, mapped
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[Needs, list[int], int]:
+def problems(draw: st.DrawFn) -> tuple[Needs, list[int], int, Sizes]:
     """Mostly each span needs blocks behind those of the one before; some are shared."""
     needs: list[set[int]] = []
     start = 0
@@ -55,34 +62,37 @@ def problems(draw: st.DrawFn) -> tuple[Needs, list[int], int]:
         needs.append(own)
         start += count
     loose = [draw(st.sampled_from([0, 0, 0, 2])) for _ in needs]
-    least = least_capacity(needs, loose)
-    return [frozenset(need) for need in needs], loose, draw(st.integers(least, least + start + 4))
+    each = draw(st.none() | st.lists(st.integers(1, 9), min_size=start, max_size=start))
+    sizes = None if each is None else dict(enumerate(each))
+    least = least_capacity(needs, loose, sizes)
+    every = size(set().union(*needs), sizes)
+    return [frozenset(need) for need in needs], loose, draw(st.integers(least, max(every, least) + 4)), sizes
 
 
 @settings(max_examples=300, deadline=None)
 @given(problems(), st.lists(st.booleans(), min_size=1, max_size=3))
-def test_no_plan_takes_more_than_there_is(problem: tuple[Needs, list[int], int], keen: list[bool]) -> None:
-    needs, loose, capacity = problem
-    plan = plan_stream(needs, loose, capacity)
-    most, _ = follow(needs, loose, plan, keen)
+def test_no_plan_takes_more_than_there_is(problem: tuple[Needs, list[int], int, Sizes], keen: list[bool]) -> None:
+    needs, loose, capacity, sizes = problem
+    plan = plan_stream(needs, loose, capacity, sizes)
+    most, _ = follow(needs, loose, plan, keen, sizes)
     assert most <= capacity
 
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
-def test_a_plan_says_how_much_it_maps_in_each_run(problem: tuple[Needs, list[int], int]) -> None:
-    needs, loose, capacity = problem
-    plan = plan_stream(needs, loose, capacity)
-    _, mapped = follow(needs, loose, plan, [True, True, True])
+def test_a_plan_says_how_much_it_maps_in_each_run(problem: tuple[Needs, list[int], int, Sizes]) -> None:
+    needs, loose, capacity, sizes = problem
+    plan = plan_stream(needs, loose, capacity, sizes)
+    _, mapped = follow(needs, loose, plan, [True, True, True], sizes)
     assert mapped == plan.streamed
 
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
-def test_with_room_for_all_nothing_comes_or_goes(problem: tuple[Needs, list[int], int]) -> None:
-    needs, loose, _ = problem
-    every = len(set().union(*needs))
-    assert plan_stream(needs, loose, every + max(loose)) == StreamPlan(every, 0, 0, ())
+def test_with_room_for_all_nothing_comes_or_goes(problem: tuple[Needs, list[int], int, Sizes]) -> None:
+    needs, loose, _, sizes = problem
+    every = size(set().union(*needs), sizes)
+    assert plan_stream(needs, loose, every + max(loose), sizes) == StreamPlan(every, 0, 0, ())
 
 
 def test_too_little_room_is_refused_with_what_is_enough() -> None:
@@ -122,3 +132,12 @@ def test_what_comes_next_may_come_before_it_is_needed() -> None:
             resident |= need & streamed
         if change := changes.get(len(needs)):
             resident = (resident - set(blocks_of(change.drops))) | set(blocks_of(change.fetches))
+
+
+def test_what_is_large_stays_where_the_small_ones_are_enough() -> None:
+    """Ten spans of 10 each, one of 100 in the middle: with room for 150 of 200, it is not streamed."""
+    needs = [frozenset({number}) for number in range(11)]
+    sizes = dict.fromkeys(range(11), 10) | {5: 100}
+    plan = plan_stream(needs, [0] * 11, 150, sizes)
+    assert 5 not in {block for change in plan.changes for block in blocks_of(change.fetches)}
+    assert 50 < plan.streamed <= 50 + 2 * 10

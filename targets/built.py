@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Generic, TypeVar
 
 from passes.memory import MemoryPlan, Place, Space
 from targets.control import A, Branch, Carried, Control, Loop, Repeat, Slice
 from targets.packing import PackedConstants, Packing
-from tensorc.errors import UnsupportedError
+from tensorc.errors import UnsupportedError, UserError
 from tensorc.ir import OPS, Graph, Kind, Node, Value
 from tensorc.ir.cost import work
 from tensorc.ir.graph import nested
 from tensorc.lowering.indexing import lowered_ops
-from tensorc.options import format_bytes
+from tensorc.options import format_bytes, whole_bytes
 from tensorc.search.choice import Choice
 from tensorc.search.space import ScheduleJson
 from tensorc.target import PackedConstant
@@ -112,6 +112,23 @@ class StepsOf(abc.ABC, Generic[A, S]):
 
 def _label(node: Node) -> str:
     return f"{node.op} -> {', '.join(value.name for value in node.outputs)}"
+
+
+def lookups(body: Graph) -> Iterator[tuple[int, int]]:
+    """The inputs that are tables of which only rows are read, one after the other as results are made; how many."""
+    for number, value in enumerate(body.inputs):
+        users = [node for node in body.nodes if value in node.inputs]
+        if len(users) != 1 or users[0].op != "gather" or users[0].attrs["axis"] != 0 or users[0].inputs[0] is not value:
+            continue
+        rows = users[0].inputs[1].type
+        if rows.size and all(out.shape[: rows.rank] == rows.shape for out in body.outputs):
+            yield number, rows.size
+
+
+def too_small(budget: int, needed: int) -> UserError:
+    """What is said of a memory budget of fewer bytes than are needed."""
+    least = whole_bytes(needed, up=True)
+    return UserError(f"a memory budget of {format_bytes(budget)} is too small: the smallest feasible one is {least}")
 
 
 def memory_of(plan: MemoryPlan) -> dict[str, Any]:

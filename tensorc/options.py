@@ -106,6 +106,12 @@ def format_bytes(nbytes: float) -> str:
     return f"{nbytes:.2f} GiB"
 
 
+def whole_bytes(nbytes: int, up: bool) -> str:
+    """As `parse_bytes` reads it, in whole MiB, or KiB where those are few, rounded up or down."""
+    shift, unit = (20, "MiB") if nbytes >= 16 << 20 else (10, "KiB")
+    return f"{(nbytes + up * ((1 << shift) - 1)) >> shift}{unit}"
+
+
 def parse_shape(text: str) -> Sizes:
     """`1x3x224x224` or `1..8x3x224x224`. Raises UserError."""
     sizes = tuple(_parse_size(part) for part in text.split("x"))

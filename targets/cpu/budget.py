@@ -26,6 +26,7 @@ from functools import cache
 from typing import Any
 
 from passes.memory.streaming import least_capacity, plan_stream
+from targets.built import too_small
 from targets.control import Branch, Control, Loop, Repeat, spans
 from targets.cpu.machine import available_cores
 from targets.cpu.program import (
@@ -111,11 +112,7 @@ class Keeper:
         blocks = (self._budget - self._process - self._arena) // BLOCK
         least = min(self._weights.least, self._whole.blocks)
         if blocks < least:
-            needed = self._process + self._arena + least * BLOCK + _SPARE
-            raise UserError(
-                f"a memory budget of {format_bytes(self._budget)} is too small: the smallest feasible one is "
-                f"{-(-needed // _MIB)}MiB"
-            )
+            raise too_small(self._budget, self._process + self._arena + least * BLOCK + _SPARE)
         held = self._whole.resident() if self._whole.blocks <= blocks else self._weights.stream(blocks)
         resident, streamed = held.resident * BLOCK, held.streamed * BLOCK
         parts = {"the process": self._process, "activations": self._arena, "weights": resident}

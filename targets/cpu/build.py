@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from passes.memory import MemoryPlan, Place, Space, plan_memory
 from passes.memory.spilling import fit_arena
-from targets.built import StepsOf, check_kernels, kernel_facts, memory_of, memory_rows
+from targets.built import StepsOf, check_kernels, kernel_facts, lookups, memory_of, memory_rows
 from targets.cpu import budget
 from targets.cpu.codegen import build_object
 from targets.cpu.kernels import Kernel, lower, lowered_anchors
@@ -181,7 +181,7 @@ class _Steps(StepsOf[Argument, Step | Transfer]):
             if self.plan.places[value].space is Space.WEIGHTS
         }  # fmt: skip
         self.reads[len(self.steps)] = budget.Reads(
-            {spaces[number]: rows for number, rows in _gathers(node.body) if number in spaces},
+            {spaces[number]: rows for number, rows in lookups(node.body) if number in spaces},
             {spaces[number]: parts for number, parts in kernel.parts.items() if number in spaces},
         )
         self.steps.append(step)
@@ -208,17 +208,6 @@ class _Steps(StepsOf[Argument, Step | Transfer]):
             number = self.constants.number(self.plan.constants[place.index], packing)
             return Argument(self.first[Space.POINTER] + self.plan.pointers + number, place.offset)
         return Argument(self.first[place.space] + place.index, place.offset)
-
-
-def _gathers(body: Graph) -> Iterator[tuple[int, int]]:
-    """The inputs that are tables of which only rows are read, one after the other as results are made; how many."""
-    for number, value in enumerate(body.inputs):
-        users = [node for node in body.nodes if value in node.inputs]
-        if len(users) != 1 or users[0].op != "gather" or users[0].attrs["axis"] != 0 or users[0].inputs[0] is not value:
-            continue
-        rows = users[0].inputs[1].type
-        if rows.size and all(out.shape[: rows.rank] == rows.shape for out in body.outputs):
-            yield number, rows.size
 
 
 def _work(body: Graph) -> int:

@@ -19,6 +19,7 @@ class OutOfMemoryError(UserError):
     """The device has not as much memory as was asked for."""
 
     def __init__(self, asked: int, free: int, total: int):
+        self.free = free
         super().__init__(
             f"the GPU has no {format_bytes(asked)} left: {format_bytes(free)} of its {format_bytes(total)} are free"
         )
@@ -44,6 +45,29 @@ class Call:
     threads: int
     shared_bytes: int
     arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """`nbytes` at an `address` of the device's go `out` to `host`, memory that `Device.reachable` gave, or come from
+    there. `beside`: on a stream of their own, each when all is done that stands before it."""
+
+    address: int
+    host: int
+    nbytes: int
+    out: bool
+    beside: bool
+
+
+@dataclass(frozen=True)
+class Await:
+    """What stands behind it begins when so many of the copies beside have ended."""
+
+    count: int
+
+
+#: What a recording is made of.
+Work = Call | Copy | Await
 
 
 class Lease(abc.ABC):
@@ -105,6 +129,16 @@ class Device(abc.ABC):
         """Bytes of the host's memory that `write` and `read` need not copy first."""
 
     @abc.abstractmethod
+    def reachable(self, nbytes: int) -> np.ndarray:
+        """Bytes of the host's memory that kernels and recorded copies reach, by the addresses that they have there.
+        Raises UserError where there is not so much."""
+
+    @property
+    @abc.abstractmethod
+    def free_bytes(self) -> int | None:
+        """That are left of the device's memory, if that is known."""
+
+    @abc.abstractmethod
     def free(self, address: int) -> None: ...
 
     @abc.abstractmethod
@@ -128,20 +162,20 @@ class Device(abc.ABC):
         """A kernel ready to be launched. Raises UserError for code that this device does not take."""
 
     @abc.abstractmethod
-    def record(self, calls: Sequence[Call]) -> object:
-        """Launches to be done again and again, in order."""
+    def record(self, work: Sequence[Work]) -> object:
+        """To be done again and again, in order."""
 
     @abc.abstractmethod
     def rebind(self, recording: Any, number: int, arguments: tuple[int, ...]) -> None:
-        """Other arguments for a call of a recording, from its next replay on."""
+        """Other arguments for a call, which is `number` of what was recorded, from the next replay on."""
 
     @abc.abstractmethod
     def replay(self, recording: Any, stream: int | None = None) -> None:
         """One replay of a recording begins when the one before has ended."""
 
     @abc.abstractmethod
-    def time(self, calls: Sequence[Call]) -> list[float]:
-        """Seconds that each of some launches takes, one after the other."""
+    def time(self, work: Sequence[Work]) -> list[float]:
+        """Seconds that each call takes, one after the other; copies are done where they stand."""
 
     @abc.abstractmethod
     def facts(self) -> Facts:

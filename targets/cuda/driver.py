@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.device import Await, Call, Copy, Device, KernelCode, Lease, Mark, OutOfMemoryError, Work
 from targets.cuda.roofline import Facts
 from tensorc.environment import visible_gpus
 from tensorc.errors import UserError
+from tensorc.options import format_bytes
 from tensorc.runtime.dlpack import CUDA, array_at
 
 _INSTALL = "pip install 'tensorc[cuda]'"
@@ -93,7 +94,7 @@ class _Context:
     def __init__(self) -> None:
         self._inside = threading.local()
         self.device = _asked("cuDeviceGet", 0)
-        self._handle = _asked("cuDevicePrimaryCtxRetain", self.device)
+        self.handle = _asked("cuDevicePrimaryCtxRetain", self.device)
         self._process = os.getpid()
         weakref.finalize(self, _release, self._process, self.device)
 
@@ -102,7 +103,7 @@ class _Context:
         if not depth:
             if os.getpid() != self._process:
                 raise UserError("a process that forked cannot use the GPU of its parent: load the model in the child")
-            _asked("cuCtxPushCurrent", self._handle)
+            _asked("cuCtxPushCurrent", self.handle)
         self._inside.depth = depth + 1
 
     def __exit__(
@@ -177,12 +178,13 @@ def _allocate(nbytes: int) -> int:
 
 @dataclass
 class _Recording:
-    """A graph, what was made of it to be launched, and its nodes with what they were given."""
+    """A graph, what was made of it to be launched, and the nodes of its calls with what they were given, by their
+    numbers."""
 
     graph: Any
     executable: Any
-    nodes: list[Any] = field(default_factory=list)
-    parameters: list[Any] = field(default_factory=list)
+    nodes: dict[int, Any] = field(default_factory=dict)
+    parameters: dict[int, Any] = field(default_factory=dict)
 
 
 class Driver(Device):
@@ -224,12 +226,29 @@ class Driver(Device):
 
     def staging(self, nbytes: int) -> np.ndarray:
         """Pinned; ordinary memory, which the driver copies once more, where there is no more of that."""
+        pinned = self._pinned(nbytes)
+        return np.empty(nbytes, np.uint8) if pinned is None else pinned
+
+    def reachable(self, nbytes: int) -> np.ndarray:
+        """Pinned, which with unified addresses is mapped where it lies."""
+        pinned = self._pinned(nbytes)
+        if pinned is None:
+            raise UserError(f"the host has no {format_bytes(nbytes)} left that can be pinned for the GPU")
+        return pinned
+
+    def _pinned(self, nbytes: int) -> np.ndarray | None:
         with self._context:
             error, address = _cuda().cuMemHostAlloc(max(nbytes, 1), 0)
         if int(error):
-            return np.empty(nbytes, np.uint8)
+            return None
         self._staging.append(int(address))
         return array_at(int(address), "uint8", (nbytes,), None)
+
+    @property
+    def free_bytes(self) -> int:
+        with self._context:
+            free, _ = _asked("cuMemGetInfo")
+        return int(free)
 
     def free(self, address: int) -> None:
         self._memory.remove(address)
@@ -277,20 +296,42 @@ class Driver(Device):
                 _asked("cuFuncSetAttribute", function, attribute, code.shared_bytes)
             return function
 
-    def record(self, calls: Sequence[Call]) -> _Recording:
-        """A chain: each launch waits for the one before."""
+    def record(self, work: Sequence[Work]) -> _Recording:
+        """A chain: each launch waits for the one before. Copies beside are a chain of their own, and wait for the
+        launch that they stand behind."""
         with self._context:
             graph = _asked("cuGraphCreate", 0)
             recording = _Recording(graph, None)
             self._recordings.append(recording)
-            for call in calls:
-                parameters = self._parameters(call)
-                before = recording.nodes[-1:]
-                node = _asked("cuGraphAddKernelNode", graph, before, len(before), parameters)
-                recording.nodes.append(node)
-                recording.parameters.append(parameters)
+            last: list[Any] = []  # what the next node of the first chain waits for
+            beside: list[Any] = []
+            for number, step in enumerate(work):
+                match step:
+                    case Call():
+                        parameters = self._parameters(step)
+                        node = _asked("cuGraphAddKernelNode", graph, last, len(last), parameters)
+                        recording.nodes[number], recording.parameters[number] = node, parameters
+                        last = [node]
+                    case Copy(beside=True):
+                        beside.append(self._add_copy(graph, step, dict.fromkeys([*last, *beside[-1:]])))
+                    case Copy():
+                        last = [self._add_copy(graph, step, last)]
+                    case Await():
+                        last = list(dict.fromkeys([*last, *beside[: step.count][-1:]]))
             recording.executable = _asked("cuGraphInstantiate", graph, 0)
         return recording
+
+    def _add_copy(self, graph: Any, copy: Copy, before: Collection[Any]) -> Any:
+        kinds = _cuda().CUmemorytype
+        found = _cuda().CUDA_MEMCPY3D()
+        found.WidthInBytes, found.Height, found.Depth = copy.nbytes, 1, 1
+        if copy.out:
+            found.srcMemoryType, found.srcDevice = kinds.CU_MEMORYTYPE_DEVICE, copy.address
+            found.dstMemoryType, found.dstHost = kinds.CU_MEMORYTYPE_HOST, copy.host
+        else:
+            found.srcMemoryType, found.srcHost = kinds.CU_MEMORYTYPE_HOST, copy.host
+            found.dstMemoryType, found.dstDevice = kinds.CU_MEMORYTYPE_DEVICE, copy.address
+        return _asked("cuGraphAddMemcpyNode", graph, list(before), len(before), found, self._context.handle)
 
     def _parameters(self, call: Call) -> Any:
         found = _cuda().CUDA_KERNEL_NODE_PARAMS()
@@ -311,18 +352,26 @@ class Driver(Device):
         with self._context:
             _asked("cuGraphLaunch", recording.executable, self._on(stream))
 
-    def time(self, calls: Sequence[Call]) -> list[float]:
+    def time(self, work: Sequence[Work]) -> list[float]:
         """By events before and after each, on the device's own stream."""
+        count = sum(isinstance(step, Call) for step in work)
         with self._context:
-            events = [_asked("cuEventCreate", 0) for _ in range(2 * len(calls))]
+            events = [_asked("cuEventCreate", 0) for _ in range(2 * count)]
+            pairs = list(zip(events[::2], events[1::2], strict=True))
             try:
-                for call, begin, end in zip(calls, events[::2], events[1::2], strict=True):
-                    _asked("cuEventRecord", begin, self._stream)
-                    _asked("cuLaunchKernel", call.kernel, call.blocks, 1, 1, call.threads, 1, 1, call.shared_bytes,
-                           self._stream, _pointers(call.arguments), 0)  # fmt: skip
-                    _asked("cuEventRecord", end, self._stream)
+                left = iter(pairs)
+                for step in work:
+                    if isinstance(step, Copy):
+                        way = "cuMemcpyDtoHAsync" if step.out else "cuMemcpyHtoDAsync"
+                        ends = (step.host, step.address) if step.out else (step.address, step.host)
+                        _asked(way, *ends, step.nbytes, self._stream)
+                    elif isinstance(step, Call):
+                        begin, end = next(left)
+                        _asked("cuEventRecord", begin, self._stream)
+                        _asked("cuLaunchKernel", step.kernel, step.blocks, 1, 1, step.threads, 1, 1, step.shared_bytes,
+                               self._stream, _pointers(step.arguments), 0)  # fmt: skip
+                        _asked("cuEventRecord", end, self._stream)
                 _asked("cuStreamSynchronize", self._stream)
-                pairs = zip(events[::2], events[1::2], strict=True)
                 return [1e-3 * float(_asked("cuEventElapsedTime", begin, end)) for begin, end in pairs]
             finally:
                 for event in events:

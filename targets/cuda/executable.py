@@ -1,4 +1,5 @@
-"""Runs a CUDA artifact: constants go to the device when it is loaded, a run replays its recorded launches (`replay`).
+"""Runs a CUDA artifact: constants go to the device when it is loaded, or to memory of the host's that it reaches, where
+there is a memory budget; a run replays its recorded launches (`replay`).
 
 Inputs and outputs that lie on the device are read and written there: the launches that have to do with them are told
 their addresses when these are others than at the run before. Where those are many, iterations of a loop, the device
@@ -26,7 +27,7 @@ from targets.cuda.roofline import Facts
 from tensorc.errors import UserError
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import TensorType, numpy_dtype
-from tensorc.options import format_bytes
+from tensorc.options import format_bytes, whole_bytes
 from tensorc.profiling import Profile
 from tensorc.runtime.dlpack import CUDA, CUDA_MANAGED, Borrowed, DeviceArray, borrow
 from tensorc.runtime.run import Run
@@ -49,11 +50,16 @@ class CudaExecutable(Executable):
         with contextlib.ExitStack() as stack:
             stack.callback(device.close)
             self._check_architecture(device)
+            free = device.free_bytes
             try:
                 self._prepare(sections, constants, device)
             except OutOfMemoryError as error:
-                needed = self.program.device_bytes + sum(constant.nbytes for constant in constants)
-                raise UserError(f"the model needs {format_bytes(needed)} of the GPU's memory: {error}") from error
+                needed = self.program.device_bytes([constant.nbytes for constant in constants])
+                left = whole_bytes(error.free if free is None else free, up=False)
+                raise UserError(
+                    f"the model needs {format_bytes(needed)} of the GPU's memory: {error}; compiled with "
+                    f"--memory-budget {left} or less, it streams weights from the host's memory"
+                ) from error
             stack.pop_all()
 
     def _check_architecture(self, device: Device) -> None:
@@ -72,9 +78,18 @@ class CudaExecutable(Executable):
             ("counters", 0): device.allocate(program.counter_bytes),
         }
         device.clear(self._bases["counters", 0], program.counter_bytes)
+        if program.host_bytes:
+            self._bases["window", 0] = device.allocate(program.window_bytes)
+            self._host = device.reachable(program.host_bytes)
+            self._bases["host", 0] = self._host.ctypes.data
         for number, constant in enumerate(constants):
-            address = self._bases["constant", number] = device.allocate(constant.nbytes)
-            device.write(address, np.frombuffer(constant, np.uint8))
+            data = np.frombuffer(constant, np.uint8)
+            home = program.homes.get(number)
+            if home is not None:
+                self._host[home : home + data.size] = data
+                continue
+            address = self._bases["constant", number] = device.allocate(data.size)
+            device.write(address, data)
         #: Memory of the model's own for what comes from numpy's arrays and goes to them.
         self._own_inputs = [_Own(device, type) for type in program.inputs]
         self._own_outputs = [_Own(device, type) for type in program.outputs]

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device
-from targets.cuda.program import Argument, CudaProgram, Launch, Space
+from targets.cuda.device import Await, Call, Copy, Device, Work
+from targets.cuda.program import Argument, CudaProgram, Launch, Space, Transfer, Wait
 from targets.cuda.segments import Chosen, Copied, Part, Segment, Walked, segments, users
 
 #: What has another address from time to time.
@@ -33,6 +33,7 @@ class Replay:
         """Raises OutOfMemoryError."""
         self._device = device
         self._bases = bases
+        self._steps = program.steps
         self._calls = {
             number: _call(step, program, kernels[step.kernel])
             for number, step in enumerate(program.steps) if isinstance(step, Launch)
@@ -67,8 +68,8 @@ class Replay:
         seconds = dict.fromkeys(self._calls, 0.0)
 
         def play(segment: Segment, _turn: int) -> None:
-            calls = [self._bound(number, arguments) for number, arguments in segment.launches]
-            for (number, _), took in zip(segment.launches, self._device.time(calls), strict=True):
+            numbers = [number for number, _ in segment.launches if number in self._calls]
+            for number, took in zip(numbers, self._device.time(self._work(segment)), strict=True):
                 seconds[number] += took
 
         self._walk(self._parts, 0, play, None)
@@ -125,25 +126,37 @@ class Replay:
     def _at(self, argument: Argument) -> int:
         return self._bases[argument.space, argument.index] + argument.offset
 
-    def _bound(self, number: int, arguments: Sequence[Argument]) -> Call:
-        return replace(self._calls[number], arguments=tuple(map(self._at, arguments)))
+    def _work(self, segment: Segment) -> list[Work]:
+        """With the addresses of now. What went beside in a recording before has ended with it."""
+        first = segment.launches[0][0]
+        ended = sum(isinstance(step, Transfer) and step.beside for step in self._steps[:first])
+        work: list[Work] = []
+        for number, arguments in segment.launches:
+            addresses = tuple(map(self._at, arguments))
+            match self._steps[number]:
+                case Launch():
+                    work.append(replace(self._calls[number], arguments=addresses))
+                case Transfer(offset=offset, nbytes=nbytes, out=out, beside=beside):
+                    work.append(Copy(addresses[0], self._bases["host", 0] + offset, nbytes, out, beside))
+                case Wait(count=count):
+                    work.append(Await(max(count - ended, 0)))
+        return work
 
     def _recording(self, segment: Segment, turn: int) -> _Recorded:
         found = self._recorded.get((segment, turn))
         if found is None:
-            calls = [self._bound(number, arguments) for number, arguments in segment.launches]
-            found = self._recorded[segment, turn] = _Recorded(self._device, segment, calls, self._bases)
+            found = self._recorded[segment, turn] = _Recorded(self._device, segment, self._work(segment), self._bases)
         return found
 
 
 class _Recorded:
     """A recording of a segment, and the addresses that it was last told."""
 
-    def __init__(self, device: Device, segment: Segment, calls: Sequence[Call],
+    def __init__(self, device: Device, segment: Segment, work: Sequence[Work],
                  bases: Mapping[tuple[Space, int], int]):  # fmt: skip
         self._device = device
         self._arguments = [arguments for _, arguments in segment.launches]
-        self._recording: Any = device.record(calls)
+        self._recording: Any = device.record(work)
         #: Input, output or pointer -> the launches that read or write there.
         self._users: dict[tuple[Space, int], list[int]] = {}
         for number, arguments in enumerate(self._arguments):

@@ -13,17 +13,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from targets.control import Branch, Control, Loop, spans
-from targets.cuda.program import Argument, Launch, Space
+from targets.cuda.program import Action, Argument, Space
 
 #: Launches of a loop that is written out at most. A recording takes a GPU's driver some KiB for each, and the host some
 #: 10 us when a model is loaded.
 MOST = 16384
-_NUMBER_BYTES = 8
+NUMBER_BYTES = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Launches in a row, each with the number of its step."""
+    """Launches in a row, each with the number of its step, and the transfers and waits between them."""
 
     launches: tuple[tuple[int, tuple[Argument, ...]], ...]
 
@@ -71,7 +71,7 @@ def users(parts: Iterable[Part]) -> Counter[tuple[Space, int]]:
     return found
 
 
-def segments(steps: Sequence[Launch | Control[Argument]], most: int = MOST) -> tuple[tuple[Part, ...], int]:
+def segments(steps: Sequence[Action | Control[Argument]], most: int = MOST) -> tuple[tuple[Part, ...], int]:
     """The parts in order, whose pointers are those of walked loops alone, and how many numbers they read from the space
     of that name."""
     expansion = _Expansion(steps, most)
@@ -80,7 +80,7 @@ def segments(steps: Sequence[Launch | Control[Argument]], most: int = MOST) -> t
 
 
 class _Expansion:
-    def __init__(self, steps: Sequence[Launch | Control[Argument]], most: int):
+    def __init__(self, steps: Sequence[Action | Control[Argument]], most: int):
         self.steps = steps
         self.most = most
         self.numbers = 0
@@ -94,7 +94,7 @@ class _Expansion:
     def _parts(self, begin: int, end: int, known: Mapping[Argument, Argument]) -> Iterator[Part]:
         for first, after in spans(self.steps, begin, end):
             step = self.steps[first]
-            if isinstance(step, Launch):
+            if isinstance(step, Action):
                 arguments = tuple(self._resolved(argument, known) for argument in step.arguments)
                 yield Segment(((first, arguments),))
             elif isinstance(step, Loop):
@@ -117,7 +117,7 @@ class _Expansion:
                 body = max(self._launches(first + 1, step.end), 1)
                 count += math.inf if step.condition is not None else step.trips and step.trips * body
             else:
-                count += 1 if isinstance(step, Launch) else math.inf
+                count += 1 if isinstance(step, Action) else math.inf
         return count
 
     def _written_out(
@@ -127,7 +127,7 @@ class _Expansion:
         for number in range(loop.trips):
             written = {_pointer(carried.write): carried.slots[number % 2] for carried in loop.carried}
             parts = {_pointer(part.pointer): _moved(part.start, number * part.stride) for part in loop.slices}
-            here = {counter: Argument("numbers", 0, number * _NUMBER_BYTES)}
+            here = {counter: Argument("numbers", 0, number * NUMBER_BYTES)}
             yield from self._parts(first + 1, loop.end, {**known, **last, **written, **parts, **here})
             last = {_pointer(carried.read): carried.slots[number % 2] for carried in loop.carried}
         if not loop.trips:
@@ -157,7 +157,7 @@ class _Expansion:
             return argument if place is None else _moved(place, argument.offset)
         place = known.get(argument, argument)
         if place.space == "numbers":
-            self.numbers = max(self.numbers, place.offset // _NUMBER_BYTES + 1)
+            self.numbers = max(self.numbers, place.offset // NUMBER_BYTES + 1)
         elif argument in known:
             self.counted.add(argument)
         return place

@@ -23,6 +23,7 @@ class CudaTarget(Target):
     """`cuda` compiles for this machine's GPU, `cuda:sm_90` for a named architecture."""
 
     name = "cuda"
+    has_budgets = True
     precisions = ("float32", "tf32", "bfloat16", "float16")
 
     def passes(self, options: CompileOptions) -> Sequence[Pass]:
@@ -71,7 +72,7 @@ class CudaTarget(Target):
         from targets.cuda.build import build
 
         gpu = replace(gpus.find(self.part), rounds_products=options.precision == "tf32")
-        return build(graph, gpu, schedules, progress)
+        return build(graph, gpu, schedules, progress, options.memory_budget)
 
     def load(self, manifest: Mapping[str, Any], sections: Mapping[str, memoryview],
              constants: Sequence[memoryview], threads: int) -> Executable:  # noqa: ARG002  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from targets.cuda.device import Call, Device, KernelCode, Lease, Mark, OutOfMemoryError
+from targets.cuda.device import Await, Call, Copy, Device, KernelCode, Lease, Mark, OutOfMemoryError, Work
 from targets.cuda.roofline import Facts
 from tensorc.runtime.dlpack import CPU
 from tensorc.toolchain import find_tool, first_error
@@ -82,15 +82,22 @@ class Emulator(Device):
         return _Lease(self._new(nbytes))
 
     def _new(self, nbytes: int) -> np.ndarray:
-        if self._capacity is not None:
-            free = self._capacity - sum(held.nbytes - _MARGIN for held in self._memory.values())
-            if nbytes > free:
-                raise OutOfMemoryError(nbytes, free, self._capacity)
+        if self._capacity is not None and nbytes > (free := self.free_bytes or 0):
+            raise OutOfMemoryError(nbytes, free, self._capacity)
         # 0xff: nan to every float type, until it is written.
         return np.full(nbytes + _MARGIN, 0xFF, np.uint8)
 
     def staging(self, nbytes: int) -> np.ndarray:
         return np.empty(nbytes, np.uint8)
+
+    def reachable(self, nbytes: int) -> np.ndarray:
+        return np.empty(nbytes, np.uint8)
+
+    @property
+    def free_bytes(self) -> int | None:
+        if self._capacity is None:
+            return None
+        return self._capacity - sum(held.nbytes - _MARGIN for held in self._memory.values())
 
     def free(self, address: int) -> None:
         del self._memory[address]
@@ -115,28 +122,45 @@ class Emulator(Device):
         """The kernel is compiled beside others, until it is first launched."""
         return self._compilers.submit(compile_for_host, name, code.source)
 
-    def record(self, calls: Sequence[Call]) -> list[Call]:
-        return list(calls)
+    def record(self, work: Sequence[Work]) -> list[Work]:
+        return list(work)
 
-    def rebind(self, recording: list[Call], number: int, arguments: tuple[int, ...]) -> None:
-        recording[number] = replace(recording[number], arguments=arguments)
+    def rebind(self, recording: list[Work], number: int, arguments: tuple[int, ...]) -> None:
+        call = recording[number]
+        assert isinstance(call, Call)
+        recording[number] = replace(call, arguments=arguments)
 
-    def replay(self, recording: list[Call], stream: int | None = None) -> None:
-        """Raises UserError where there is no g++, RuntimeError with its first error for a text that is wrong, and for
-        threads that wait for each other for ever."""
+    def replay(self, recording: list[Work], stream: int | None = None) -> None:
+        """Copies beside land as late as they may. Raises UserError where there is no g++, RuntimeError with its first
+        error for a text that is wrong, for threads that wait for each other for ever, and for launches that read what
+        is still to come."""
         del stream
+        beside = _Beside()
         with _ONE_AT_A_TIME:
-            for call in recording:
-                launch(call.kernel.result(), call)
+            for step in recording:
+                match step:
+                    case Call():
+                        beside.check(step)
+                        launch(step.kernel.result(), step)
+                    case Copy(beside=True):
+                        beside.begin(step)
+                    case Copy():
+                        _copy(step)
+                    case Await():
+                        beside.land(step.count)
+            beside.land()
 
-    def time(self, calls: Sequence[Call]) -> list[float]:
+    def time(self, work: Sequence[Work]) -> list[float]:
         """Of this CPU: they say nothing of a GPU's."""
         seconds = []
         with _ONE_AT_A_TIME:
-            for call in calls:
-                begin = time.perf_counter()
-                launch(call.kernel.result(), call)
-                seconds.append(time.perf_counter() - begin)
+            for step in work:
+                if isinstance(step, Copy):
+                    _copy(step)
+                elif isinstance(step, Call):
+                    begin = time.perf_counter()
+                    launch(step.kernel.result(), step)
+                    seconds.append(time.perf_counter() - begin)
         return seconds
 
     def facts(self) -> Facts:
@@ -152,6 +176,34 @@ class Emulator(Device):
     def close(self) -> None:
         self._compilers.shutdown(cancel_futures=True)
         self._memory.clear()
+
+
+class _Beside:
+    """Copies on a stream of their own, into memory that has nothing sensible in it until they have landed."""
+
+    def __init__(self) -> None:
+        self._coming: list[Copy] = []
+        self._landed = 0
+
+    def begin(self, copy: Copy) -> None:
+        ctypes.memset(copy.address, 0xFF, copy.nbytes)
+        self._coming.append(copy)
+
+    def land(self, count: int | None = None) -> None:
+        """The first so many, or all."""
+        while self._coming and (count is None or self._landed < count):
+            _copy(self._coming.pop(0))
+            self._landed += 1
+
+    def check(self, call: Call) -> None:
+        for copy in self._coming:
+            if any(copy.address <= address < copy.address + copy.nbytes for address in call.arguments):
+                raise RuntimeError(f"{call.name}: an argument points to what is still on its way from the host")
+
+
+def _copy(copy: Copy) -> None:
+    ends = (copy.host, copy.address) if copy.out else (copy.address, copy.host)
+    ctypes.memmove(*ends, copy.nbytes)
 
 
 def _aligned(held: np.ndarray) -> int:

@@ -191,7 +191,10 @@ class _Beside:
 
     def land(self, count: int | None = None) -> None:
         """The first so many, or all."""
-        while self._coming and (count is None or self._landed < count):
+        begun = self._landed + len(self._coming)
+        if count is not None and count > begun:
+            raise RuntimeError(f"what waits for {count} copies stands behind {begun}")
+        while self._landed < (begun if count is None else count):
             _copy(self._coming.pop(0))
             self._landed += 1
 

@@ -73,9 +73,10 @@ def compile(
     in fixed point, each tensor gets the fewest bits that cost no more.
     Accuracy is the share of samples whose class is that of the array `labels` beside the inputs, else float32's; or the
     mean of `metric`, called with each sample's outputs and the sample. `memory_budget`, as "400MiB" or in bytes, is the
-    most that a process is to have resident which only loads the artifact and runs it. `objective` says what hardware is
-    to be best in, of targets that make some, and `clock`, as "200MHz" or "5ns", what it is clocked with. Raises
-    `tensorc.errors.UserError`, a ValueError, in one line that says what is wrong and what is legal.
+    most that a process is to have resident which only loads the artifact and runs it, or that the model is to take of a
+    GPU's memory. `objective` says what hardware is to be best in, of targets that make some, and `clock`, as "200MHz"
+    or "5ns", what it is clocked with. Raises `tensorc.errors.UserError`, a ValueError, in one line that says what is
+    wrong and what is legal.
     """
     import os
     from dataclasses import replace

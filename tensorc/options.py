@@ -36,9 +36,9 @@ class CompileOptions:
 
     `database` is where tuning records are looked up and kept, None the user's own. With a budget to `tune`, the
     search goes on for so long before the model is built. `memory_budget` is the most bytes that a process which loads
-    and runs the artifact is to have resident, None for as many as there are. `objective` and `clock`, in nanoseconds,
-    are for targets that make hardware, None for what they think best; `max_latency` is the most cycles that an image
-    may take in a small one.
+    and runs the artifact is to have resident, or that it is to take of a GPU's memory, None for as many as there are.
+    `objective` and `clock`, in nanoseconds, are for targets that make hardware, None for what they think best;
+    `max_latency` is the most cycles that an image may take in a small one.
     """
 
     target: str = "cpu"

@@ -1,4 +1,4 @@
-"""Smaller arenas: what waits for long is computed again, or waits in a file.
+"""Smaller arenas: what waits for long is computed again, or waits in a file (on a GPU, in the host's memory).
 
 Where the most is live at one time, some of it is there only for a reader far behind. A value that is cheap to compute
 from what is live anyway is computed a second time for that reader; any other is copied to a file when nothing needs it

@@ -221,7 +221,8 @@ def _parse_clock(_: click.Context, param: click.Parameter, text: str | None) -> 
 def memory_budget_option(function: Decorated) -> Decorated:
     return click.option(
         "--memory-budget", callback=_parse_bytes, metavar="400MiB",
-        help="The most memory that a process is to have resident which loads and runs the model, all of it counted.",
+        help="The most memory that a process is to have resident which loads and runs the model, all of it counted; "
+             "for cuda, the most of the GPU's that the model takes.",
     )(function)  # fmt: skip
 
 

@@ -54,17 +54,16 @@ class Run:
     size: int
 
 
-class CodedShape:
+class CodedProduct:
     """What a `matmul_coded` node is to its kernels."""
 
-    def __init__(self, node: Node, machine: Machine):
+    def __init__(self, node: Node):
         self.node = node
         self.x, self.codes, self.scales = node.inputs[:3]
         self.zeros = node.inputs[3] if len(node.inputs) > 3 else None
         self.width: int = node.attrs["width"]
         self.element: str = node.attrs["element"]
         self.zero: float = node.attrs["zero"]
-        self.lanes = lanes_of(machine, "float32")
         *self.lead, self.columns = static_shape(node.output.shape)
         self.rows = math.prod(self.lead)
         self.depth = static_shape(self.x.shape)[-1]
@@ -84,7 +83,15 @@ class CodedShape:
         return self.node.inputs[1:]
 
 
-def check_constants(body: Graph, shape: CodedShape) -> None:
+class CodedShape(CodedProduct):
+    """Of a machine with vectors."""
+
+    def __init__(self, node: Node, machine: Machine):
+        super().__init__(node)
+        self.lanes = lanes_of(machine, "float32")
+
+
+def check_constants(body: Graph, shape: CodedProduct) -> None:
     for value in shape.weights:
         if value not in body.inputs:
             raise UnsupportedError("encoded weights must be inputs of their group")
@@ -103,25 +110,29 @@ def pack_parameters(value: Value, columns: int, width: int) -> Packing:
 
 
 class Words:
-    """Codes as words, `width` columns together. Each block is cut into chunks of `chunk` elements (the last is filled
-    up with zeros); of a chunk's codes each of `parts` (first bit, bits) fills words, one after the other."""
+    """Codes as words, `width` columns together. Each block of `runs`, or else of the shape's, is cut into chunks of
+    `chunk` elements (the last is filled up with zeros); of a chunk's codes each of `parts` (first bit, bits) fills
+    words, one after the other."""
 
-    def __init__(self, shape: CodedShape, width: int, parts: Sequence[tuple[int, int]], chunk: int):
+    def __init__(self, shape: CodedProduct, width: int, parts: Sequence[tuple[int, int]], chunk: int,
+                 runs: Sequence[Run] | None = None):  # fmt: skip
         self.shape = shape
+        self.runs = shape.runs if runs is None else runs
         self.width = width
         self.parts = tuple(parts)
         self.chunk = chunk
         self.panels = -(-shape.columns // width)
         #: Words of a chunk in all parts.
         self.per_chunk = sum(chunk * size // WORD for _, size in parts)
-        chunks = [run.count * -(-run.size // chunk) for run in shape.runs]
+        chunks = [run.count * -(-run.size // chunk) for run in self.runs]
         #: Where each run's words begin in those of a panel, and how many those are.
         self.starts = [sum(chunks[:number]) * self.per_chunk * width for number in range(len(chunks))]
         self.panel = sum(chunks) * self.per_chunk * width
 
     def packing(self) -> Packing:
         shape = self.shape
-        name = f"words of {self.parts} by {self.chunk} in {self.width} of {shape.columns}, blocks of {shape.group}"
+        sizes = [run.size for run in self.runs]
+        name = f"words of {self.parts} by {self.chunk} in {self.width} of {shape.columns}, blocks of {sizes}"
         return Packing(name, (self.panels, 4 * self.panel), self._pack)
 
     def _pack(self, data: np.ndarray) -> np.ndarray:
@@ -131,7 +142,7 @@ class Words:
             rows = data[number * self.width : (number + 1) * self.width]
             codes = np.zeros((self.width, self.shape.depth), np.uint8)
             codes[: len(rows)] = bits.unpack(rows, self.shape.width, self.shape.depth)
-            for run, start in zip(self.shape.runs, self.starts, strict=True):
+            for run, start in zip(self.runs, self.starts, strict=True):
                 first = run.first * self.shape.group
                 blocks = codes[:, first : first + run.count * run.size].reshape(self.width, run.count, run.size)
                 chunks = np.pad(blocks, [(0, 0), (0, 0), (0, -run.size % self.chunk)])

@@ -26,7 +26,9 @@ from tensorc.pipeline import Pass
 _MOVED_OPERANDS = {"attention": (0, 1, 2), "conv_blocked": (0,), "matmul": (0, 1), "matmul_packed": (0,)}
 _MOVES = frozenset({"slice", "transpose"})
 #: Anchors that read operands in 16 bits as they lie, those that are not packed weights.
-WIDENING = frozenset({"attention", "avg_pool", "conv_blocked", "matmul", "matmul_packed", "max_pool"})
+WIDENING = frozenset({
+    "attention", "avg_pool", "conv_blocked", "matmul", "matmul_coded", "matmul_packed", "max_pool",
+})  # fmt: skip
 #: A convolution whose filter is one pixel takes each channel from a place of its own.
 _CHANNEL_MOVES = _MOVES | {"reshape", "unblock"}
 #: These read an element of their operand several times, or many of them: nothing is computed on the way in.

@@ -38,7 +38,7 @@ _HEADS = (Kind.ANCHOR, Kind.REDUCTION)
 #: Heads whose results may be rounded. Those that add up alone, without weights, are the reductions of the policy.
 _NORMALISING = frozenset({"layer_norm", "log_softmax", "rms_norm", "softmax"})
 _STATISTICS = frozenset({"reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_sum"})
-_PRODUCTS = frozenset({"attention", "conv_blocked", "matmul", "matmul_packed"})
+_PRODUCTS = frozenset({"attention", "conv_blocked", "matmul", "matmul_coded", "matmul_packed"})
 #: Those of which any operand may be widened as it is read; of other heads the first.
 _WIDENING_ALL = frozenset({"attention", "matmul"})
 #: Whose operands are to be exact.

@@ -68,6 +68,45 @@ template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from
     for (int i = 0; i < N; i++) to[i] = row.at[i];
 }
 
+/* The same for what is read once and needed later: it is asked for where this stands, which compilers do not change, and
+   does not stay in the first-level cache. */
+template <int N, typename T> TENSORC_DEVICE void tc_stream(T *to, const void *from) {
+    constexpr int bytes = N * sizeof(T);
+    static_assert(bytes == 16 || bytes == 8 || bytes == 4 || bytes == 2 || bytes == 1, "what an instruction moves");
+    tc_row<T, N> row;
+    if constexpr (bytes == 16) {
+        uint4 &v = *(uint4 *)&row;
+        asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(from));
+    } else if constexpr (bytes == 8) {
+        uint2 &v = *(uint2 *)&row;
+        asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    } else {
+        uint32_t v;
+        if constexpr (bytes == 4)
+            asm volatile("ld.global.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(from));
+        else if constexpr (bytes == 2)
+            asm volatile("ld.global.L1::no_allocate.u16 %0, [%1];" : "=r"(v) : "l"(from));
+        else
+            asm volatile("ld.global.L1::no_allocate.u8 %0, [%1];" : "=r"(v) : "l"(from));
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            auto bits = v >> (8 * sizeof(T) * i % 32);
+            row.at[i] = *(T *)&bits;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) to[i] = row.at[i];
+}
+
+/* (word & mask) | bits, by one instruction. */
+template <uint32_t mask> TENSORC_DEVICE uint32_t tc_field(uint32_t word, uint32_t bits) {
+    uint32_t found;
+    asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(found) : "r"(word), "n"(mask), "r"(bits));
+    return found;
+}
+
 /* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
 TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {
     __shared__ int last;

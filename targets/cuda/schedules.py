@@ -75,6 +75,13 @@ _MOST_REGISTERS = 240
 #: Shared memory beside the stages, at most: a table of taps.
 _OTHER_SHARED = 9 << 10
 _MOST_THREADS = 512
+_REGISTERS = 1 << 16
+#: Of few rows by weights in few bits: shared memory of a block for what is multiplied, of which several fit on a
+#: multiprocessor; numbers that 32 take there, so that those who read different ones go to different banks; bytes of a
+#: row for a warp's turn.
+CODED_SHARED = 36 << 10
+CODED_PITCH = 36
+_TURN_BYTES = 8 * CODED_PITCH * 4
 #: Rows and columns of tiles, and of their warps, for tensor cores and for multiply-adds.
 _TENSOR_TILES = (
     (128, 256, 2, 4), (256, 128, 4, 2), (128, 128, 2, 2), (128, 128, 4, 2), (128, 64, 2, 2), (128, 64, 4, 2),
@@ -106,6 +113,8 @@ _CACHE_BYTES = 32
 _WARP_LOAD_BYTES = 256
 #: Instructions around a chunk's copy: where it lies, whether it is inside.
 _COPY_INSTRUCTIONS = 16
+#: For a weight in few bits, up to where it lies in shared memory.
+_DECODE_INSTRUCTIONS = 5
 #: Products of an instruction: a warp's multiply-adds, or a step of 32 bytes of 16 by 8 sums.
 _FMA_PRODUCTS, _FRAGMENT = 32, 16 * 8
 _BLOCKS_AT_ONCE = 32
@@ -120,9 +129,10 @@ def unit_of(dtype: str, gpu: Gpu) -> str:
 
 
 @functools.cache
-def gemm_schedule(extents: Extents, dtype: str, gpu: Gpu) -> GemmSchedule:
+def gemm_schedule(extents: Extents, dtype: str, gpu: Gpu, decodes: bool = False) -> GemmSchedule:
     """The tile, the stages and the parts with the fewest predicted cycles."""
-    return min(gemm_candidates(extents, dtype, gpu), key=lambda s: (gemm_cycles(s, extents, dtype, gpu), s.threads))
+    candidates = gemm_candidates(extents, dtype, gpu)
+    return min(candidates, key=lambda s: (gemm_cycles(s, extents, dtype, gpu, decodes), s.threads))
 
 
 def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSchedule]:
@@ -159,8 +169,8 @@ def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
     )  # fmt: skip
 
 
-def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) -> float:
-    """See `cost_models.tiles`."""
+def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, decodes: bool = False) -> float:
+    """See `cost_models.tiles`. What is decoded is few bytes, which wait in registers for a step, and instructions."""
     size = int(numpy_dtype(dtype).itemsize)
     rows, columns, depth = schedule.rows, schedule.columns, schedule.depth
     fma, tensor = _PRODUCTS[gpu.capability]
@@ -177,19 +187,21 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) 
         read = warps * (warp_rows + warp_columns) * depth * size
         loads, multiplied = read / (32 * _CHUNK_BYTES), products / (_FRAGMENT * 32 / size)
     instructions = multiplied + loads + chunks * _COPY_INSTRUCTIONS / 32
+    ahead, copied = schedule.stages - 1, rows + columns
+    if decodes:
+        ahead, copied = 1, rows
+        instructions += columns * depth * _DECODE_INSTRUCTIONS / 32
     split = schedule.split_k
     written = rows * columns * 4 * (1 if split == 1 else 2 + split)
-    work = TileWork(warps, products, instructions, (rows + columns) * depth * size, read, written)
+    work = TileWork(warps, products, instructions, copied * depth * size, read, written)
     steps = -(-extents.depth // depth)
     blocks = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns) * split
     resident = max(1, min(
         gpu.shared // (schedule.shared_bytes(dtype) + _RESERVED_SHARED), gpu.threads // schedule.threads,
         gpu.registers // (schedule.registers() * schedule.threads), _BLOCKS_AT_ONCE,
     ))  # fmt: skip
-    memory = extents.batch * (
-        (extents.rows + extents.columns) * extents.depth * size + extents.rows * extents.columns * 4
-    )
-    ahead = schedule.stages - 1
+    each = (extents.rows * size + extents.columns * (1 if decodes else size)) * extents.depth
+    memory = extents.batch * (each + extents.rows * extents.columns * 4)
     return grid_cycles(work, -(-steps // split), ahead, blocks, resident, gpu.multiprocessors, unit, memory)
 
 
@@ -204,7 +216,31 @@ class GemvSchedule(Schedule):
     unroll: int
 
 
-KINDS: Mapping[str, type[Schedule]] = {kind.kind: kind for kind in (FlashSchedule, GemmSchedule, GemvSchedule)}
+@dataclass(frozen=True)
+class CodedSchedule(Schedule):
+    """Of few rows by weights in few bits: of a block's warps so many share the reduction, for each of so many `panels`
+    of 16 columns; each lane asks for `unroll` blocks of codes at once."""
+
+    kind = "coded"
+    warps: int
+    panels: int
+    unroll: int
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.warps * self.panels
+
+    def fits(self, rows: int, width: int) -> bool:
+        """Sums, their parts and what is multiplied are in registers, and so are the codes of so many bits that are
+        under way; what a turn of all warps multiplies is in shared memory."""
+        registers = 12 * rows + 4 * width * self.unroll + _OTHER_REGISTERS
+        few = self.threads <= _MOST_THREADS and registers <= min(_MOST_REGISTERS, _REGISTERS // self.threads)
+        return few and rows * self.warps * self.unroll * _TURN_BYTES <= CODED_SHARED
+
+
+KINDS: Mapping[str, type[Schedule]] = {
+    kind.kind: kind for kind in (CodedSchedule, FlashSchedule, GemmSchedule, GemvSchedule)
+}  # fmt: skip
 
 
 def parse_schedule(row: Mapping[str, Any]) -> Schedule:
@@ -223,3 +259,24 @@ def gemv_schedule(extents: Extents, gpu: Gpu) -> GemvSchedule:
     most = max(1, extents.depth // (32 * unroll))
     warps = next((w for w in (2, 4, 8) if w >= min(wanted, most)), 16)
     return GemvSchedule(warps, panels, unroll)
+
+
+def is_few(extents: Extents, dtype: str, gpu: Gpu) -> bool:
+    """Whether rows that meet weights in few bits are too few for tiles; multiply-adds of tiles are no faster than those
+    of registers for some more."""
+    return extents.rows <= GEMV_ROWS * (2 if unit_of(dtype, gpu) == "fma" else 1)
+
+
+def coded_schedule(extents: Extents, width: int, gpu: Gpu) -> CodedSchedule:
+    """As many warps as keep all multiprocessors busy, if each has something to do; panels beside each other, which
+    share what they multiply, as far as there are blocks for all multiprocessors then."""
+    panels, steps = -(-extents.columns // 16), -(-extents.depth // (8 * 32))
+    unroll = 1 if width > 4 or extents.rows > 4 or steps < 2 else 2
+    wanted = -(-gpu.multiprocessors * _BUSY_WARPS // panels)
+    warps = next((w for w in (1, 2, 4, 8) if w >= min(wanted, -(-steps // unroll))), 8)
+    for beside in (4, 2):
+        schedule = CodedSchedule(warps, beside, unroll)
+        if schedule.fits(extents.rows, width) and panels >= beside * gpu.multiprocessors * 7 // 8:
+            return schedule
+    halves = (CodedSchedule(max(warps >> n, 1), 1, max(unroll >> n, 1)) for n in range(4))
+    return next(schedule for schedule in halves if schedule.fits(extents.rows, width))

@@ -10,18 +10,22 @@ from targets.cpu.kernels import head
 from targets.cuda.flash import AttentionExtents, FlashSchedule, flash_fits, flash_schedule
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.attention import extents_of_attention
+from targets.cuda.kernels.coded import coded_dtype, extents_of_coded
 from targets.cuda.kernels.conv import extents_of_conv
 from targets.cuda.kernels.matmul import extents_of_matmul
 from targets.cuda.kernels.operands import operand_dtype
 from targets.cuda.schedules import (
     GEMV_ROWS,
     LEAST_STEPS,
+    CodedSchedule,
     Extents,
     GemmSchedule,
     GemvSchedule,
+    coded_schedule,
     gemm_fits,
     gemm_schedule,
     gemv_schedule,
+    is_few,
     unit_of,
 )
 from tensorc.errors import UnsupportedError
@@ -44,10 +48,13 @@ def space_of(body: Graph, gpu: Gpu, numerics: Numerics = "strict") -> Space | No
         match node.op if node is not None else "":
             case "conv_blocked":
                 assert node is not None
-                return None if node.attrs["depthwise"] else _tiles(node, extents_of_conv(node), gpu, numerics)
+                return None if node.attrs["depthwise"] else _product(node, extents_of_conv(node), gpu, numerics)
             case "matmul":
                 assert node is not None
-                return _tiles(node, extents_of_matmul(node), gpu, numerics)
+                return _product(node, extents_of_matmul(node), gpu, numerics)
+            case "matmul_coded":
+                assert node is not None
+                return _coded(node, gpu, numerics)
             case "matmul_packed":
                 assert node is not None
                 return _packed(node, gpu, numerics)
@@ -61,7 +68,7 @@ def space_of(body: Graph, gpu: Gpu, numerics: Numerics = "strict") -> Space | No
 
 def _packed(node: Node, gpu: Gpu, numerics: Numerics) -> Space:
     extents = extents_of_matmul(node)
-    tiles = _tiles(node, extents, gpu, numerics)
+    tiles = _product(node, extents, gpu, numerics)
     if extents.rows > 2 * GEMV_ROWS or node.output.dtype == "int32":
         return tiles
     panels = static_shape(node.inputs[1].shape)[0]
@@ -77,11 +84,28 @@ def _packed(node: Node, gpu: Gpu, numerics: Numerics) -> Space:
     return Space((*tiles.algorithms, few), default)
 
 
-def _tiles(node: Node, extents: Extents, gpu: Gpu, numerics: Numerics) -> Space:
-    """tf32 rounds operands to 10 bits of fraction: it is for those who have said that they do not mind."""
+def _coded(node: Node, gpu: Gpu, numerics: Numerics) -> Space:
+    extents, dtype, width = extents_of_coded(node), coded_dtype(node, gpu), node.attrs["width"]
+    tiles = _tiles(extents, dtype, gpu, numerics, decodes=True)
+    if extents.rows > 3 * GEMV_ROWS:
+        return tiles
+    few = Algorithm(
+        CodedSchedule.kind,
+        {"warps": _WARPS, "panels": (1, 2, 4), "unroll": (1, 2, 4)},
+        lambda knobs: CodedSchedule(**knobs).fits(extents.rows, width),
+    )
+    default = coded_schedule(extents, width, gpu).to_json() if is_few(extents, dtype, gpu) else tiles.default
+    return Space((*tiles.algorithms, few), default)
+
+
+def _product(node: Node, extents: Extents, gpu: Gpu, numerics: Numerics) -> Space:
     x, w = node.inputs
-    dtype = operand_dtype(x, w, gpu)
-    default = gemm_schedule(extents, dtype, gpu)
+    return _tiles(extents, operand_dtype(x, w, gpu), gpu, numerics)
+
+
+def _tiles(extents: Extents, dtype: str, gpu: Gpu, numerics: Numerics, decodes: bool = False) -> Space:
+    """tf32 rounds operands to 10 bits of fraction: it is for those who have said that they do not mind."""
+    default = gemm_schedule(extents, dtype, gpu, decodes)
     fast = dtype == "float32" and numerics == "fast" and gpu.multiplies_bfloat16
     chunk = 16 // {"uint8": 1, "float32": 4}.get(dtype, 2)
     rows, columns = (_near(extent) for extent in (extents.rows, extents.columns))

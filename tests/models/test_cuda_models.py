@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tensorc
 from tensorc.environment import EMULATE
 
 pytestmark = pytest.mark.compiler
@@ -50,3 +51,18 @@ def test_parts_that_begin_anywhere(net, agrees):
     """Rows of 20 bytes: kernels that move 16 at once cannot read the second and the third where they lie."""
     first, second, third = net.split(net.Exp(net.input(3, 5)), 3, axis=0)
     agrees(net, net.Softmax(second, axis=-1), net.Add(first, third), target="cuda:sm_90")
+
+
+def test_weights_in_few_bits(net):
+    """Decoded in registers for one row and for tiles of many: what the CPU gives for the same codes; with float16, what
+    lies between is rounded."""
+    x = net.input(1, 20, 64)
+    y = net.Tanh(net.Add(net.MatMul(x, net.weight(64, 48)), net.weight(48)))
+    last = net.MatMul(net.ReduceMean(y, axes=[1], keepdims=0), net.weight(48, 24))
+    data, feed = net.model(last).SerializeToString(), net.feed()
+    with tensorc.compile(data, quantize="int4-g32") as model:
+        (want,) = model.run(None, feed)
+    for precision, tolerance in (("float32", 1e-6), ("float16", 2e-3)):
+        with tensorc.compile(data, target="cuda:sm_90", quantize="int4-g32", precision=precision) as model:
+            (got,) = model.run(None, feed)
+        np.testing.assert_allclose(got, want, 0, tolerance * np.abs(want).max())

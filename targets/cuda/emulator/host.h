@@ -236,6 +236,13 @@ template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from
     TENSORC_READS(from, sizeof(T) * N);
     memcpy(to, from, sizeof(T) * N);
 }
+template <int N, typename T> TENSORC_DEVICE void tc_stream(T *to, const void *from) {
+    tc_load<N>(to, from);
+}
+
+template <uint32_t mask> TENSORC_DEVICE uint32_t tc_field(uint32_t word, uint32_t bits) {
+    return (word & mask) | bits;
+}
 
 /* Whether all other blocks have come here before this one, which then sees what they wrote. Leaves the counter at 0. */
 TENSORC_DEVICE int tc_is_last(int *counter, int blocks) {

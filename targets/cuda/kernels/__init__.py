@@ -8,6 +8,7 @@ from typing import Any
 from targets.cpu.kernels import head
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.attention import lower_attention
+from targets.cuda.kernels.coded import lower_coded
 from targets.cuda.kernels.columns import lower_reduce
 from targets.cuda.kernels.conv import lower_conv
 from targets.cuda.kernels.elementwise import lower_elementwise
@@ -26,9 +27,10 @@ __all__ = ["Kernel", "lower"]
 
 #: By the operator that heads a group; a kernel that raises UnsupportedError leaves the group to its tasks.
 _KERNELS: dict[str, Callable[[Graph, Node, Gpu, Schedule | None], Kernel]] = {
-    # Products: matmul, matmul_packed, conv_blocked.
+    # Products: matmul, matmul_coded, matmul_packed, conv_blocked.
     "conv_blocked": lower_conv,
     "matmul": lower_matmul,
+    "matmul_coded": lower_coded,
     "matmul_packed": lower_matmul_packed,
 
     # Attention.

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable
 
 from targets.cpu.kernels.group import LONG
+from targets.cuda.kernels.decoded import DecodedStage, DecodedWeights
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import Operand
 from targets.cuda.kernels.stages import Stage
@@ -54,7 +55,10 @@ class Gemm:
         self.splits = -(-self.steps // self.steps_each)
         spread = schedule.unit == "fma" and operands[1].along_k
         self.a = Stage(operands[0], schedule, schedule.rows)
-        self.b = Stage(operands[1], schedule, schedule.columns, spread)
+        self.b = (
+            DecodedStage(operands[1], schedule, schedule.columns) if isinstance(operands[1], DecodedWeights)
+            else Stage(operands[1], schedule, schedule.columns, spread)
+        )  # fmt: skip
 
     def lower(self) -> Kernel:
         builder, schedule, extents = self.builder, self.schedule, self.extents

@@ -57,11 +57,15 @@ def operand_dtype(x: Value, w: Value, gpu: Gpu) -> str:
     elif w.dtype in ("float16", "bfloat16") and x.dtype in ("float32", w.dtype):
         dtype = w.dtype
     elif (x.dtype, w.dtype) == ("float32", "float32"):
-        sources = [v.producer.inputs[0].dtype for v in (x, w) if v.producer is not None and widens(v.producer)]
-        dtype = sources[0] if len(sources) == 2 and sources[0] == sources[1] else "float32"
+        dtype = products_of(x) if products_of(x) == products_of(w) else "float32"
     if not dtype or (dtype in ("bfloat16", "uint8") and not gpu.multiplies_bfloat16):
         raise UnsupportedError(f"no tile of {gpu.name} multiplies {x.dtype} by {w.dtype}")
     return dtype
+
+
+def products_of(x: Value) -> str:
+    """The type that a computed operand is multiplied in: that which it lies in before it is widened, if it is."""
+    return x.producer.inputs[0].dtype if x.producer is not None and widens(x.producer) else x.dtype
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,10 @@ def test_factors(step, turns, stride, sectors):
 ANCHORS = {
     "matmul": ("relu(matmul_packed(x, w, columns=64))", {"x": "f16[64,64]", "w": "f16[8,64,8]"}, 1.15, 1.05),
     "float32": ("matmul_packed(x, w, columns=64)", {"x": "f32[64,64]", "w": "f32[8,64,8]"}, 1.1, 1.05),
+    "few bits": ("matmul_coded(x, c, s, width=4, group=32, zero=8.0)",
+                 {"x": "f32[1,512]", "c": "u8[64,256]", "s": "bf16[64,16]"}, 1.05, 1.05),
+    "few bits, tiles": ("cast(matmul_coded(cast(x, to='float32'), c, s, width=4, group=32, zero=8.0), to='float16')",
+                        {"x": "f16[64,64]", "c": "u8[64,32]", "s": "bf16[64,2]"}, 1.35, 1.05),
     "conv": ("relu(conv_blocked(x, w, strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1)))",
              {"x": "f16[1,2,16,16,8]", "w": "f16[2,16,3,3,8]"}, 1.2, 1.05),
     "attention": ("attention(q, k, v, scale=0.25)", dict.fromkeys("qkv", "f16[1,32,2,32]"), 1.1, 1.05),

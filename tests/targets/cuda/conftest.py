@@ -1,9 +1,12 @@
-"""Small models compiled for a GPU, and loaded on the emulator; and what all tests of CUDA kernels ask of them."""
+"""Small models compiled for a GPU, and loaded on the emulator, or on a GPU by the tests that are marked so; and what
+all tests of CUDA kernels ask of them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,12 +15,104 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tensorc
 from targets.cuda.codegen import print_kernel
+from targets.cuda.driver import Driver
+from tensorc.runtime.dlpack import DeviceArray
 from tensorc.runtime.model import Model
 
 
 @pytest.fixture(autouse=True)
-def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TENSORC_CUDA_EMULATE", "1")
+def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORC_CUDA_EMULATE", "0" if request.node.get_closest_marker("gpu") else "1")
+
+
+class Lent:
+    """An array that is not numpy's to those who look at it."""
+
+    def __init__(self, array: np.ndarray, device: tuple[int, int] = (1, 0)):
+        self.array, self.device, self.streams = array, device, []
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(self, **asked: Any) -> Any:
+        self.streams.append(asked.pop("stream", None))
+        return self.array.__dlpack__(**asked)
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = np.float32, offset: int = 0) -> np.ndarray:
+    """An array that begins `offset` bytes after a multiple of 64."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    held = np.zeros(count + 128, np.uint8)
+    start = -held.ctypes.data % 64 + offset
+    return held[start : start + count].view(dtype).reshape(shape)
+
+
+class OnEmulator:
+    """Its device is the host, so an array that only DLPack speaks of is a device array to it."""
+
+    target = "cuda:sm_90"
+    memory = 1, 0
+
+    @staticmethod
+    def put(array: np.ndarray, offset: int = 0) -> Lent:
+        """An array of the device, which begins so many bytes after a multiple of 64."""
+        lent = Lent(aligned(array.shape, array.dtype, offset))
+        lent.array[:] = array
+        return lent
+
+    @staticmethod
+    def fill(place: Lent, array: np.ndarray) -> None:
+        place.array[:] = array
+
+    @staticmethod
+    def get(place: Lent) -> np.ndarray:
+        return place.array.copy()
+
+
+class OnGpu:
+    """The same in a GPU's memory."""
+
+    target = "cuda"
+    memory = 2, 0
+
+    def __init__(self) -> None:
+        self.driver = Driver()
+
+    def put(self, array: np.ndarray, offset: int = 0) -> DeviceArray:
+        lease = self.driver.lend(array.nbytes + offset)
+
+        def read(out: np.ndarray) -> None:
+            self.driver.read(lease.address + offset, out)
+            self.driver.synchronize()
+
+        made = DeviceArray(lease.address + offset, array.dtype.name, array.shape, self.memory, lease, lambda _: None,
+                           read)  # fmt: skip
+        self.fill(made, array)
+        return made
+
+    def fill(self, place: DeviceArray, array: np.ndarray) -> None:
+        self.driver.write(place.address, np.ascontiguousarray(array))
+        self.driver.synchronize()
+
+    @staticmethod
+    def get(place: DeviceArray) -> np.ndarray:
+        return place.numpy()
+
+
+@pytest.fixture(scope="session")
+def emulator() -> OnEmulator:
+    return OnEmulator()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> OnGpu:
+    return OnGpu()
+
+
+@pytest.fixture(params=["emulator", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> OnEmulator | OnGpu:
+    """What models run on: a test that asks for it runs on the emulator, and where a GPU is, on that too."""
+    return request.getfixturevalue(request.param)
 
 
 def two_layers(path: Path) -> Path:
@@ -38,13 +133,24 @@ def two_layers(path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two_layer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("two")
-    out = folder / "two.tcm"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENSORC_CUDA_EMULATE", "1")
-        tensorc.compile(two_layers(folder / "two.onnx"), target="cuda:sm_90", out=out).close()
-    return out
+def two_layer_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By target."""
+
+    @functools.cache
+    def compiled(target: str) -> Path:
+        folder = tmp_path_factory.mktemp("two")
+        out = folder / "two.tcm"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TENSORC_CUDA_EMULATE", "1")
+            tensorc.compile(two_layers(folder / "two.onnx"), target=target, out=out).close()
+        return out
+
+    return compiled
+
+
+@pytest.fixture(scope="session")
+def two_layer_artifact(two_layer_artifacts: Callable[[str], Path]) -> Path:
+    return two_layer_artifacts("cuda:sm_90")
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
-"""Runs of a loaded model: arrays of other libraries, buffers of the caller's, threads, and the end of all of it.
-
-The emulator's device is the host, so an array that only DLPack speaks of is a device array to it.
-"""
+"""Runs of a loaded model, as the emulator can be asked about them: where arrays are read, what is told to the device,
+in what order, and what is refused. What runs compute is in test_cuda_devices."""
 
 from __future__ import annotations
 
 import gc
-import threading
 
 import ml_dtypes
 import numpy as np
@@ -21,29 +18,9 @@ from tensorc.runtime.artifact import Artifact
 from tensorc.runtime.constants import views
 from tensorc.runtime.dlpack import Borrowed, DeviceArray
 
+from .conftest import Lent, aligned
+
 pytestmark = pytest.mark.compiler
-
-
-class Lent:
-    """An array that is not numpy's to those who look at it."""
-
-    def __init__(self, array, device=(1, 0)):
-        self.array, self.device, self.streams = array, device, []
-
-    def __dlpack_device__(self):
-        return self.device
-
-    def __dlpack__(self, **asked):
-        self.streams.append(asked.pop("stream", None))
-        return self.array.__dlpack__(**asked)
-
-
-def aligned(shape, dtype=np.float32, offset=0):
-    """An array that begins `offset` bytes after a multiple of 64."""
-    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    held = np.zeros(count + 128, np.uint8)
-    start = -held.ctypes.data % 64 + offset
-    return held[start : start + count].view(dtype).reshape(shape)
 
 
 @pytest.fixture
@@ -59,12 +36,6 @@ def check(outputs, feed, expected_two):
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_numpy_arrays(two, feed, expected_two):
-    check(two.run(None, feed), feed, expected_two)
-    feed["x"][0] = 7
-    check(two.run(None, feed), feed, expected_two)
-
-
 def test_device_arrays_are_read_where_they_lie(two, feed, expected_two, monkeypatch):
     borrowed = two.bind({name: Lent(array) for name, array in feed.items()})
     assert [b.address for b in borrowed] == [feed["x"].ctypes.data, feed["y"].ctypes.data]
@@ -75,20 +46,6 @@ def test_device_arrays_are_read_where_they_lie(two, feed, expected_two, monkeypa
     for name in ("write", "copy"):
         monkeypatch.setattr(Emulator, name, refuse)
     check(two.run(None, {name: Lent(array) for name, array in feed.items()}), feed, expected_two)
-
-
-def test_a_run_again_reads_what_is_there_then(two, feed, expected_two):
-    a = aligned((3, 5))
-    run = two.run_async({"x": Lent(feed["x"]), "y": feed["y"]}, outputs={"a": Lent(a)})
-    run.wait()
-    two.run(None, {name: np.zeros_like(array) for name, array in feed.items()})
-    feed["x"][:] = np.flip(feed["x"])
-    feed["y"][:] += 1
-    outputs = run.again().wait()
-    check([a, outputs[1].numpy()], feed, expected_two)
-    two.close()
-    with pytest.raises(UserError, match="the model is closed"):
-        run.again()
 
 
 def test_only_launches_with_another_address_are_told(two, feed, monkeypatch):
@@ -110,35 +67,11 @@ def test_only_launches_with_another_address_are_told(two, feed, monkeypatch):
     assert told == 2 * with_y, "back in the model's own memory"
 
 
-def test_device_arrays_that_begin_anywhere_are_copied_on_the_device(two, feed, expected_two):
-    odd = aligned((3, 6), offset=4)
-    odd[:] = feed["x"]
-    check(two.run(None, {**feed, "x": Lent(odd)}), feed, expected_two)
-
-
-def test_outputs_stay_on_the_device(two, feed, expected_two):
-    run = two.run_async(feed)
-    outputs = run.wait()
-    assert all(isinstance(out, DeviceArray) for out in outputs)
-    check([out.numpy() for out in outputs], feed, expected_two)
-    check([np.from_dlpack(out) for out in outputs], feed, expected_two)
-    assert outputs[0].__dlpack_device__() == (1, 0)
-    assert (outputs[0].shape, outputs[0].dtype, outputs[0].nbytes) == ((3, 5), "float32", 60)
-
-
-def test_an_output_is_an_input_as_it_is(two, feed, expected_two):
-    first, _ = two.run_async(feed).outputs
-    outputs = two.run(None, {"x": feed["x"], "y": first})
-    check(outputs, {"x": feed["x"], "y": first.numpy()}, expected_two)
-
-
 def test_what_was_taken_outlives_the_output_and_the_model(two, feed, expected_two):
     outputs = [np.from_dlpack(out) for out in two.run_async(feed).wait()]
-    later = two.run_async(feed).outputs
     two.close()
     gc.collect()
     check(outputs, feed, expected_two)
-    check([out.numpy() for out in later], feed, expected_two)
 
 
 def test_a_capsule_that_nobody_takes_frees_what_it_holds(two, feed):
@@ -155,21 +88,6 @@ def test_a_capsule_that_nobody_takes_frees_what_it_holds(two, feed):
     assert len(dlpack._lent) == before + 1
     del taken
     assert len(dlpack._lent) == before
-
-
-def test_outputs_are_written_to_the_callers_buffers(two, feed, expected_two):
-    a, s = aligned((3, 5)), np.empty((3, 5), np.float32)
-    buffers = {"a": Lent(a), "s": s}
-    run = two.run_async({"x": Lent(feed["x"]), "y": feed["y"]}, outputs=buffers)
-    assert run.wait()[0] is buffers["a"]
-    assert run.outputs[1] is s
-    check([a, s], feed, expected_two)
-
-
-def test_some_outputs_have_buffers(two, feed, expected_two):
-    s = aligned((3, 5))
-    outputs = two.run_async(feed, outputs={"s": Lent(s)}).wait()
-    check([outputs[0].numpy(), s], feed, expected_two)
 
 
 class LikeGpu(Emulator):
@@ -236,51 +154,6 @@ def test_overlapping_buffers(two, feed):
     shifted = whole.reshape(-1)[4:19].reshape(3, 5)
     with pytest.raises(UserError, match="overlaps"):
         two.run_async(feed, outputs={"a": Lent(whole[:3]), "s": Lent(shifted)})
-
-
-def test_threads_take_turns(two, expected_two):
-    failures = []
-
-    def work(seed):
-        rng = np.random.default_rng(seed)
-        feed = {"x": aligned((3, 6)), "y": aligned((3, 5))}
-        for _ in range(20):
-            feed["x"][:] = rng.standard_normal((3, 6))
-            feed["y"][:] = rng.standard_normal((3, 5))
-            try:
-                lent = {name: Lent(array) for name, array in feed.items()} if seed % 2 else feed
-                check(two.run_async(lent).wait() if seed % 3 else two.run(None, lent), feed, expected_two)
-            except Exception as error:
-                failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-
-
-def test_a_model_closed_while_others_run_it(two, feed, expected_two):
-    executable, inputs = two.executable, two.bind(feed)
-    said = []
-
-    def work():
-        try:
-            while True:
-                check(executable.run(inputs), feed, expected_two)
-        except UserError as error:
-            said.append(str(error))
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    two.close()
-    for thread in threads:
-        thread.join()
-    assert said == ["the model is closed"] * 3
-    with pytest.raises(UserError, match="the model is closed"):
-        executable.borrow(Lent(feed["x"]), (1, 0), None)
 
 
 def opened(path, device):

@@ -3,6 +3,7 @@
     python benchmarks/onnx_conformance.py                                   both engines, the table
     python benchmarks/onnx_conformance.py --engine tensorc --only 'loop|scan' --list failed
     python benchmarks/onnx_conformance.py --json out.json
+    TENSORC_CUDA_EMULATE=1 python benchmarks/onnx_conformance.py --engine tensorc --target cuda:sm_90
 
 Every test runs as onnx's runner has it (its inputs, its tolerances, its comparison), in a worker process with a limit
 on its time, and is counted as one of
@@ -152,14 +153,15 @@ def by_operator(tests: Sequence[Test], by_engine: Mapping[str, Mapping[str, Resu
 @click.command()
 @click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="One of them; default: both.")
 @click.option("--only", metavar="PATTERN", default="", help="Tests whose name holds this regular expression.")
+@click.option("--target", default="cpu", show_default=True, help="What tensorc compiles for.")
 @click.option("--fallback", is_flag=True, help="Let tensorc run on ONNX Runtime what it does not compile.")
 @click.option("--limit", default=60.0, show_default=True, help="Seconds that one test may take.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--list", "listed", multiple=True, type=click.Choice(STATUSES), help="Name the tests that ended so.")
 @click.option("--operators", is_flag=True, help="Print the table by operator, too.")
 @click.option("--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write all results there.")
-def main(engines: Sequence[str], only: str, fallback: bool, limit: float, workers: int, listed: Sequence[str],
-         operators: bool, output: Path | None) -> None:  # fmt: skip
+def main(engines: Sequence[str], only: str, target: str, fallback: bool, limit: float, workers: int,
+         listed: Sequence[str], operators: bool, output: Path | None) -> None:  # fmt: skip
     """Run ONNX's backend tests; print what passed."""
     try:
         pattern = re.compile(only)
@@ -169,10 +171,8 @@ def main(engines: Sequence[str], only: str, fallback: bool, limit: float, worker
     if not tests:
         raise click.BadParameter(f"no test's name holds {only!r}", param_hint="--only")
     console = Console(stderr=True)
-    by_engine = {
-        name: run_tests(name, tests, limit, workers, ["--fallback"] if fallback and name == "tensorc" else [], console)
-        for name in engines or ENGINES
-    }
+    options = {"tensorc": ["--target", target, *["--fallback"] * fallback], "onnxruntime": []}
+    by_engine = {name: run_tests(name, tests, limit, workers, options[name], console) for name in engines or ENGINES}
     out = Console(width=None if sys.stdout.isatty() else 160)
     out.print(summary(tests, by_engine))
     for name, results in by_engine.items():
@@ -192,6 +192,7 @@ def main(engines: Sequence[str], only: str, fallback: bool, limit: float, worker
     if output is not None:
         record = {
             "onnx": onnx.__version__,
+            "target": target,
             "tensorc": subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
                                       cwd=Path(__file__).parent, check=False).stdout.strip(),
             "tests": [asdict(test) for test in tests],

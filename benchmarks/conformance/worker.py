@@ -7,6 +7,7 @@ passed, failed (a wrong result or an error that is no plain refusal) or unsuppor
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -118,18 +119,20 @@ class OnnxRuntimeBackend(Backend):  # type: ignore[misc]
 
 
 class Tensorc:
-    """tensorc's backend, with the options of this run; keeps what the model last prepared says of itself."""
+    """tensorc's backend, with the options of this run in place of a device; keeps what the model last prepared says of
+    itself."""
 
     def __init__(self, **options: Any):
-        from tensorc.backend import TensorcBackend
+        import tensorc
+        from tensorc.backend import TensorcBackend, TensorcRep
 
         self.rep: Any = None
         outer = self
 
         class Engine(TensorcBackend):
             @classmethod
-            def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Any:
-                outer.rep = super().prepare(model, device, **options, **kwargs)
+            def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> Any:  # noqa: ARG003
+                outer.rep = TensorcRep(tensorc.compile(model, **options, **kwargs))
                 return outer.rep
 
         self.backend = Engine
@@ -139,7 +142,9 @@ class Tensorc:
         return "fallback" if "onnx_runtime" in ran else "host" if ran else "native"
 
 
-def engine(name: str, fallback: bool) -> tuple[type[Backend], Callable[[], str], tuple[type[Exception], ...]]:
+def engine(
+    name: str, target: str, fallback: bool
+) -> tuple[type[Backend], Callable[[], str], tuple[type[Exception], ...]]:
     """The backend, how the last model ran on it, and the errors by which it refuses one."""
     if name == "onnxruntime":
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -148,7 +153,7 @@ def engine(name: str, fallback: bool) -> tuple[type[Backend], Callable[[], str],
         return OnnxRuntimeBackend, lambda: "native", refusals
     from tensorc.errors import UnsupportedError
 
-    tensorc = Tensorc(fallback="onnxruntime" if fallback else "error")
+    tensorc = Tensorc(target=target, fallback="onnxruntime" if fallback else "error")
     return tensorc.backend, tensorc.ran, (UnsupportedError,)
 
 
@@ -166,14 +171,19 @@ def tests_of(backend: type[Backend]) -> dict[str, Callable[[], None]]:
     return found
 
 
-def main(name: str, fallback: bool) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("engine")
+    parser.add_argument("--target")
+    parser.add_argument("--fallback", action="store_true")
+    given = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever an engine prints
 
     def answer(row: dict[str, Any]) -> None:
         answers.write(json.dumps(row) + "\n")
 
-    backend, ran, refusals = engine(name, fallback)
+    backend, ran, refusals = engine(given.engine, given.target, given.fallback)
     with tempfile.TemporaryDirectory(prefix="tensorc-") as home:
         # ONNX's runner writes the data of whole models there.
         os.environ["ONNX_HOME"] = home
@@ -200,4 +210,4 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--fallback" in sys.argv)
+    main()

@@ -33,6 +33,13 @@ struct half {
 };
 #define __float2half_rn(x) half(x)
 #define __half2float(x) ((float)(x))
+/* As the code generator calls the functions of a float16. */
+#define __habs(x) half(fabsf(x))
+#define hceil(x) half(ceilf(x))
+#define hfloor(x) half(floorf(x))
+#define hnearbyint(x) half(nearbyintf(x))
+#define hsqrt(x) half(sqrtf(x))
+#define htrunc(x) half(truncf(x))
 
 #define CUDART_INF_F __int_as_float(0x7f800000)
 #define CUDART_NAN_F __int_as_float(0x7fffffff)

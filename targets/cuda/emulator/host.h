@@ -54,6 +54,13 @@ struct half {
 };
 #define __float2half_rn(x) half(x)
 #define __half2float(x) ((float)(x))
+/* As the code generator calls the functions of a float16. */
+#define __habs(x) half(fabsf(x))
+#define hceil(x) half(ceilf(x))
+#define hfloor(x) half(floorf(x))
+#define hnearbyint(x) half(nearbyintf(x))
+#define hsqrt(x) half(sqrtf(x))
+#define htrunc(x) half(truncf(x))
 
 /* Threads ------------------------------------------------------------------------------------------------- */
 

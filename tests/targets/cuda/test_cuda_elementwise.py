@@ -56,6 +56,17 @@ def test_odd_sizes(cuda, well_made):
     assert well_made(check)
 
 
+def test_functions_of_16_bits(cuda, well_made):
+    with cuda.batch() as check:
+        positive = {"x": np.linspace(0.25, 9, 24).reshape(3, 8)}
+        for function in ("abs", "ceil", "floor", "round"):
+            check(f"{function}(x)", x="f16[3,8]", tolerance=1e-3)
+        for function in ("sqrt", "rsqrt"):
+            check(f"{function}(x)", positive, x="f16[3,8]", tolerance=1e-3)
+        check("equal(abs(x), y)", {"x": -np.inf, "y": np.inf}, x="f16[3,5]", y="f16[3,5]")
+    assert well_made(check)
+
+
 def test_small_tensors_are_one_block(cuda):
     with cuda.batch() as check:
         kernel = check("add(x, y)", x="f32[3,5]", y="f32[3,5]")

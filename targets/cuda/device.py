@@ -143,7 +143,7 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def write(self, address: int, data: np.ndarray, stream: int | None = None) -> None:
-        """From the host; `data`, which is contiguous, may be changed at once unless it is `staging`."""
+        """From the host; `data`, which is contiguous, stays as it is until the stream has come past it."""
 
     @abc.abstractmethod
     def read(self, address: int, out: np.ndarray, stream: int | None = None) -> None:

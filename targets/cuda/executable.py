@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,9 +45,9 @@ class CudaExecutable(Executable):
         self._kernels = manifest["kernels"]
         self._device: Device | None = device
         self._lock = threading.Lock()
-        #: The last run on a stream of the caller's, and what runs that may still go on have borrowed.
+        #: The last run on a stream of the caller's, and what runs that may still go on have borrowed, in their order.
         self._last: tuple[int | None, Mark] | None = None
-        self._held: list[tuple[Mark, object]] = []
+        self._held: deque[tuple[Mark, object]] = deque()
         with contextlib.ExitStack() as stack:
             stack.callback(device.close)
             self._check_architecture(device)
@@ -202,7 +203,8 @@ class CudaExecutable(Executable):
         device = self._opened()
         if self._last is not None and self._last[0] != stream:
             self._last[1].hold(device.stream if stream is None else stream)
-        self._held = [(mark, held) for mark, held in self._held if not mark.is_past]
+        while self._held and self._held[0][0].is_past:
+            self._held.popleft()
         return device
 
     def _place(self, device: Device, inputs: Sequence[Any], stream: int | None) -> list[int]:

@@ -210,6 +210,30 @@ def test_runs_on_several_streams_wait_for_each_other(two_layer_artifact, feed):
     assert all(mark.is_past for mark in held)
 
 
+def test_only_the_oldest_run_is_asked_whether_it_is_past(two_layer_artifact, feed):
+    """However many were begun and go on: none is past before it."""
+
+    class Asked(Mark):
+        questions = 0
+
+        @property
+        def is_past(self):
+            Asked.questions += 1
+            return False
+
+        def wait(self): ...
+
+        def hold(self, stream): ...
+
+    device = LikeGpu()
+    device.mark = lambda _stream: Asked()
+    executable = opened(two_layer_artifact, device)
+    for _ in range(6):
+        executable.run_async([feed["x"], feed["y"]], [None, None], 7)
+    assert Asked.questions == 5
+    executable.close()
+
+
 def test_too_little_memory_says_what_is_needed(two_layer_artifact):
     with pytest.raises(UserError, match=r"the model needs \d+ B of the GPU's memory: the GPU has no \d+ B left: "
                                         r"\d+ B of its 200 B are free"):  # fmt: skip

@@ -176,35 +176,45 @@ def error_of(got: np.ndarray, wanted: np.ndarray) -> float:
     return off if np.isfinite(off) else float("inf")
 
 
-def measure_network(folder: Path, name: str) -> Row:
-    """Errors and latency of ours, and PyTorch's eager latency."""
+def measure_network(folder: Path, name: str, batch: int) -> Row:
+    """Errors and latency of ours, and PyTorch's eager latency, in each precision. What fails says so, and leaves the
+    rest to be measured."""
     import onnxruntime
+
+    graph = graph_of(folder, name, batch)
+    feed = networks.sample(graph)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, feed)
+    del session
+    found: Row = {}
+    for precision in PRECISIONS:
+        row = found[label(name, precision, batch)] = {}
+        for measured in (measure_ours, measure_eager):
+            try:
+                row.update(measured(folder, graph, feed, wanted, label(name, precision, batch), precision))
+            except Exception as error:
+                row["failure"] = f"{row.get('failure', '')} {type(error).__name__}: {error}".strip()
+    return found
+
+
+def measure_ours(folder: Path, graph: Any, feed: dict[str, np.ndarray], wanted: np.ndarray, artifact: str,
+                 precision: str) -> Row:  # fmt: skip
+    del graph, precision
+    if not (folder / f"{artifact}.tcm.xz").exists():
+        return {"failure": "was not compiled"}
+    with opened(folder, artifact) as model:
+        return {"error": error_of(model.run(None, feed)[0], wanted), **ours(model, feed)}
+
+
+def measure_eager(folder: Path, graph: Any, feed: dict[str, np.ndarray], wanted: np.ndarray, artifact: str,
+                  precision: str) -> Row:  # fmt: skip
     import torch
 
-    found: Row = {}
-    for batch in BATCHES:
-        graph = graph_of(folder, name, batch)
-        feed = networks.sample(graph)
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        (wanted,) = session.run(None, feed)
-        del session
-        for precision in PRECISIONS:
-            row = found[label(name, precision, batch)] = {}
-            network, inputs = twin_of(graph, feed, precision)
-            with torch.inference_mode():
-                row["torch_error"] = error_of(network(*inputs)[0].float().cpu().numpy(), wanted)
-                row["eager"] = latency(lambda network=network, inputs=inputs: network(*inputs))
-            del network
-            if not (folder / f"{label(name, precision, batch)}.tcm.xz").exists():
-                row["failure"] = "was not compiled"
-                continue
-            try:
-                with opened(folder, label(name, precision, batch)) as model:
-                    row["error"] = error_of(model.run(None, feed)[0], wanted)
-                    row.update(ours(model, feed))
-            except Exception as error:  # the others are measured all the same
-                row["failure"] = f"{type(error).__name__}: {error}"
-    return found
+    del folder, artifact
+    network, inputs = twin_of(graph, feed, precision)
+    with torch.inference_mode():
+        error = error_of(network(*inputs)[0].float().cpu().numpy(), wanted)
+        return {"torch_error": error, "eager": latency(lambda: network(*inputs))}
 
 
 def measure_tuned(folder: Path, name: str, precision: str, batch: int) -> Row:
@@ -282,7 +292,9 @@ def run(folder: Path, minutes: float) -> int:
 
 def _plan(folder: Path) -> list[tuple[str, str, list[Any]]]:
     names = [name for name in networks.NAMES if (folder / f"{name}.onnx.xz").exists()]
-    rows: list[tuple[str, str, list[Any]]] = [(f"network {name}", "network", [name]) for name in names]
+    rows: list[tuple[str, str, list[Any]]] = [
+        (f"network {name}-{batch}", "network", [name, batch]) for batch in BATCHES for name in names
+    ]
     if (folder / f"{label(MATMUL, 'float16', 1)}.tcm.xz").exists():
         rows.append(("product", "product", []))
     artifacts = sorted(path.name.removesuffix(".tcm.xz") for path in folder.glob("*-1.tcm.xz"))
@@ -323,24 +335,24 @@ def _print(results: dict[str, Row]) -> None:
 
     print(f"{'':28} {'error':>9} {'tensorc':>9} {'eager':>9} {'max-auto':>9} {'/eager':>7} {'/max':>6}   ms")
     for name in networks.NAMES:
-        whole = results.get(f"network {name}", {})
-        if "failure" in whole:
-            print(f"{name:28} {whole['failure'][:100]}")
-            continue
         for batch in BATCHES:
+            whole = results.get(f"network {name}-{batch}", {})
+            if "failure" in whole:
+                print(f"{f'{name}-{batch}':28} {whole['failure'][:100]}")
+                continue
             for precision in PRECISIONS:
                 key = label(name, precision, batch)
                 row = whole.get(key)
                 if row is None:
                     continue
-                tuned, mine = results.get(f"tuned {key}"), row.get("tensorc")
+                tuned, mine, eager = results.get(f"tuned {key}"), row.get("tensorc"), row.get("eager")
                 error = row.get("error")
                 verdict = "-" if error is None else f"{error:.1e}" + ("" if error <= TOLERANCE[precision] else "!")
                 ratios = [
                     f"{other['ms'] / mine['ms']:.2f}" if mine and other and "ms" in other else "-"
-                    for other in (row["eager"], tuned)
+                    for other in (eager, tuned)
                 ]
-                print(f"{key:28} {verdict:>9} {ms(mine):>9} {ms(row['eager']):>9} {ms(tuned):>9} {ratios[0]:>7} "
+                print(f"{key:28} {verdict:>9} {ms(mine):>9} {ms(eager):>9} {ms(tuned):>9} {ratios[0]:>7} "
                       f"{ratios[1]:>6}   {row.get('failure', '')[:80]}")  # fmt: skip
     product = results.get("product", {})
     if "tensorc" in product:

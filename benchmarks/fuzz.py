@@ -2,6 +2,7 @@
 
     python benchmarks/fuzz.py                                    1000 graphs
     python benchmarks/fuzz.py --count 20000 --seed 7 --keep findings/ --json out.json
+    TENSORC_CUDA_EMULATE=1 python benchmarks/fuzz.py --target cuda:sm_90
 
 Graphs of 1 to 12 nodes over all operators that tensorc lists as supported, in all their element types, with odd shapes,
 broadcasts, tensors without elements, nan and infinities (benchmarks/fuzzing). Graph `n` of a seed is the same in every
@@ -73,9 +74,9 @@ def fuzz_one(case: Case, number: int, judge: Judge, keep: Path | None, shrinking
     return Result(number, outcome, operators_of(case), operators_of(small), detail)
 
 
-def run(seed: int, numbers: Sequence[int], names: Sequence[str], engines: Sequence[str], workers: int, limit: float,
-        keep: Path | None, shrinking: bool, console: Console) -> list[Result]:  # fmt: skip
-    judges = [Judge(engines, limit) for _ in range(workers)]
+def run(seed: int, numbers: Sequence[int], names: Sequence[str], engines: Sequence[str], target: str, workers: int,
+        limit: float, keep: Path | None, shrinking: bool, console: Console) -> list[Result]:  # fmt: skip
+    judges = [Judge(engines, limit, target) for _ in range(workers)]
     free = list(judges)
 
     def one(number: int) -> Result:
@@ -130,6 +131,7 @@ def _outline(text: str) -> str:
 @click.option("--count", default=1000, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="The number of the first graph.")
+@click.option("--target", default="cpu", show_default=True, help="What tensorc compiles for.")
 @click.option("--engine-check", "engines", default=",".join(ENGINES), show_default=True, help="Whom to compare with.")
 @click.option("--only", default="", metavar="PATTERN", help="Operators whose name matches this regular expression.")
 @click.option("--every", is_flag=True, help="All operators that can be generated, supported or not.")
@@ -138,8 +140,8 @@ def _outline(text: str) -> str:
 @click.option("--no-shrink", is_flag=True, help="Leave findings as large as they are.")
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Write findings there.")
 @click.option("--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write all results there.")
-def main(count: int, seed: int, first: int, engines: str, only: str, every: bool, workers: int, limit: float,
-         no_shrink: bool, keep: Path | None, output: Path | None) -> None:  # fmt: skip
+def main(count: int, seed: int, first: int, target: str, engines: str, only: str, every: bool, workers: int,
+         limit: float, no_shrink: bool, keep: Path | None, output: Path | None) -> None:  # fmt: skip
     """Compare tensorc with other engines on random graphs. Exit code 1 when there are findings."""
     chosen = [name for name in engines.split(",") if name]
     if not chosen or set(chosen) - set(ENGINES):
@@ -152,8 +154,8 @@ def main(count: int, seed: int, first: int, engines: str, only: str, every: bool
     out = Console(width=None if sys.stdout.isatty() else 160)
     out.print(f"{len(names)} operators; without a generator: {', '.join(lacking) or 'none'}", soft_wrap=True)
     start = time.perf_counter()
-    results = run(seed, range(first, first + count), names, chosen, workers, limit, keep, not no_shrink,
-                  Console(stderr=True))  # fmt: skip
+    results = run(seed, range(first, first + count), names, chosen, target, workers, limit, keep,
+                  not no_shrink, Console(stderr=True))  # fmt: skip
     report(results, time.perf_counter() - start, out)
     if output is not None:
         output.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")

@@ -60,12 +60,13 @@ class _Answer:
 
 
 class Judge:
-    """`engines` are asked in order, until one agrees. Use it as a context manager: it has processes."""
+    """`engines` are asked in order, until one agrees with tensorc, which compiles for `target`. Use it as a context
+    manager: it has processes."""
 
-    def __init__(self, engines: Sequence[str], limit: float = 60.0):
+    def __init__(self, engines: Sequence[str], limit: float = 60.0, target: str = "cpu"):
         self.engines = tuple(engines)
         self.limit = limit
-        self._workers = {name: Worker([sys.executable, str(_WORKER), name]) for name in ("tensorc", *engines)}
+        self._workers = {name: Worker([sys.executable, str(_WORKER), name, target]) for name in ("tensorc", *engines)}
 
     def __enter__(self) -> Self:
         return self

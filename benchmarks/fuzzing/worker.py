@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,19 +29,19 @@ def _names(path: Path) -> list[str]:
     return [value.name for value in onnx.load(path).graph.output]
 
 
-def _tensorc(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
+def _tensorc(target: str) -> tuple[Run, tuple[type[Exception], ...]]:
     import tensorc
     from tensorc.errors import UnsupportedError
 
     def run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         # The interface of sessions names outputs, and they may be the same twice.
-        with tensorc.compile(path, threads=2) as model:
+        with tensorc.compile(path, target, threads=2) as model:
             return model.run(None, inputs)
 
     return run, (UnsupportedError,)
 
 
-def _onnxruntime(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
+def _onnxruntime(_: str) -> tuple[Run, tuple[type[Exception], ...]]:
     from benchmarks.conformance.worker import OnnxRuntimeRep
 
     def run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -53,7 +52,7 @@ def _onnxruntime(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
     return run, (Exception,)
 
 
-def _reference(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
+def _reference(_: str) -> tuple[Run, tuple[type[Exception], ...]]:
     from onnx.reference import ReferenceEvaluator
 
     def run(path: Path, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -66,25 +65,24 @@ def _reference(_: Path) -> tuple[Run, tuple[type[Exception], ...]]:
 ENGINES = {"tensorc": _tensorc, "onnxruntime": _onnxruntime, "reference": _reference}
 
 
-def main(name: str) -> None:
+def main(name: str, target: str = "") -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever an engine prints
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
-        run, refusals = ENGINES[name](Path(folder))
-        answers.write(json.dumps({"ready": True}) + "\n")
-        for line in sys.stdin:
-            request = json.loads(line)
-            case = Path(request["case"])
-            try:
-                outputs = run(case / MODEL, load_arrays(case / INPUTS))
-                save_arrays(Path(request["out"]), dict(zip(_names(case / MODEL), outputs, strict=True)))
-                row = {"status": "ok", "detail": ""}
-            except Exception as error:  # whatever an engine raises is its result
-                refused = isinstance(error, refusals)
-                row = {"status": "unsupported" if refused else "error", "detail": _words(error)}
-            answers.write(json.dumps(row) + "\n")
+    run, refusals = ENGINES[name](target)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    for line in sys.stdin:
+        request = json.loads(line)
+        case = Path(request["case"])
+        try:
+            outputs = run(case / MODEL, load_arrays(case / INPUTS))
+            save_arrays(Path(request["out"]), dict(zip(_names(case / MODEL), outputs, strict=True)))
+            row = {"status": "ok", "detail": ""}
+        except Exception as error:  # whatever an engine raises is its result
+            refused = isinstance(error, refusals)
+            row = {"status": "unsupported" if refused else "error", "detail": _words(error)}
+        answers.write(json.dumps(row) + "\n")
 
 
 def _words(error: Exception) -> str:
@@ -92,4 +90,4 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

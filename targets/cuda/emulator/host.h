@@ -87,6 +87,7 @@ struct tc_team {
 };
 
 static tc_fiber tc_fibers[1024];
+static char *tc_stacks; /* for as long as a launch lasts: a model has hundreds of kernels */
 static ucontext_t tc_scheduler;
 static int tc_current;
 static tc_team tc_block, tc_warps[32];
@@ -151,7 +152,7 @@ static void tc_one_block(int threads) {
     }
     for (int i = 0; i < threads; i++) {
         tc_fiber &fiber = tc_fibers[i];
-        if (!fiber.stack) fiber.stack = (char *)malloc(TC_STACK);
+        fiber.stack = tc_stacks + (size_t)i * TC_STACK;
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = fiber.stack;
         fiber.context.uc_stack.ss_size = TC_STACK;
@@ -191,7 +192,9 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
     tc_entry = entry;
     tc_arguments = arguments;
     tc_error = nullptr;
+    tc_stacks = (char *)malloc((size_t)threads * TC_STACK);
     tc_dynamic_shared = (unsigned char *)aligned_alloc(128, (shared + 127) / 128 * 128 + 128);
+    if (!tc_stacks || !tc_dynamic_shared) tc_error = "there is no memory for the threads of a block";
     for (int block = 0; block < blocks && !tc_error; block++) {
         blockIdx.x = block;
         memset(tc_dynamic_shared, 0xff, shared); /* nan to every float type, until it is written */
@@ -204,6 +207,7 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
 #endif
     }
     free(tc_dynamic_shared);
+    free(tc_stacks);
     return tc_error;
 }
 

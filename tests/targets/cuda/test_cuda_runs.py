@@ -4,14 +4,16 @@ in what order, and what is refused. What runs compute is in test_cuda_devices.""
 from __future__ import annotations
 
 import gc
+import re
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import tensorc
-from targets.cuda.device import Mark
-from targets.cuda.emulator import Emulator
+from targets.cuda.device import Call, Mark
+from targets.cuda.emulator import Emulator, compile_for_host, launch
 from targets.cuda.executable import CudaExecutable
 from tensorc.errors import UserError
 from tensorc.runtime.artifact import Artifact
@@ -232,6 +234,20 @@ def test_only_the_oldest_run_is_asked_whether_it_is_past(two_layer_artifact, fee
         executable.run_async([feed["x"], feed["y"]], [None, None], 7)
     assert Asked.questions == 5
     executable.close()
+
+
+def test_an_emulated_launch_leaves_no_memory_behind():
+    def data_bytes():
+        found = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        return 1024 * int(found[1])
+
+    counts = np.zeros(1024, np.int32)
+    before = data_bytes()
+    for number in range(3):
+        source = f'extern "C" __global__ void k(int *x) {{ x[threadIdx.x] += {number}; __syncthreads(); }}'
+        launch(compile_for_host("k", source), Call("k", None, 2, 1024, 0, (counts.ctypes.data,)))
+    assert (counts == 2 * (0 + 1 + 2)).all()
+    assert data_bytes() - before < 64 << 20, "the stacks of 1024 threads take 256 MiB"
 
 
 def test_too_little_memory_says_what_is_needed(two_layer_artifact):

@@ -241,6 +241,7 @@ def test_a_model_closed_while_runs_go_on(gpu, two_layer_artifacts, feed, expecte
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own
 def test_pytorchs_arrays_and_streams(gpu, two_layer_artifacts, expected_two):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():

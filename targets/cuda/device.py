@@ -143,7 +143,8 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def write(self, address: int, data: np.ndarray, stream: int | None = None) -> None:
-        """From the host; `data`, which is contiguous, stays as it is until the stream has come past it."""
+        """From the host. `data` is contiguous, and not changed until the stream has come past it: until then the device
+        holds it."""
 
     @abc.abstractmethod
     def read(self, address: int, out: np.ndarray, stream: int | None = None) -> None:

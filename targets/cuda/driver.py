@@ -7,6 +7,7 @@ import functools
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -200,7 +201,9 @@ class Driver(Device):
             self._stream = _asked("cuStreamCreate", _NON_BLOCKING)
         self.stream = int(self._stream)
         self._memory: set[int] = set()
-        self._staging: list[int] = []
+        self._staging: set[int] = set()
+        #: What the driver may still read.
+        self._written: deque[tuple[Mark, np.ndarray]] = deque()
         self._modules: list[Any] = []
         self._recordings: list[_Recording] = []
 
@@ -241,7 +244,7 @@ class Driver(Device):
             error, address = _cuda().cuMemHostAlloc(max(nbytes, 1), 0)
         if int(error):
             return None
-        self._staging.append(int(address))
+        self._staging.add(int(address))
         return array_at(int(address), "uint8", (nbytes,), None)
 
     @property
@@ -256,9 +259,16 @@ class Driver(Device):
             _asked("cuMemFree", address)
 
     def write(self, address: int, data: np.ndarray, stream: int | None = None) -> None:
-        if data.nbytes:
-            with self._context:
-                _asked("cuMemcpyHtoDAsync", address, data.ctypes.data, data.nbytes, self._on(stream))
+        """Memory that is not pinned need not have been read when the driver returns: it is held."""
+        if not data.nbytes:
+            return
+        with self._context:
+            _asked("cuMemcpyHtoDAsync", address, data.ctypes.data, data.nbytes, self._on(stream))
+            if data.ctypes.data in self._staging:
+                return
+            while self._written and self._written[0][0].is_past:
+                self._written.popleft()
+            self._written.append((_Event(self._context, self._on(stream)), data))
 
     def read(self, address: int, out: np.ndarray, stream: int | None = None) -> None:
         if out.nbytes:
@@ -402,6 +412,7 @@ class Driver(Device):
         """Whatever failed before: all is let go of."""
         with self._context:
             _quietly("cuStreamSynchronize", self._stream)
+            self._written.clear()
             for recording in self._recordings:
                 if recording.executable is not None:
                     _quietly("cuGraphExecDestroy", recording.executable)

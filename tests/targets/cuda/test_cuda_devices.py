@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -183,6 +184,31 @@ def test_a_model_closed_while_others_run_it(device, model, feed, expected_two):
     assert said == ["the model is closed"] * 3
     with pytest.raises(UserError, match="the model is closed"):
         executable.borrow(device.put(feed["x"]), device.memory, None)
+
+
+def test_a_loop_that_data_end(device):
+    """v = 2 v + i until the sum is 100: the host writes the iteration's number, and reads the condition."""
+    body = onnx.parser.parse_graph("""
+        body (int64 i, bool go, float[4] v) => (bool more, float[4] w) <float two = {2.0}, float most = {100.0}> {
+            doubled = Mul(v, two)
+            number = Cast<to: int = 1>(i)
+            w = Add(doubled, number)
+            sum = ReduceSum<keepdims: int = 0>(w)
+            more = Less(sum, most)
+        }""")
+    go = onnx.numpy_helper.from_array(np.array(True), "go")
+    node = onnx.helper.make_node("Loop", ["", "go", "x"], ["y"], body=body)
+    rows = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "loop", rows[:1], rows[1:], [go])
+    source = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    with tensorc.compile(source, device.target) as model:
+        for x in (np.arange(4, dtype=np.float32), np.full(4, 30, np.float32), np.full(4, 0.25, np.float32)):
+            want, number = 2 * x, 0
+            while want.sum() < 100:
+                number += 1
+                want = 2 * want + number
+            np.testing.assert_allclose(model.run(None, {"x": x})[0], want)
+            np.testing.assert_allclose(model.run_async({"x": device.put(x)}).wait()[0].numpy(), want)
 
 
 def test_a_profile_leaves_runs_as_they_were(model, feed, expected_two):

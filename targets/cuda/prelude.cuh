@@ -167,6 +167,27 @@ template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *f
     for (int i = 0; i < 4; i++) to[i] = *(const T *)&word[i];
 }
 
+/* sums[N]: what `parts` blocks left, added in that order. Of each there are N numbers of every one of THREADS threads,
+   4 of a thread side by side, those of this thread from `from` on. A few are on their way at once, and no more: a
+   compiler that unrolls the whole loop keeps all of them until they are added. */
+template <int N, int THREADS, typename T> TENSORC_DEVICE void tc_add_parts(T *sums, const T *from, int parts) {
+    constexpr int AT_ONCE = N < 32 ? 32 / N : 1;
+#pragma unroll
+    for (int i = 0; i < N; i++) sums[i] = 0;
+#pragma unroll 1
+    for (; parts > 0; parts -= AT_ONCE, from += AT_ONCE * N * THREADS) {
+        T found[AT_ONCE * N];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE * N; i += 4) {
+            if (i / N < parts) tc_load_shared_cache(found + i, from + i * THREADS);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE * N; i++) {
+            if (i / N < parts) sums[i % N] += found[i];
+        }
+    }
+}
+
 TENSORC_DEVICE uint32_t tc_shared(const void *address) {
     return (uint32_t)__cvta_generic_to_shared(address);
 }

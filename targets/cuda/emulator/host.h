@@ -279,6 +279,17 @@ template <typename T> TENSORC_DEVICE void tc_load_shared_cache(T *to, const T *f
     tc_load<4>(to, from);
 }
 
+template <int N, int THREADS, typename T> TENSORC_DEVICE void tc_add_parts(T *sums, const T *from, int parts) {
+    for (int i = 0; i < N; i++) sums[i] = 0;
+    for (; parts > 0; parts--, from += N * THREADS) {
+        for (int i = 0; i < N; i += 4) {
+            T found[4];
+            tc_load_shared_cache(found, from + i * THREADS);
+            for (int j = 0; j < 4; j++) sums[i + j] += found[j];
+        }
+    }
+}
+
 /* Copies that go on by themselves end when they are waited for in even blocks, and at once in odd ones: who reads too
    early sees it in the first, who writes too early in the others. */
 struct tc_copy {

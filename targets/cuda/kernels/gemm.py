@@ -170,15 +170,8 @@ class Gemm:
         is_last = builder.value("int32", "tc_is_last", builder.address(counters, tile), self.splits)
 
         def add() -> None:
-            with builder.unrolled(unit.sums) as i:
-                builder.store(acc, const(0, self.dtype), i)
-            with builder.serial(self.splits, name="part") as part, builder.unrolled(unit.sums // 4) as quad:
-                found = builder.registers(self.dtype, 4, "found")
-                builder.call("tc_load_shared_cache", builder.address(found, 0),
-                             builder.address(scratch, place(part, quad)))  # fmt: skip
-                with builder.unrolled(4) as v:
-                    at = quad * 4 + v
-                    builder.store(acc, builder.load(acc, at) + builder.load(found, v), at)
+            builder.call(f"tc_add_parts<{unit.sums}, {threads}>", builder.address(acc, 0),
+                         builder.address(scratch, place(0, 0)), self.splits)  # fmt: skip
             finish()
 
         builder.when(tir.compare("not_equal", is_last, 0), add)

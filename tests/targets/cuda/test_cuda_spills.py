@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from targets.cuda.codegen import print_kernel
@@ -15,17 +17,35 @@ from .test_cuda_products import tile
 pytestmark = pytest.mark.compiler
 
 _WIDE = "cast(x, to='float32')"
-#: By name: a kernel and, where rules choose another for one of the architectures, its schedule.
+_PADDED = conv(pads=(1, 1, 1, 1))
+_STEM = conv(strides=(2, 2), pads=(3, 3, 3, 3))
+_TOKENS = "gelu(add(matmul_packed(x, w, columns=3072), b), approximate='none')"
+#: What networks spend their time in, with their sizes; rules choose the schedule where none is given.
 ANCHORS = {
+    "float32": (_TOKENS, {"x": "f32[128,768]", "w": "f32[384,768,8]", "b": "f32[3072]"}, None),
+    "float16": (_TOKENS, {"x": "f16[128,768]", "w": "f16[384,768,8]", "b": "f16[3072]"}, None),
+    "bytes": ("cast(matmul_packed(x, w, columns=768), to='float32')", {"x": "u8[128,768]", "w": "i8[96,768,8]"}, None),
+    "scores": ("matmul(x, y, transpose_b=1)", {"x": "f16[12,128,64]", "y": "f16[12,128,64]"}, None),
+    "one row": ("matmul_packed(x, w, columns=1000)", {"x": "f16[1,2048]", "w": "f16[125,2048,8]"}, None),
+    "conv": (f"relu(add({_PADDED}, r))", {"x": "f32[1,32,14,14,8]", "w": "f32[32,256,3,3,8]",
+                                          "r": "f32[1,32,14,14,8]"}, None),
+    "conv, float16": (f"relu(add({_PADDED}, r))", {"x": "f16[1,16,28,28,8]", "w": "f16[16,128,3,3,8]",
+                                                   "r": "f16[1,16,28,28,8]"}, None),
+    "stem": (f"relu({_STEM})", {"x": "f32[1,3,224,224]", "w": "f32[8,3,7,7,8]"}, None),
+    "stem, float16": (f"relu({_STEM})", {"x": "f32[1,3,224,224]", "w": "f16[8,3,7,7,8]"}, None),
+    "attention": ("attention(q, k, v, scale=0.125)", dict.fromkeys("qkv", "f32[1,197,12,64]"), None),
+    "attention, float16": ("attention(q, k, v, scale=0.125)", dict.fromkeys("qkv", "f16[1,197,12,64]"), None),
     # Six parts of a reduction, all of which were once loaded before the first was added.
     "parts": (f"cast(relu(add({conv(_WIDE)}, b)), to='float16')",
               {"x": "f16[1,104,6,6,8]", "w": "f16[20,832,1,1,8]", "b": "f32[1,20,1,1,8]"},
               tile(32, 16, 32, 2, 1, 4, 6)),
 }  # fmt: skip
+_TF32 = replace(NAMED["sm_90"], rounds_products=True)
+_CASES = [(name, NAMED[architecture]) for name in ANCHORS for architecture in ("sm_80", "sm_90")]
+_CASES += [(name, _TF32) for name in ("float32", "conv", "stem", "attention")]
 
 
-@pytest.mark.parametrize("gpu", [NAMED["sm_80"], NAMED["sm_90"]], ids=lambda gpu: gpu.name)
-@pytest.mark.parametrize("name", ANCHORS)
+@pytest.mark.parametrize(("name", "gpu"), _CASES, ids=lambda case: getattr(case, "name", case))
 def test_no_anchor_spills(cuda, name, gpu):
     expression, types, schedule = ANCHORS[name]
     kernel = lower(cuda.body(expression, **types), gpu, schedule)

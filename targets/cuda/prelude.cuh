@@ -317,6 +317,26 @@ TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b
 }
 #endif
 
+/* Neighbouring columns of what four lanes have of N fragments' row, 2 or 4: `from[4 * i]` and the next are columns
+   2*(lane%4) and the next of fragment i. A lane gets all 8 of fragment lane%4, or, of two fragments, the 4 from
+   lane%4/2*4 on of fragment lane%2. */
+template <int N, typename T> TENSORC_DEVICE void tc_gather_row(T *to, const T *from) {
+#pragma unroll
+    for (int i = 0; i < 2 * N; i++) to[i] = from[i / 2 * 4 + i % 2];
+#pragma unroll
+    for (int apart = 1; apart < N; apart *= 2) {
+        bool second = threadIdx.x & apart;
+#pragma unroll
+        for (int i = 0; i < 2 * N; i++) {
+            if (i / 2 & apart) continue;
+            T *mine = to + i, *other = to + i + 2 * apart;
+            T got = tc_shuffle_xor(second ? *mine : *other, apart);
+            *mine = second ? got : *mine;
+            *other = second ? *other : got;
+        }
+    }
+}
+
 /* Each of N numbers, added over the lanes of a warp: every lane has the sums then, added in one order. */
 template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
 #pragma unroll

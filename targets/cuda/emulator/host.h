@@ -459,6 +459,20 @@ TENSORC_DEVICE void tc_mma_uint8(int *sums, const uint32_t *a, const uint32_t *b
         [](uint32_t word, int i) { return (int)(int8_t)(word >> 8 * i); });
 }
 
+template <int N, typename T> TENSORC_DEVICE void tc_gather_row(T *to, const T *from) {
+    for (int i = 0; i < 2 * N; i++) to[i] = from[i / 2 * 4 + i % 2];
+    for (int apart = 1; apart < N; apart *= 2) {
+        bool second = threadIdx.x & apart;
+        for (int i = 0; i < 2 * N; i++) {
+            if (i / 2 & apart) continue;
+            T *mine = to + i, *other = to + i + 2 * apart;
+            T got = tc_shuffle_xor(second ? *mine : *other, apart);
+            *mine = second ? got : *mine;
+            *other = second ? *other : got;
+        }
+    }
+}
+
 template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
     tc_warp(sums, [](void **given) {
         for (int i = 0; i < N; i++) {

@@ -13,17 +13,18 @@ and the last one to come adds them, in one order always, and goes on with the gr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from targets.cpu.kernels.group import LONG
 from targets.cuda.kernels.decoded import DecodedStage, DecodedWeights
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
-from targets.cuda.kernels.operands import Operand
+from targets.cuda.kernels.operands import CHUNK_BYTES, Operand
 from targets.cuda.kernels.stages import Stage
 from targets.cuda.kernels.units import MultiplyAdds, Slot, TensorCores, Unit
 from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits
 from tensorc.ir import OPS, Kind, Value
 from tensorc.ir.dims import static_shape
+from tensorc.ir.types import numpy_dtype
 from tensorc.lowering import tir
 from tensorc.lowering.indexing import Index, Source, ravel
 from tensorc.lowering.tir import Buffer, Expr, const
@@ -70,7 +71,7 @@ class Gemm:
         where = tir.floor_div(warp, schedule.warp_columns), tir.floor_mod(warp, schedule.warp_columns)
         unit: Unit = (
             MultiplyAdds(self.group, schedule, where, lane) if schedule.unit == "fma"
-            else TensorCores(self.group, schedule, where, lane, self.a.operand.dtype)
+            else TensorCores(self.group, schedule, where, lane, self.a.operand.dtype, self._has_narrow_rows())
         )  # fmt: skip
         self.group.dynamic_bytes = schedule.stages * stage_bytes
         memory = builder.dynamic_shared(self.group.dynamic_bytes)
@@ -182,25 +183,28 @@ class Gemm:
         builder, threads = self.builder, self.schedule.threads
         if not any(node.op in LONG for node in self.group.body.nodes):
             for slot in unit.slots(builder.unrolled, 0, unit.high):
-                self._slot(unit, acc, slot.first, slot, tile)
+                self._slot(unit, *unit.sums_of(acc, slot.first), slot, tile)
             return
         builder.sync()  # all have read the last step
         each = unit.sums // unit.high
         count = unit.high
         while threads * count * each * 4 > self.group.dynamic_bytes:
             count //= 2
+        piece = min(unit.width, 4)
         for begin in range(0, unit.high, count):
 
             def held(first: Expr, begin: int = begin) -> Expr:
-                number = tir.floor_div(first - begin * each, unit.width)
-                return builder.address(memory, (number * threads + builder.thread) * (unit.width * 4))
+                return builder.address(memory, ((first - begin * each) * threads + builder.thread * piece) * 4)
 
             with builder.unrolled(count * each // unit.width) as number:
                 first = begin * each + number * unit.width
-                builder.call(f"tc_store<{unit.width}>", held(first), builder.address(acc, first))
+                sums, place = unit.sums_of(acc, first)
+                for at in range(0, unit.width, piece):
+                    builder.call(f"tc_store<{piece}>", held(first + at), builder.address(sums, place + at))
             for slot in unit.slots(builder.serial, begin, count):
                 sums = builder.registers(self.dtype, unit.width, "sums")
-                builder.call(f"tc_load<{unit.width}>", builder.address(sums, 0), held(slot.first))
+                for at in range(0, unit.width, piece):
+                    builder.call(f"tc_load<{piece}>", builder.address(sums, at), held(slot.first + at))
                 self._slot(unit, sums, 0, slot, tile)
 
     def _slot(self, unit: Unit, sums: Buffer, first: Expr, slot: Slot, tile: tuple[Expr, Expr, Expr]) -> None:
@@ -242,8 +246,9 @@ class Gemm:
                 builder.store(result, tir.cast(element, "int8") if value.dtype == "bool" else element, v)
         group.elements.sources = sources
         for value, buffer, result in zip(group.body.outputs, group.outputs, results, strict=True):
-            place = builder.address(buffer, ravel(index(0), static_shape(value.shape)))
-            builder.call(f"tc_store<{width}>", place, builder.address(result, 0))
+            place = ravel(index(0), static_shape(value.shape))
+            for at, count in _moves(width, value):
+                builder.call(f"tc_store<{count}>", builder.address(buffer, place + at), builder.address(result, at))
 
     def _loaded(self, value: Value, width: int, index: Index) -> Buffer:
         """An input's `width` neighbours at a result's index, in registers."""
@@ -251,8 +256,16 @@ class Gemm:
         tail = index[len(index) - len(shape) :]
         place = ravel([0 if extent == 1 else i for i, extent in zip(tail, shape, strict=True)], shape)
         loaded = builder.registers(value.dtype, width, "beside")
-        builder.call(f"tc_load<{width}>", builder.address(loaded, 0), builder.address(self.group.buffers[value], place))
+        for at, count in _moves(width, value):
+            source = builder.address(self.group.buffers[value], place + at)
+            builder.call(f"tc_load<{count}>", builder.address(loaded, at), source)
         return loaded
+
+    def _has_narrow_rows(self) -> bool:
+        """Whether of a row of the result, or of what is beside it, a fragment's part is less than a sector of memory,
+        and the next fragment's part is next to it."""
+        narrow = any(_bytes_of(value) < 4 for value in (*self.group.body.outputs, *self.beside))
+        return narrow and self.extents.columns % 8 == 0 and static_shape(self.result.shape)[-1] > 8
 
     def _read_beside(self) -> list[Value]:
         """Inputs of which the group's elements want those beside a result's, whose neighbours are loaded at once."""
@@ -263,3 +276,13 @@ class Gemm:
             and all(OPS[user.op].kind is Kind.ELEMENTWISE and user.output.shape == self.result.shape
                     for user in value.users)
         ]  # fmt: skip
+
+
+def _bytes_of(value: Value) -> int:
+    return int(numpy_dtype(value.dtype).itemsize)
+
+
+def _moves(width: int, value: Value) -> Iterator[tuple[int, int]]:
+    """(first, how many) of `width` neighbours that a thread moves at once."""
+    count = min(width, CHUNK_BYTES // _bytes_of(value))
+    return ((at, count) for at in range(0, width, count))

@@ -20,7 +20,8 @@ Loop = Callable[[int], contextlib.AbstractContextManager[Expr]]
 
 @dataclass(frozen=True)
 class Slot:
-    """Neighbouring sums of a thread, from number `first` on: their row and first column in the tile."""
+    """Neighbouring sums of a thread, from number `first` on in the order of slots: their row and first column in the
+    tile."""
 
     first: Expr
     row: Expr
@@ -52,20 +53,26 @@ class Unit(ABC):
     def slots(self, loop: Loop, begin: int, count: int) -> Iterator[Slot]:
         """Within loops over those of `count` rows of fragments, from one on."""
 
+    def sums_of(self, acc: Buffer, first: Expr) -> tuple[Buffer, Expr]:
+        """Where a slot's sums are side by side, and from which on. All lanes of the warp ask for the same slot."""
+        return acc, first
+
     @abstractmethod
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
         """One step."""
 
 
 class TensorCores(Unit):
-    """Fragments of 16 rows by 8 columns, each step of them 32 bytes along k."""
+    """Fragments of 16 rows by 8 columns, each step of them 32 bytes along k. Of a fragment's row a lane has 2 sums, of 4
+    fragments 8; where it `gathers`, it exchanges those with the 3 lanes beside it for all 8 of one fragment."""
 
-    width = 2
-
-    def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr, dtype: str):
+    def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr, dtype: str,
+                 gathers: bool):  # fmt: skip
         super().__init__(group, schedule, warp, lane)
         self.dtype = dtype
         self.high, self.wide = self.rows // 16, self.columns // 8
+        self.together = min(self.wide, 4) if gathers else 1
+        self.width = 2 * self.together
 
     @property
     def sums(self) -> int:
@@ -73,10 +80,25 @@ class TensorCores(Unit):
 
     def slots(self, loop: Loop, begin: int, count: int) -> Iterator[Slot]:
         row = self.builder.bind(self.row + tir.floor_div(self.lane, 4))
-        column = self.builder.bind(self.column + tir.floor_mod(self.lane, 4) * 2)
-        with loop(count) as number, loop(2) as half, loop(self.wide) as j:
+        rank = tir.floor_mod(self.lane, 4)
+        of_lane = {1: rank * 2, 2: tir.floor_mod(rank, 2) * 8 + tir.floor_div(rank, 2) * 4, 4: rank * 8}
+        column = self.builder.bind(self.column + of_lane[self.together])
+        several = self.wide // self.together
+        with loop(count) as number, loop(2) as half, loop(several) as j:
             i = begin + number
-            yield Slot(((i * self.wide + j) * 2 + half) * 2, row + i * 16 + half * 8, column + j * 8)
+            first = ((i * several + j) * 2 + half) * self.width
+            yield Slot(first, row + i * 16 + half * 8, column + j * (8 * self.together))
+
+    def sums_of(self, acc: Buffer, first: Expr) -> tuple[Buffer, Expr]:
+        if self.together == 1:
+            return super().sums_of(acc, first)
+        # Of all fragments the first rows and those 8 below take turns, two sums at a time.
+        rows = 2 * self.width
+        first = tir.floor_div(first, rows) * rows + tir.floor_div(tir.floor_mod(first, rows), self.width) * 2
+        found = self.builder.registers(acc.dtype, self.width, "gathered")
+        self.builder.call(f"tc_gather_row<{self.together}>", self.builder.address(found, 0),
+                          self.builder.address(acc, first))  # fmt: skip
+        return found, 0
 
     def multiply(self, acc: Buffer, a: Stage, b: Stage, stage: Expr) -> None:
         builder = self.builder

@@ -48,10 +48,13 @@ def test_factors(step, turns, stride, sectors):
 
 
 #: Kernels that networks spend their time in, and by how much more than the least their requests may take of global and
-#: of shared memory. Products store 16 bytes of a row at once, half a sector, whose other half comes next; windows two
-#: apart take every other pixel.
+#: of shared memory. Windows two apart take every other pixel.
 ANCHORS = {
-    "matmul": ("relu(matmul_packed(x, w, columns=64))", {"x": "f16[64,64]", "w": "f16[8,64,8]"}, 1.15, 1.05),
+    "matmul": ("relu(matmul_packed(x, w, columns=64))", {"x": "f16[64,64]", "w": "f16[8,64,8]"}, 1.02, 1.02),
+    "residual": ("add(matmul_packed(x, w, columns=64), r)", {"x": "f16[64,64]", "w": "f16[8,64,8]", "r": "f16[64,64]"},
+                 1.02, 1.02),
+    "long": ("gelu(matmul_packed(x, w, columns=64), approximate='none')", {"x": "f16[64,64]", "w": "f16[8,64,8]"},
+             1.02, 1.02),
     "float32": ("matmul_packed(x, w, columns=64)", {"x": "f32[64,64]", "w": "f32[8,64,8]"}, 1.1, 1.05),
     "few bits": ("matmul_coded(x, c, s, width=4, group=32, zero=8.0)",
                  {"x": "f32[1,512]", "c": "u8[64,256]", "s": "bf16[64,16]"}, 1.05, 1.05),

@@ -85,6 +85,24 @@ def test_epilogues(cuda):
     none_spills(check)
 
 
+def test_rows_of_16_bits(cuda):
+    """Lanes exchange sums for neighbouring ones, of two fragments and of four; what lies beside is read like that."""
+    residual = "add(add(matmul_packed(x, w, columns=72), r), b)"
+    with cuda.batch() as check:
+        for schedule in (tile(32, 32, 32, 2, 2), tile(32, 64, 32, 1, 1), tile(32, 128, 32, 1, 2)):
+            check(residual, schedule=schedule, tolerance=2e-3,
+                  x="f16[37,40]", w="f16[9,40,8]", r="f16[37,72]", b="f16[72]")  # fmt: skip
+        check("mul(tanh(matmul_packed(x, w, columns=48)), r)", schedule=tile(32, 64, 32, 2, 2, 2, 2), tolerance=2e-3,
+              x="f16[21,264]", w="f16[6,264,8]", r="f16[21,48]")  # fmt: skip
+        check("add(matmul_packed(x, w, columns=40), cast(r, to='float32'))", x="f32[20,16]", w="bf16[5,16,8]",
+              r="bf16[20,40]", schedule=tile(32, 32, 32, 1, 1), tolerance=1e-2)  # fmt: skip
+        check("less(matmul(x, y), r)", x="f16[2,20,16]", y="f16[2,16,40]", r="f16[2,20,40]",
+              schedule=tile(32, 32, 32, 1, 2))  # fmt: skip
+        check("cast(clip(matmul_packed(x, w, columns=40), min=-100, max=100), to='int8')", x="u8[20,32]", w="i8[5,32,8]",
+              schedule=tile(32, 32, 64, 1, 1))  # fmt: skip
+    none_spills(check)
+
+
 def test_split_reductions(cuda):
     """Parts of a reduction, the last one shorter, added by the last block of each tile."""
     with cuda.batch() as check:

@@ -10,6 +10,7 @@ from typing import Any
 from cost_models.tiles import Throughput, TileWork, grid_cycles
 from targets.cuda.flash import FlashSchedule
 from targets.cuda.gpu import Gpu
+from targets.cuda.occupancy import WARP, occupancy
 from tensorc.ir.types import numpy_dtype
 from tensorc.search.schedule import Schedule
 
@@ -117,8 +118,6 @@ _COPY_INSTRUCTIONS = 16
 _DECODE_INSTRUCTIONS = 5
 #: Products of an instruction: a warp's multiply-adds, or a step of 32 bytes of 16 by 8 sums.
 _FMA_PRODUCTS, _FRAGMENT = 32, 16 * 8
-_BLOCKS_AT_ONCE = 32
-_RESERVED_SHARED = 1024
 
 
 def unit_of(dtype: str, gpu: Gpu) -> str:
@@ -169,6 +168,11 @@ def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
     )  # fmt: skip
 
 
+def gemm_resident(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> int:
+    """Blocks that a multiprocessor holds at once."""
+    return max(1, occupancy(gpu, schedule.threads, schedule.registers(), schedule.shared_bytes(dtype)).blocks)
+
+
 def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, decodes: bool = False) -> float:
     """See `cost_models.tiles`. What is decoded is few bytes, which wait in registers for a step, and instructions."""
     size = int(numpy_dtype(dtype).itemsize)
@@ -196,10 +200,7 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, 
     work = TileWork(warps, products, instructions, copied * depth * size, read, written)
     steps = -(-extents.depth // depth)
     blocks = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns) * split
-    resident = max(1, min(
-        gpu.shared // (schedule.shared_bytes(dtype) + _RESERVED_SHARED), gpu.threads // schedule.threads,
-        gpu.registers // (schedule.registers() * schedule.threads), _BLOCKS_AT_ONCE,
-    ))  # fmt: skip
+    resident = gemm_resident(schedule, dtype, gpu)
     each = (extents.rows * size + extents.columns * (1 if decodes else size)) * extents.depth
     memory = extents.batch * (each + extents.rows * extents.columns * 4)
     return grid_cycles(work, -(-steps // split), ahead, blocks, resident, gpu.multiprocessors, unit, memory)
@@ -214,6 +215,10 @@ class GemvSchedule(Schedule):
     warps: int
     panels: int
     unroll: int
+
+    def registers(self, rows: int) -> int:
+        """Of a thread, about: sums, weights that are under way, addresses."""
+        return self.panels * 8 * (rows + self.unroll) + _OTHER_REGISTERS // 2
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,12 @@ def gemv_schedule(extents: Extents, gpu: Gpu) -> GemvSchedule:
     most = max(1, extents.depth // (32 * unroll))
     warps = next((w for w in (2, 4, 8) if w >= min(wanted, most)), 16)
     return GemvSchedule(warps, panels, unroll)
+
+
+def gemv_resident(schedule: GemvSchedule, rows: int, gpu: Gpu) -> int:
+    """Blocks that a multiprocessor holds at once, no more than keep its memory busy: registers do that, too."""
+    most = occupancy(gpu, schedule.warps * WARP, schedule.registers(rows), 0).blocks
+    return max(1, min(most, _BUSY_WARPS // schedule.warps))
 
 
 def is_few(extents: Extents, dtype: str, gpu: Gpu) -> bool:

@@ -115,14 +115,17 @@ class BlockBuilder(KernelBuilder):
     def prefetch(self, buffer: Buffer, index: Expr) -> None:
         """Blocks that wait make room for others here."""
 
-    def launched(self, name: str, blocks: int, in_place: bool = False) -> Any:
-        """The finished PrimFunc, for `blocks` blocks."""
+    def launched(self, name: str, blocks: int, in_place: bool = False, resident: int = 0) -> Any:
+        """The finished PrimFunc, for `blocks` blocks. If `resident` is not 0, a multiprocessor is to hold so many of
+        them at once: as many registers a thread may have, and no fewer are aimed at."""
         (statements,) = self._blocks
         body = _sequence(statements)
         for variable, extent, tag in ((self.thread, self.threads, "threadIdx.x"), (self.block, blocks, "blockIdx.x")):
             axis = T.IterVar(ir.Range.from_min_extent(_index(0), _index(extent)), variable, T.IterVar.ThreadIndex, tag)
             body = T.AttrStmt(axis, "thread_extent", _index(extent), body)
         function = T.PrimFunc(self._params, _sequence([*self._declarations, body]))
+        if resident:
+            function = function.with_attr("tirx.launch_bounds_min_blocks_per_sm", resident)
         return function.with_attr("global_symbol", name).with_attr("tirx.noalias", not in_place)
 
 

@@ -21,7 +21,7 @@ from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import CHUNK_BYTES, Operand
 from targets.cuda.kernels.stages import Stage
 from targets.cuda.kernels.units import MultiplyAdds, Slot, TensorCores, Unit
-from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits
+from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits, gemm_resident
 from tensorc.ir import OPS, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
@@ -96,7 +96,10 @@ class Gemm:
             finish()
         else:
             self._join(unit, acc, tile, split, tiles, finish)
-        return self.group.launched(blocks, schedule)
+        # What is decoded waits in registers that the schedule does not know of.
+        decodes = isinstance(self.b, DecodedStage)
+        resident = 0 if decodes else gemm_resident(schedule, self.a.operand.dtype, self.group.gpu)
+        return self.group.launched(blocks, schedule, resident)
 
     def _place_of(self, tile: Expr, high: int, wide: int) -> tuple[Expr, Expr, Expr]:
         """Batch, and the tile's row and column: a few rows of tiles together, column by column."""
@@ -247,8 +250,9 @@ class Gemm:
         group.elements.sources = sources
         for value, buffer, result in zip(group.body.outputs, group.outputs, results, strict=True):
             place = ravel(index(0), static_shape(value.shape))
-            for at, count in _moves(width, value):
-                builder.call(f"tc_store<{count}>", builder.address(buffer, place + at), builder.address(result, at))
+            for number, count in _moves(width, value):
+                target = builder.address(buffer, place + number)
+                builder.call(f"tc_store<{count}>", target, builder.address(result, number))
 
     def _loaded(self, value: Value, width: int, index: Index) -> Buffer:
         """An input's `width` neighbours at a result's index, in registers."""

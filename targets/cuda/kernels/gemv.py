@@ -11,7 +11,7 @@ import math
 from targets.cuda.gpu import Gpu
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import CHUNK_BYTES
-from targets.cuda.schedules import Extents, GemvSchedule, gemv_schedule
+from targets.cuda.schedules import Extents, GemvSchedule, gemv_resident, gemv_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
 from tensorc.ir.dims import static_shape
@@ -104,4 +104,4 @@ def lower_gemv(body: Graph, node: Node, gpu: Gpu, given: GemvSchedule | None = N
             group.store_outputs([*unravel(row, lead), column])
 
         builder.when(tir.logical("and", result < size, column < columns), finish)
-    return group.launched(-(-panels // schedule.panels), schedule)
+    return group.launched(-(-panels // schedule.panels), schedule, gemv_resident(schedule, rows, gpu))

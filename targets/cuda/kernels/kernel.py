@@ -56,9 +56,10 @@ class CudaGroup(GroupKernel):
         self.dynamic_bytes = 0
         self.counters = 0
 
-    def launched(self, blocks: int, schedule: Schedule | None = None) -> Kernel:
-        """The kernel for so many blocks."""
-        function = self.builder.launched("kernel", blocks, in_place=self.is_in_place)
+    def launched(self, blocks: int, schedule: Schedule | None = None, resident: int = 0) -> Kernel:
+        """The kernel for so many blocks. Where it is known how many of them are `resident` in a multiprocessor, that is
+        said: the assembler knows nothing of dynamic shared memory, and would keep registers in memory for more."""
+        function = self.builder.launched("kernel", blocks, self.is_in_place, resident)
         chosen = {} if schedule is None else schedule.to_json()
         return Kernel(function, blocks, self.builder.threads, self.dynamic_bytes, self.scratch_bytes, self.counters,
                       chosen, self.packings)  # fmt: skip

@@ -63,8 +63,8 @@ class Unit(ABC):
 
 
 class TensorCores(Unit):
-    """Fragments of 16 rows by 8 columns, each step of them 32 bytes along k. Of a fragment's row a lane has 2 sums, of 4
-    fragments 8; where it `gathers`, it exchanges those with the 3 lanes beside it for all 8 of one fragment."""
+    """Fragments of 16 rows by 8 columns, each step of them 32 bytes along k. Of a fragment's row a lane has 2 sums, of
+    4 fragments 8; where it `gathers`, it exchanges those with the 3 lanes beside it for all 8 of one fragment."""
 
     def __init__(self, group: CudaGroup, schedule: GemmSchedule, warp: tuple[Expr, Expr], lane: Expr, dtype: str,
                  gathers: bool):  # fmt: skip

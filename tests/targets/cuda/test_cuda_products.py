@@ -98,8 +98,8 @@ def test_rows_of_16_bits(cuda):
               r="bf16[20,40]", schedule=tile(32, 32, 32, 1, 1), tolerance=1e-2)  # fmt: skip
         check("less(matmul(x, y), r)", x="f16[2,20,16]", y="f16[2,16,40]", r="f16[2,20,40]",
               schedule=tile(32, 32, 32, 1, 2))  # fmt: skip
-        check("cast(clip(matmul_packed(x, w, columns=40), min=-100, max=100), to='int8')", x="u8[20,32]", w="i8[5,32,8]",
-              schedule=tile(32, 32, 64, 1, 1))  # fmt: skip
+        check("cast(clip(matmul_packed(x, w, columns=40), min=-100, max=100), to='int8')",
+              x="u8[20,32]", w="i8[5,32,8]", schedule=tile(32, 32, 64, 1, 1))  # fmt: skip
     none_spills(check)
 
 

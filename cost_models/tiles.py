@@ -40,7 +40,7 @@ _STEP_LATENCY = 60.0
 #: Cycles from asking for a copy to its arrival; so many steps go by as copies are under way.
 _COPY_LATENCY = 600.0
 #: Cycles before the first step: a launch of the block, and the first copies from memory.
-_FIRST_LATENCY = 900.0
+FIRST_LATENCY = 900.0
 _LAST_LATENCY = 500.0
 #: Of the units' throughput, what inner loops reach.
 _EFFICIENCY = 0.8
@@ -62,7 +62,7 @@ def tile_cycles(work: TileWork, steps: int, ahead: int, resident: int, unit: Thr
     parts = (*(resident * cycles / used for cycles in computed), *(resident * cycles for cycles in moved), *waits)
     step = max(parts) + _CONTENTION * sum(parts)
     written = resident * work.written_bytes / unit.cache_bytes
-    return _FIRST_LATENCY + steps * step + written + _LAST_LATENCY
+    return FIRST_LATENCY + steps * step + written + _LAST_LATENCY
 
 
 def grid_cycles(work: TileWork, steps: int, ahead: int, blocks: int, resident: int, multiprocessors: int,
@@ -73,4 +73,4 @@ def grid_cycles(work: TileWork, steps: int, ahead: int, blocks: int, resident: i
     cycles = whole * tile_cycles(work, steps, ahead, resident, unit)
     if rest:
         cycles += tile_cycles(work, steps, ahead, -(-rest // multiprocessors), unit)
-    return max(cycles, memory_bytes / (unit.memory_bytes * multiprocessors) + _FIRST_LATENCY)
+    return max(cycles, memory_bytes / (unit.memory_bytes * multiprocessors) + FIRST_LATENCY)

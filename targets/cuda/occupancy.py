@@ -6,6 +6,7 @@ occupancy calculator: registers are given out to warps in pieces of 256, shared 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class Occupancy:
         return {"blocks": self.blocks, "warps": self.warps, "share": self.share, "limit": self.limit}
 
 
+@functools.cache
 def occupancy(gpu: Gpu, threads: int, registers: int, shared: int) -> Occupancy:
     """Of a kernel with blocks of `threads` threads of `registers` registers each and `shared` bytes of shared memory,
     static and dynamic."""

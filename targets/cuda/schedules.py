@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cost_models.tiles import Throughput, TileWork, grid_cycles
+from cost_models.tiles import FIRST_LATENCY, Throughput, TileWork, grid_cycles
 from targets.cuda.flash import FlashSchedule
 from targets.cuda.gpu import Gpu
 from targets.cuda.occupancy import WARP, occupancy
@@ -31,7 +31,8 @@ class Extents:
 class GemmSchedule(Schedule):
     """A block's tile of the result and how much of the reduction is a step, all powers of two; how many warps are below
     each other and beside each other in the tile; buffers of shared memory that steps pass through; into how many parts
-    the reduction is split; and what multiplies: "tensor" cores, which round float32 to tf32, or "fma"."""
+    the reduction is split, or 0 where blocks share the tiles beyond whole waves evenly (`Stream`); and what multiplies:
+    "tensor" cores, which round float32 to tf32, or "fma"."""
 
     kind = "gemm"
     packing = ("unit",)
@@ -83,6 +84,10 @@ _REGISTERS = 1 << 16
 CODED_SHARED = 36 << 10
 CODED_PITCH = 36
 _TURN_BYTES = 8 * CODED_PITCH * 4
+#: What has to be gained by sharing a wave: blocks at different steps share less of what they read.
+_SHARED_WAVE = 1.05
+#: Of all tiles, which blocks count.
+_MOST_STEPS = 1 << 31
 #: Rows and columns of tiles, and of their warps, for tensor cores and for multiply-adds.
 _TENSOR_TILES = (
     (128, 256, 2, 4), (256, 128, 4, 2), (128, 128, 2, 2), (128, 128, 4, 2), (128, 64, 2, 2), (128, 64, 4, 2),
@@ -130,8 +135,12 @@ def unit_of(dtype: str, gpu: Gpu) -> str:
 @functools.cache
 def gemm_schedule(extents: Extents, dtype: str, gpu: Gpu, decodes: bool = False) -> GemmSchedule:
     """The tile, the stages and the parts with the fewest predicted cycles."""
-    candidates = gemm_candidates(extents, dtype, gpu)
-    return min(candidates, key=lambda s: (gemm_cycles(s, extents, dtype, gpu, decodes), s.threads))
+
+    def cost(schedule: GemmSchedule) -> tuple[float, int]:
+        cycles = gemm_cycles(schedule, extents, dtype, gpu, decodes)
+        return cycles * (1 if schedule.split_k else _SHARED_WAVE), schedule.threads
+
+    return min(gemm_candidates(extents, dtype, gpu), key=cost)
 
 
 def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSchedule]:
@@ -147,13 +156,16 @@ def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSche
                 for split in _SPLITS:
                     if split == 1 or steps >= split * LEAST_STEPS:
                         yield replace(schedule, split_k=split)
+                streamed = replace(schedule, split_k=0)
+                if stream_of(streamed, extents, dtype, gpu) is not None:
+                    yield streamed
 
 
 def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
     """Whether there is such a tile: parts of warps that units have, threads that share copies evenly, and room."""
     size = int(numpy_dtype(dtype).itemsize)
     extents = schedule.rows, schedule.columns, schedule.depth, schedule.warp_rows, schedule.warp_columns
-    if any(extent < 1 or extent & (extent - 1) for extent in extents) or schedule.split_k < 1:
+    if any(extent < 1 or extent & (extent - 1) for extent in extents) or schedule.split_k < 0:
         return False
     rows, columns = schedule.rows // schedule.warp_rows, schedule.columns // schedule.warp_columns
     if schedule.unit == "tensor":
@@ -171,6 +183,37 @@ def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
 def gemm_resident(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> int:
     """Blocks that a multiprocessor holds at once."""
     return max(1, occupancy(gpu, schedule.threads, schedule.registers(), schedule.shared_bytes(dtype)).blocks)
+
+
+def tiles_of(schedule: GemmSchedule, extents: Extents) -> int:
+    return extents.batch * -(-extents.rows // schedule.rows) * -(-extents.columns // schedule.columns)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The first `whole` tiles have a block each; the steps of the other `tiles`, one after the other, are shared by
+    `blocks` more (stream-K: Osama et al., "Stream-K: Work-centric Parallel Decomposition for Dense Matrix-Matrix
+    Multiplication on the GPU", 2023)."""
+
+    whole: int
+    tiles: int
+    blocks: int
+
+
+@functools.cache
+def stream_of(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu) -> Stream | None:
+    """A wave is what all multiprocessors hold at once: what is left of the last one is shared by a whole one, together
+    with the wave before it where it would be too little. None where nothing is shared."""
+    if schedule.split_k:
+        return None
+    tiles, steps = tiles_of(schedule, extents), -(-extents.depth // schedule.depth)
+    wave = gemm_resident(schedule, dtype, gpu) * gpu.multiprocessors
+    rest = tiles % wave
+    shared = rest + wave if rest * steps < wave * LEAST_STEPS and tiles > wave else rest
+    blocks = min(wave, shared * steps // LEAST_STEPS)
+    if not rest or blocks <= rest or tiles * steps >= _MOST_STEPS:
+        return None
+    return Stream(tiles - shared, shared, blocks)
 
 
 def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, decodes: bool = False) -> float:
@@ -195,15 +238,26 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, 
     if decodes:
         ahead, copied = 1, rows
         instructions += columns * depth * _DECODE_INSTRUCTIONS / 32
-    split = schedule.split_k
-    written = rows * columns * 4 * (1 if split == 1 else 2 + split)
-    work = TileWork(warps, products, instructions, copied * depth * size, read, written)
     steps = -(-extents.depth // depth)
-    blocks = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns) * split
+    all_tiles = tiles_of(schedule, extents)
     resident = gemm_resident(schedule, dtype, gpu)
     each = (extents.rows * size + extents.columns * (1 if decodes else size)) * extents.depth
     memory = extents.batch * (each + extents.rows * extents.columns * 4)
-    return grid_cycles(work, -(-steps // split), ahead, blocks, resident, gpu.multiprocessors, unit, memory)
+
+    def cycles(tiles: int, blocks: int, parts: float) -> float:
+        """Of tiles whose steps so many blocks share: of each part the sums are left, and one block reads all."""
+        written = rows * columns * 4 * (1 if parts == 1 else 2 + parts)
+        work = TileWork(warps, products, instructions, copied * depth * size, read, written)
+        return grid_cycles(work, -(-tiles * steps // blocks), ahead, blocks, resident, gpu.multiprocessors, unit,
+                           memory * tiles / all_tiles)  # fmt: skip
+
+    stream = stream_of(schedule, extents, dtype, gpu)
+    if stream is None:
+        split = max(schedule.split_k, 1)
+        return cycles(all_tiles, all_tiles * split, split)
+    # A run goes on to another tile: it begins anew, and leaves sums twice.
+    shared = cycles(stream.tiles, stream.blocks, stream.blocks / stream.tiles + 2) + FIRST_LATENCY
+    return shared + (cycles(stream.whole, stream.whole, 1) if stream.whole else 0)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from targets.cuda.schedules import (
     gemm_schedule,
     gemv_schedule,
     is_few,
+    stream_of,
     unit_of,
 )
 from tensorc.errors import UnsupportedError
@@ -115,6 +116,8 @@ def _tiles(extents: Extents, dtype: str, gpu: Gpu, numerics: Numerics, decodes: 
         steps = -(-extents.depth // schedule.depth)
         if schedule.split_k > 1 and steps < schedule.split_k * LEAST_STEPS:
             return False
+        if schedule.split_k == 0 and stream_of(schedule, extents, dtype, gpu) is None:
+            return False
         few = schedule.warp_rows * schedule.warp_columns <= _MOST_WARPS
         return few and gemm_fits(schedule, dtype, gpu)
 
@@ -127,7 +130,7 @@ def _tiles(extents: Extents, dtype: str, gpu: Gpu, numerics: Numerics, decodes: 
             "warp_rows": _WARPS,
             "warp_columns": _WARPS,
             "stages": (2, 3, 4) if gpu.has_async_copies else (2,),
-            "split_k": _SPLITS,
+            "split_k": (0, *_SPLITS),
             "unit": ("fma", "tensor") if fast else (unit_of(dtype, gpu),),
         },
         legal,

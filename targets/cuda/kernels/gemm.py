@@ -7,13 +7,16 @@ counts along x and inner along k. What a warp reads at once are neighbours along
 apart: no two lanes meet in a bank. Warps have parts of the tile, on tensor cores or on units for multiply-adds.
 
 Where tiles are too few for all multiprocessors the reduction is split: each block leaves its sums in scratch memory,
-and the last one to come adds them, in one order always, and goes on with the group's elements.
+and the last one to come adds them, in one order always, and goes on with the group's elements. Where they fill no whole
+waves, those beyond the last whole one lie in a line, step by step, of which each block of one more wave has an equal
+run (stream-K): the end of one tile, the beginning of the next.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from targets.cpu.kernels.group import LONG
 from targets.cuda.kernels.decoded import DecodedStage, DecodedWeights
@@ -21,7 +24,7 @@ from targets.cuda.kernels.kernel import CudaGroup, Kernel
 from targets.cuda.kernels.operands import CHUNK_BYTES, Operand
 from targets.cuda.kernels.stages import Stage
 from targets.cuda.kernels.units import MultiplyAdds, Slot, TensorCores, Unit
-from targets.cuda.schedules import Extents, GemmSchedule, gemm_fits, gemm_resident
+from targets.cuda.schedules import Extents, GemmSchedule, Stream, gemm_fits, gemm_resident, stream_of
 from tensorc.ir import OPS, Kind, Value
 from tensorc.ir.dims import static_shape
 from tensorc.ir.types import numpy_dtype
@@ -33,6 +36,19 @@ from tensorc.lowering.tir import Buffer, Expr, const
 _ROWS_TOGETHER = 8
 _WARP = 32
 _LOADED = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a block sums of a tile: `steps` steps from `begin` on. Of a tile that others have parts of, if `is_shared`,
+    `place` gives its counter, the number of this part among all that are left in scratch memory, that of the tile's
+    first one, which the others follow, and how many the tile has."""
+
+    tile: Expr
+    begin: Expr
+    steps: Expr
+    is_shared: Expr = False
+    place: Callable[[], tuple[Expr, Expr, Expr, Expr]] | None = None
 
 
 class Gemm:
@@ -51,9 +67,13 @@ class Gemm:
         if not gemm_fits(schedule, dtype, group.gpu):
             raise ValueError(f"no tile for {dtype} on {group.gpu.name}: {schedule}")
         self.dtype = "int32" if dtype == "uint8" else "float32"
+        self.stream = stream_of(schedule, extents, dtype, group.gpu)
+        if schedule.split_k == 0 and self.stream is None:
+            raise ValueError(f"no tiles to share on {group.gpu.name}: {schedule}")
         self.steps = -(-extents.depth // schedule.depth)
-        self.steps_each = -(-self.steps // schedule.split_k)
+        self.steps_each = -(-self.steps // max(schedule.split_k, 1))
         self.splits = -(-self.steps // self.steps_each)
+        self.high, self.wide = -(-extents.rows // schedule.rows), -(-extents.columns // schedule.columns)
         spread = schedule.unit == "fma" and operands[1].along_k
         self.a = Stage(operands[0], schedule, schedule.rows)
         self.b = (
@@ -62,44 +82,106 @@ class Gemm:
         )  # fmt: skip
 
     def lower(self) -> Kernel:
-        builder, schedule, extents = self.builder, self.schedule, self.extents
-        high, wide = -(-extents.rows // schedule.rows), -(-extents.columns // schedule.columns)
-        tiles = extents.batch * high * wide
-        blocks = tiles * self.splits
+        builder, schedule = self.builder, self.schedule
+        tiles = self.extents.batch * self.high * self.wide
         stage_bytes = self.a.bytes + self.b.bytes
         warp, lane = (builder.bind(part(builder.thread, _WARP)) for part in (tir.floor_div, tir.floor_mod))
         where = tir.floor_div(warp, schedule.warp_columns), tir.floor_mod(warp, schedule.warp_columns)
+        dtype = self.a.operand.dtype
         unit: Unit = (
             MultiplyAdds(self.group, schedule, where, lane) if schedule.unit == "fma"
-            else TensorCores(self.group, schedule, where, lane, self.a.operand.dtype, self._has_narrow_rows())
+            else TensorCores(self.group, schedule, where, lane, dtype, self._has_narrow_rows())
         )  # fmt: skip
         self.group.dynamic_bytes = schedule.stages * stage_bytes
         memory = builder.dynamic_shared(self.group.dynamic_bytes)
         self.a.place_in(memory, 0, stage_bytes)
         self.b.place_in(memory, self.a.bytes, stage_bytes)
+        self.a.operand.begin()
+        self.b.operand.begin()
 
-        tile = builder.bind(tir.floor_mod(builder.block, tiles)) if self.splits > 1 else builder.block
-        split = builder.bind(tir.floor_div(builder.block, tiles)) if self.splits > 1 else 0
-        batch, row_tile, column_tile = self._place_of(tile, high, wide)
+        if self.stream is not None:
+            blocks = self.stream.whole + self.stream.blocks
+            self._share(unit, memory, self.stream)
+        elif self.splits > 1:
+            blocks = tiles * self.splits
+            self._split(unit, memory, tiles)
+        else:
+            blocks = tiles
+            self._compute(unit, memory, Part(builder.block, 0, self.steps))
+        # What is decoded waits in registers that the schedule does not know of.
+        resident = 0 if isinstance(self.b, DecodedStage) else gemm_resident(schedule, dtype, self.group.gpu)
+        return self.group.launched(blocks, schedule, resident)
+
+    def _split(self, unit: Unit, memory: Buffer, tiles: int) -> None:
+        """Each block has an equal part of one tile, the last one perhaps less."""
+        builder = self.builder
+        tile = builder.bind(tir.floor_mod(builder.block, tiles))
+        split = builder.bind(tir.floor_div(builder.block, tiles))
+        self._leave_room(unit, tiles, tiles * self.splits)
+        begin = builder.bind(split * self.steps_each)
+        steps: Expr = self.steps_each
+        if self.steps % steps:
+            steps = builder.bind(tir.minimum(self.steps - begin, steps))
+
+        def place() -> tuple[Expr, Expr, Expr, Expr]:
+            return tile, tile * self.splits + split, tile * self.splits, self.splits
+
+        self._compute(unit, memory, Part(tile, begin, steps, True, place))
+
+    def _share(self, unit: Unit, memory: Buffer, stream: Stream) -> None:
+        """The first blocks have a tile each, the others equal runs of the line of all steps of all other tiles. Along
+        it the next part is of the next tile or of the next block: the sum of their numbers says which part it is."""
+        builder, steps = self.builder, self.steps
+        each, more = divmod(stream.tiles * steps, stream.blocks)
+        longer = more * (each + 1)  # the first `more` runs have a step more
+        self._leave_room(unit, stream.tiles, stream.tiles + stream.blocks)
+
+        def hidden(value: Expr) -> Expr:
+            """TVM's bounds of what is computed from the block's number go beyond int32."""
+            return builder.bind(builder.keep(value))
+
+        rank = hidden(builder.block - stream.whole)
+        begin = stream.whole * steps + rank * each + tir.minimum(rank, more)
+        length = tir.select(rank < more, const(each + 1, "int32"), const(each, "int32"))
+        if stream.whole:
+            begin = tir.select(rank < 0, builder.block * steps, begin)
+            length = tir.select(rank < 0, const(steps, "int32"), length)
+        begin = hidden(begin)
+        end = builder.bind(begin + length)
+        first = builder.bind(tir.floor_div(begin, steps))
+        last = stream.whole + stream.tiles - 1
+
+        def block_at(step: Expr) -> Expr:
+            """Who has a step of the line."""
+            behind = more + tir.floor_div(tir.maximum(step - longer, 0), each)
+            return tir.select(step < longer, tir.floor_div(step, each + 1), behind)
+
+        with builder.serial(tir.floor_div(end - 1, steps) - first + 1, name="tile") as number:
+            builder.sync()  # all have done with the memory of the tile before
+            tile = builder.bind(tir.minimum(tir.maximum(first + number, 0), last))  # as it is, with known bounds
+            begin_here = builder.bind(tir.maximum(begin - tile * steps, 0))
+            steps_here = builder.bind(tir.minimum(end - tile * steps, steps) - begin_here)
+
+            def place(tile: Expr = tile) -> tuple[Expr, Expr, Expr, Expr]:
+                shared = builder.bind(tile - stream.whole)
+                before, behind = (builder.bind(block_at((shared + i) * steps - i)) for i in (0, 1))
+                return shared, rank + shared, before + shared, behind - before + 1
+
+            self._compute(unit, memory, Part(tile, begin_here, steps_here, steps_here < steps, place))
+
+    def _compute(self, unit: Unit, memory: Buffer, part: Part) -> None:
+        """Sum a part of a tile up; the last part's block stores all."""
+        builder, schedule = self.builder, self.schedule
+        batch, row_tile, column_tile = self._place_of(part.tile, self.high, self.wide)
         acc = builder.registers(self.dtype, unit.sums)
         with builder.unrolled(unit.sums) as i:
             builder.store(acc, const(0, self.dtype), i)
         self.a.begin_copies(batch, row_tile)
         self.b.begin_copies(batch, column_tile)
-        self._reduce(unit, acc, split)
+        self._reduce(unit, acc, part.begin, part.steps)
         first_row, first_column = builder.bind(row_tile * schedule.rows), builder.bind(column_tile * schedule.columns)
-
-        def finish() -> None:
-            self._store(unit, acc, memory, (batch, first_row, first_column))
-
-        if self.splits == 1:
-            finish()
-        else:
-            self._join(unit, acc, tile, split, tiles, finish)
-        # What is decoded waits in registers that the schedule does not know of.
-        decodes = isinstance(self.b, DecodedStage)
-        resident = 0 if decodes else gemm_resident(schedule, self.a.operand.dtype, self.group.gpu)
-        return self.group.launched(blocks, schedule, resident)
+        has_all = True if part.place is None else self._join(unit, acc, part.is_shared, part.place)
+        builder.when(has_all, lambda: self._store(unit, acc, memory, (batch, first_row, first_column)))
 
     def _place_of(self, tile: Expr, high: int, wide: int) -> tuple[Expr, Expr, Expr]:
         """Batch, and the tile's row and column: a few rows of tiles together, column by column."""
@@ -117,14 +199,9 @@ class Gemm:
         return (batch, builder.bind(strip * several + tir.floor_mod(inner, here)),
                 builder.bind(tir.floor_div(inner, here)))  # fmt: skip
 
-    def _reduce(self, unit: Unit, acc: Buffer, split: Expr) -> None:
-        """All steps, the copies of some later ones always under way."""
+    def _reduce(self, unit: Unit, acc: Buffer, begin: Expr, steps: Expr) -> None:
+        """So many steps from one on, the copies of some later ones always under way."""
         builder, stages = self.builder, self.schedule.stages
-        begin = builder.bind(split * self.steps_each)
-        last = self.steps % self.steps_each  # of the last split, if it has fewer
-        steps: Expr = self.steps_each
-        if last:
-            steps = builder.bind(tir.minimum(self.steps - begin, self.steps_each))
 
         def copy(step: Expr, stage: Expr) -> None:
             self.a.fetch(begin + step, stage)
@@ -139,11 +216,7 @@ class Gemm:
             put(step)
 
         for ahead in range(stages - 1):
-            if isinstance(steps, int):
-                if ahead < steps:
-                    both(ahead)
-            else:
-                builder.when(ahead < steps, functools.partial(both, ahead))
+            builder.when(ahead < steps, functools.partial(both, ahead))
             builder.call("tc_copies_commit")
         with builder.serial(steps, name="step") as step:
             builder.call(f"tc_copies_wait<{stages - 2}>")
@@ -151,34 +224,41 @@ class Gemm:
             ahead_of = builder.bind(step + (stages - 1))
             coming = builder.bind(tir.floor_mod(ahead_of, stages))
             more = ahead_of < steps
-            if not isinstance(more, bool):
-                builder.when(more, lambda: copy(ahead_of, coming))
+            builder.when(more, lambda: copy(ahead_of, coming))
             builder.call("tc_copies_commit")
             unit.multiply(acc, self.a, self.b, builder.bind(tir.floor_mod(step, stages)))
-            if (self.a.waiting or self.b.waiting) and not isinstance(more, bool):
+            if self.a.waiting or self.b.waiting:
                 builder.when(more, lambda: put(coming))
 
-    def _join(self, unit: Unit, acc: Buffer, tile: Expr, split: Expr, tiles: int, finish: Callable[[], None]) -> None:
-        """Leave the sums to the last block of a tile, which adds all in the order of the reduction."""
-        builder, group, threads = self.builder, self.group, self.schedule.threads
-        size = threads * unit.sums
-        scratch = group.scratch(self.dtype, tiles * self.splits * size)
-        group.counters = tiles
-        counters = builder.parameter("counters", "int32", tiles)
+    def _leave_room(self, unit: Unit, tiles: int, parts: int) -> None:
+        """Scratch memory for the sums of so many parts of so many tiles."""
+        self.scratch = self.group.scratch(self.dtype, parts * self.schedule.threads * unit.sums)
+        self.group.counters = tiles
+        self.counters = self.builder.parameter("counters", "int32", tiles)
 
-        def place(split: Expr, quad: Expr) -> Expr:
-            return (tile * self.splits + split) * size + (quad * threads + builder.thread) * 4
+    def _join(self, unit: Unit, acc: Buffer, is_shared: Expr,
+              place: Callable[[], tuple[Expr, Expr, Expr, Expr]]) -> Expr:  # fmt: skip
+        """Leave the sums of a part to the last block of a tile, which adds all in the order of the reduction. Whether
+        this block has all."""
+        builder, threads = self.builder, self.schedule.threads
+        has_all = builder.registers("int32", 1, "has_all")
+        builder.store(has_all, const(1, "int32"), 0)
 
-        with builder.unrolled(unit.sums // 4) as quad:
-            builder.call("tc_store<4>", builder.address(scratch, place(split, quad)), builder.address(acc, quad * 4))
-        is_last = builder.value("int32", "tc_is_last", builder.address(counters, tile), self.splits)
+        def at(part: Expr, quad: Expr) -> Expr:
+            return builder.address(self.scratch, ((part * (unit.sums // 4) + quad) * threads + builder.thread) * 4)
 
-        def add() -> None:
-            builder.call(f"tc_add_parts<{unit.sums}, {threads}>", builder.address(acc, 0),
-                         builder.address(scratch, place(0, 0)), self.splits)  # fmt: skip
-            finish()
+        def leave() -> None:
+            counter, mine, first, count = place()
+            with builder.unrolled(unit.sums // 4) as quad:
+                builder.call("tc_store<4>", at(mine, quad), builder.address(acc, quad * 4))
+            is_last = builder.value("int32", "tc_is_last", builder.address(self.counters, counter), count)
+            builder.store(has_all, is_last, 0)
+            add = f"tc_add_parts<{unit.sums}, {threads}>"
+            builder.when(tir.compare("not_equal", is_last, 0),
+                         lambda: builder.call(add, builder.address(acc, 0), at(first, 0), count))  # fmt: skip
 
-        builder.when(tir.compare("not_equal", is_last, 0), add)
+        builder.when(is_shared, leave)
+        return tir.compare("not_equal", builder.load(has_all, 0), 0)
 
     def _store(self, unit: Unit, acc: Buffer, memory: Buffer, tile: tuple[Expr, Expr, Expr]) -> None:
         """The group's elements, from a thread's sums. Where that is long code it is written once for many: the sums are

@@ -50,7 +50,6 @@ class Stage:
     def begin_copies(self, batch: Expr, tile: Expr) -> None:
         """What does not change from step to step."""
         operand, builder = self.operand, self.builder
-        operand.begin()
         self.chunks: list[tuple[Expr, Expr, Any]] = []
         for number in range(self.count):
             outer, inner = (builder.bind(i) for i in self._chunk(builder.thread, number))

@@ -26,6 +26,8 @@ from targets.cuda.schedules import (
     gemm_cycles,
     gemv_schedule,
     parse_schedule,
+    stream_of,
+    tiles_of,
 )
 from tensorc.ir import Graph, Node
 from tensorc.ir.cost import work
@@ -53,11 +55,12 @@ def features(body: Graph, gpu: Gpu, schedules: Sequence[ScheduleJson]) -> np.nda
         match parse_schedule(row):
             case GemmSchedule() as s:
                 seconds = gemm_cycles(s, extents, dtype, gpu, node.op == "matmul_coded") / _HERTZ
-                blocks = -(-extents.rows // s.rows) * -(-extents.columns // s.columns) * s.split_k
+                tiles, stream = tiles_of(s, extents), stream_of(s, extents, dtype, gpu)
+                blocks = stream.whole + stream.blocks if stream is not None else tiles * s.split_k
                 shared = s.shared_bytes(dtype)
                 resident = occupancy(gpu, s.threads, min(s.registers(), 255), shared).blocks
                 own = [0.0, float(s.unit == "tensor"), _log2(s.rows), _log2(s.columns), _log2(s.depth),
-                       s.threads / 32, s.stages, _log2(s.split_k), 0.0, 0.0]  # fmt: skip
+                       s.threads / 32, s.stages, _log2(blocks / tiles), 0.0, 0.0]  # fmt: skip
             case GemvSchedule() | CodedSchedule() as v:
                 rule: GemvSchedule | CodedSchedule = gemv_schedule(extents, gpu)
                 panel = 8

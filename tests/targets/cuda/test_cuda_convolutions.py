@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from .test_cuda_products import none_spills, tile
@@ -65,4 +67,16 @@ def test_split_reductions(cuda):
                        x="f16[1,3,5,7,8]", w="f16[5,24,3,3,8]")  # fmt: skip
         assert (kernel.blocks, kernel.counters) == (12, 4)
         assert check(conv(), x="f32[1,32,2,2,8]", w="f32[4,256,1,1,8]").schedule["split_k"] > 1
+    none_spills(check)
+
+
+def test_shared_tiles(cuda):
+    """Blocks that go on to the next tile look for other pixels then; of a plain image the table of taps stays."""
+    small = replace(cuda, machine=replace(cuda.machine, multiprocessors=2, threads=128))
+    with small.batch() as check:
+        kernel = check(f"relu({conv(pads=(1, 1, 1, 1))})", schedule=tile(32, 32, 32, 1, 2, 3, split_k=0),
+                       tolerance=2e-3, x="f16[1,4,9,7,8]", w="f16[9,32,3,3,8]")  # fmt: skip
+        assert (kernel.blocks, kernel.counters) == (8, 2)
+        check(conv(strides=(2, 2), pads=(3, 3, 3, 3)), schedule=tile(32, 32, 16, 2, 1, 2, split_k=0, unit="fma"),
+              x="f32[1,3,15,13]", w="f32[3,3,7,7,8]")  # fmt: skip
     none_spills(check)

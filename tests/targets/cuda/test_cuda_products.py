@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -112,6 +114,27 @@ def test_split_reductions(cuda):
         check("gelu(matmul_packed(x, w, columns=48), approximate='none')", x="f32[37,100]", w="f32[6,100,8]",
               schedule=tile(32, 32, 16, 2, 1, 2, 4, unit="fma"))  # fmt: skip
     none_spills(check)
+
+
+def test_shared_tiles(cuda):
+    """On a GPU whose waves are 4 blocks: the last one's tiles by equal runs of their steps, some with a step more; with
+    the wave before it where it has little; fewer runs than a wave where there are few steps."""
+    small = replace(cuda, machine=replace(cuda.machine, multiprocessors=2, threads=128))
+    tensor, fma = tile(32, 32, 32, 1, 2, 3, 0), tile(32, 32, 16, 2, 1, 2, 0, unit="fma")
+    with small.batch() as check:
+        found = []
+        for rows, depth in ((70, 72), (37, 264), (20, 696)):
+            kernel = check("add(matmul_packed(x, w, columns=72), r)", schedule=tensor, tolerance=2e-3,
+                           x=f"f16[{rows},{depth}]", w=f"f16[9,{depth},8]", r=f"f16[{rows},72]")  # fmt: skip
+            found.append((kernel.blocks, kernel.counters))
+        check("gelu(matmul_packed(x, w, columns=40), approximate='none')", schedule=fma, x="f32[70,100]",
+              w="f32[5,100,8]")  # fmt: skip
+        check("add(matmul_packed(x, w, columns=24), b)", schedule=tile(32, 32, 64, 1, 2, 2, 0), x="u8[37,600]",
+              w="i8[3,600,8]", b="i32[37,24]")  # fmt: skip
+        check("matmul(x, y)", schedule=tensor, tolerance=2e-3, x="f16[5,37,200]", y="f16[5,200,24]")
+    none_spills(check)
+    # Of 9 tiles 4 are whole, and 15 steps have 3 runs; of 6 there are 18 steps of 2, of 3 66 steps, for 4 runs each.
+    assert found == [(7, 5), (8, 2), (4, 3)]
 
 
 def test_computed_matrices(cuda):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from targets.cuda.gpu import NAMED
 from targets.cuda.kernels import lower
-from targets.cuda.schedules import Extents, gemm_cycles, gemm_schedule
+from targets.cuda.schedules import Extents, gemm_cycles, gemm_schedule, stream_of
 from targets.cuda.spaces import space_of
 
 from .test_cuda_convolutions import conv
@@ -60,12 +62,29 @@ def test_rules(gpu):
     few, many = Extents(1, 49, 512, 4608), Extents(1, 4096, 4096, 4096)
     for dtype in ("float32", "float16"):
         schedule = gemm_schedule(few, dtype, gpu)
-        assert schedule.split_k > 1
-        blocks = -(-few.rows // schedule.rows) * (few.columns // schedule.columns) * schedule.split_k
-        assert blocks >= gpu.multiprocessors // 2
+        stream = stream_of(schedule, few, dtype, gpu)
+        tiles = -(-few.rows // schedule.rows) * (few.columns // schedule.columns)
+        assert schedule.split_k != 1
+        assert (stream.blocks if stream else tiles * schedule.split_k) >= gpu.multiprocessors // 2
         large = gemm_schedule(many, dtype, gpu)
         assert large.rows * large.columns >= 64 * 128
         assert gemm_cycles(large, many, dtype, gpu) < gemm_cycles(schedule, many, dtype, gpu)
+
+
+def test_a_badly_filled_wave_is_shared():
+    """17 % of the last wave have tiles: its steps are shared, or tiles are smaller. Where waves are whole, none is."""
+    gpu = NAMED["sm_90"]
+    flat, whole = Extents(1, 3000, 3000, 3000), Extents(1, 4096, 4224, 4096)
+    schedule = gemm_schedule(flat, "float16", gpu)
+    stream = stream_of(schedule, flat, "float16", gpu)
+    assert schedule.split_k == 0
+    assert stream.blocks == gpu.multiprocessors
+    assert stream.whole % gpu.multiprocessors == 0
+    alone = replace(schedule, split_k=1)
+    assert gemm_cycles(schedule, flat, "float16", gpu) < gemm_cycles(alone, flat, "float16", gpu)
+    full = replace(schedule, rows=128, columns=128, split_k=0)
+    assert stream_of(full, whole, "float16", gpu) is None
+    assert gemm_schedule(whole, "float16", gpu).split_k == 1
 
 
 def test_schedules_that_fit_no_gpu_are_refused(cuda):

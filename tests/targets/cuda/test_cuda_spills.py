@@ -38,6 +38,9 @@ ANCHORS = {
     "stem, float16": (f"relu({_STEM})", {"x": "f32[1,3,224,224]", "w": "f16[8,3,7,7,8]"}, None),
     "attention": ("attention(q, k, v, scale=0.125)", dict.fromkeys("qkv", "f32[1,197,12,64]"), None),
     "attention, float16": ("attention(q, k, v, scale=0.125)", dict.fromkeys("qkv", "f16[1,197,12,64]"), None),
+    "shared tiles": ("matmul(x, y)", {"x": "f16[3000,2048]", "y": "f16[2048,3000]"}, tile(128, 128, 64, 4, 2, 4, 0)),
+    "shared tiles, float32": (_TOKENS, {"x": "f32[3000,768]", "w": "f32[384,768,8]", "b": "f32[3072]"},
+                              tile(128, 128, 32, 4, 2, 3, 0, unit="fma")),
     # Six parts of a reduction, all of which were once loaded before the first was added.
     "parts": (f"cast(relu(add({conv(_WIDE)}, b)), to='float16')",
               {"x": "f16[1,104,6,6,8]", "w": "f16[20,832,1,1,8]", "b": "f32[1,20,1,1,8]"},

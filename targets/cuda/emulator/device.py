@@ -25,7 +25,7 @@ from targets.cuda.roofline import Facts
 from tensorc.runtime.dlpack import CPU
 from tensorc.toolchain import find_tool, first_error
 
-_HOST = Path(__file__).with_name("host.h")
+_HOST, _HOPPER = (Path(__file__).with_name(name) for name in ("host.h", "hopper.h"))
 #: Allocations begin at multiples of it.
 _MARGIN = 256
 _FLAGS = ("-O1", "-std=c++17", "-mf16c", "-fPIC", "-shared", "-w", "-fno-strict-aliasing")
@@ -273,13 +273,14 @@ def _built(text: str, name: str, options: Sequence[str]) -> Iterator[Path]:
 def host_text(name: str, source: str) -> str:
     """C++ for g++: what CUDA has attributes for is written as C++ has it."""
     source = re.sub(
-        r"extern __shared__ (?:(?:alignas|__align__)\(\d+\) )?uchar (\w+)\[\];",
-        r"uchar *\1 = tc_dynamic_shared;",
+        r"extern __shared__ __align__\((\d+)\) uchar (\w+)\[\];",
+        r"uchar *\2 = tc_dynamic_at<\1>();",
         source,
     )
     source = re.sub(r"__shared__ alignas\((\d+)\) ", r"alignas(\1) static ", source)
-    return (
-        f'#include "{_HOST}"\n{source}\n'
+    headers = (_HOST, _HOPPER) if "tc_barrier_" in source else (_HOST,)
+    return "".join(f'#include "{header}"\n' for header in headers) + (
+        f"{source}\n"
         f"static void tc_enter() {{ tc_begin({name}); }}\n"
         'extern "C" const char *tensorc_launch(int blocks, int threads, size_t shared, void **arguments) {\n'
         "    return tc_launch(tc_enter, blocks, threads, shared, arguments);\n"

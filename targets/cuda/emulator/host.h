@@ -93,7 +93,13 @@ static int tc_current;
 static tc_team tc_block, tc_warps[32];
 static void (*tc_entry)();
 static const char *tc_error;
-static unsigned char *tc_dynamic_shared;
+/* Dynamic shared memory comes behind static one, 64 bytes at least, unless it asks for more. */
+static unsigned char *tc_shared_memory;
+static size_t tc_shared_bytes;
+template <int N> static unsigned char *tc_dynamic_at() {
+    return tc_shared_memory + (64 + N - 1) / N * N;
+}
+#define TC_SHARED_MOST (240 << 10)
 
 static void tc_wait(const int *gate) {
     tc_fiber &me = tc_fibers[tc_current];
@@ -145,8 +151,16 @@ template <typename F> static void tc_warp(void *given, F all) {
 #define TENSORC_WRITES(where, bytes) (void)0
 #endif
 
+static void tc_forget_pieces(int threads);
+/* Of hopper.h, where it is included. */
+static void (*tc_hopper_begins)(int threads), (*tc_hopper_ends)();
+
+/* Threads take their turns in order in even blocks, the last one first in odd ones: who does not wait for another finds
+   it behind in one of them. */
 static void tc_one_block(int threads) {
     tc_block = tc_team{threads, 0, 0, {}};
+    tc_forget_pieces(threads);
+    if (tc_hopper_begins) tc_hopper_begins(threads);
     for (int first = 0; first < threads; first += 32) {
         tc_warps[first / 32] = tc_team{min(32, threads - first), 0, 0, {}};
     }
@@ -163,7 +177,8 @@ static void tc_one_block(int threads) {
     }
     for (int left = threads; left && !tc_error;) {
         bool moved = false;
-        for (int i = 0; i < threads && !tc_error; i++) {
+        for (int turn = 0; turn < threads && !tc_error; turn++) {
+            int i = blockIdx.x % 2 ? threads - 1 - turn : turn;
             tc_fiber &fiber = tc_fibers[i];
             if (fiber.done || (fiber.gate && *fiber.gate == fiber.seen)) continue;
             moved = true;
@@ -174,6 +189,7 @@ static void tc_one_block(int threads) {
         }
         if (!moved && left) tc_error = "the threads of a block wait for each other at different places";
     }
+    if (!tc_error && tc_hopper_ends) tc_hopper_ends();
 }
 
 /* Launches ------------------------------------------------------------------------------------------------ */
@@ -193,20 +209,19 @@ static const char *tc_launch(void (*entry)(), int blocks, int threads, size_t sh
     tc_arguments = arguments;
     tc_error = nullptr;
     tc_stacks = (char *)malloc((size_t)threads * TC_STACK);
-    tc_dynamic_shared = (unsigned char *)aligned_alloc(128, (shared + 127) / 128 * 128 + 128);
-    if (!tc_stacks || !tc_dynamic_shared) tc_error = "there is no memory for the threads of a block";
+    tc_shared_memory = (unsigned char *)aligned_alloc(1024, TC_SHARED_MOST);
+    tc_shared_bytes = shared + 1024;
+    if (!tc_stacks || !tc_shared_memory) tc_error = "there is no memory for the threads of a block";
+    if (tc_shared_bytes > TC_SHARED_MOST) tc_error = "a block has no room for so much shared memory";
     for (int block = 0; block < blocks && !tc_error; block++) {
         blockIdx.x = block;
-        memset(tc_dynamic_shared, 0xff, shared); /* nan to every float type, until it is written */
-#ifdef TENSORC_TRACED
-        tc_dynamic_end = (uintptr_t)tc_dynamic_shared + shared;
-#endif
+        memset(tc_shared_memory, 0xff, tc_shared_bytes); /* nan to every float type, until it is written */
         tc_one_block(threads);
 #ifdef TENSORC_TRACED
         tc_count();
 #endif
     }
-    free(tc_dynamic_shared);
+    free(tc_shared_memory);
     free(tc_stacks);
     return tc_error;
 }
@@ -230,6 +245,58 @@ template <typename T> TENSORC_DEVICE T tc_shuffle_xor(T x, int mask) {
 
 /* Memory: what a thread moves at once. */
 
+/* Of each 16 bytes of shared memory: copies to it that are under way, products that read it, and the thread that wrote
+   it without a fence for products of warpgroups, counted from 1. Only what device functions write is known. */
+struct tc_piece {
+    int coming, read, unfenced;
+};
+static tc_piece tc_pieces[TC_SHARED_MOST / 16];
+static std::vector<int> tc_unfenced[1024]; /* a thread's pieces */
+
+static void tc_forget_pieces(int threads) {
+    memset(tc_pieces, 0, tc_shared_bytes / 16 * sizeof *tc_pieces);
+    for (int i = 0; i < threads; i++) tc_unfenced[i].clear();
+}
+/* The first and the last piece; none, if `to` is elsewhere. */
+static std::pair<int, int> tc_pieces_of(const void *to, size_t bytes) {
+    uintptr_t at = (uintptr_t)to - (uintptr_t)tc_shared_memory;
+    if (at >= tc_shared_bytes) return {0, -1};
+    return {(int)(at / 16), (int)((at + bytes - 1) / 16)};
+}
+static void tc_written(int piece) {
+    if (tc_pieces[piece].unfenced == threadIdx.x + 1) return;
+    tc_pieces[piece].unfenced = threadIdx.x + 1;
+    tc_unfenced[threadIdx.x].push_back(piece);
+}
+static void tc_check_unread(int piece) {
+    if (tc_pieces[piece].read) tc_error = "shared memory is written that products under way read";
+}
+static void tc_shared_store(const void *to, size_t bytes) {
+    auto [first, last] = tc_pieces_of(to, bytes);
+    for (int piece = first; piece <= last; piece++) {
+        tc_check_unread(piece);
+        tc_written(piece);
+    }
+}
+static void tc_copy_begins(const void *to, size_t bytes) {
+    auto [first, last] = tc_pieces_of(to, bytes);
+    for (int piece = first; piece <= last; piece++) {
+        tc_check_unread(piece);
+        tc_pieces[piece].coming++;
+    }
+}
+/* `written`: by this thread, which has to fence it. */
+static void tc_copy_ends(const void *to, size_t bytes, bool written) {
+    auto [first, last] = tc_pieces_of(to, bytes);
+    for (int piece = first; piece <= last; piece++) {
+        tc_pieces[piece].coming--;
+        if (written)
+            tc_written(piece);
+        else
+            tc_pieces[piece].unfenced = 0;
+    }
+}
+
 /* N elements, from or to memory at a multiple of their bytes. */
 template <typename T, int N> struct alignas(sizeof(T) * N) tc_row {
     T at[N];
@@ -240,6 +307,7 @@ static void tc_aligned(const void *where, size_t bytes) {
 template <int N, typename T> TENSORC_DEVICE void tc_store(void *to, const T *from) {
     tc_aligned(to, sizeof(T) * N);
     TENSORC_WRITES(to, sizeof(T) * N);
+    tc_shared_store(to, sizeof(T) * N);
     memcpy(to, from, sizeof(T) * N);
 }
 template <int N, typename T> TENSORC_DEVICE void tc_load(T *to, const void *from) {
@@ -323,10 +391,9 @@ template <int N> TENSORC_DEVICE void tc_copy_async(void *to, const void *from, b
     TENSORC_WRITES(to, N);
     tc_copies &mine = tc_my_copies();
     tc_copy copy{to, from, valid, mine.group, N};
-    if (blockIdx.x % 2)
-        tc_copy_now(copy);
-    else
-        mine.waiting.push_back(copy);
+    tc_copy_begins(to, N);
+    if (blockIdx.x % 2) tc_copy_now(copy);
+    mine.waiting.push_back(copy);
 }
 
 TENSORC_DEVICE void tc_copies_commit() {
@@ -337,10 +404,12 @@ template <int N> TENSORC_DEVICE void tc_copies_wait() {
     tc_copies &mine = tc_my_copies();
     std::vector<tc_copy> rest;
     for (const tc_copy &copy : mine.waiting) {
-        if (copy.group < mine.group - N)
-            tc_copy_now(copy);
-        else
+        if (copy.group < mine.group - N) {
+            if (blockIdx.x % 2 == 0) tc_copy_now(copy);
+            tc_copy_ends(copy.to, copy.bytes, true);
+        } else {
             rest.push_back(copy);
+        }
     }
     mine.waiting = rest;
 }

@@ -20,14 +20,13 @@ struct tc_cost {
 static std::vector<tc_access> tc_accesses;
 static std::vector<tc_cost> tc_costs;
 static std::map<std::pair<int, const void *>, int> tc_times;
-static uintptr_t tc_dynamic_end;
 /* Of the library: the linker defines them. */
 extern "C" char _end __attribute__((visibility("hidden")));
 extern "C" char __ehdr_start __attribute__((visibility("hidden")));
 extern "C" char *tensorc_base() { return &__ehdr_start; }
 
 static bool tc_is_shared(uintptr_t address) {
-    return (address >= (uintptr_t)tc_dynamic_shared && address < tc_dynamic_end) ||
+    return (address >= (uintptr_t)tc_shared_memory && address < (uintptr_t)tc_shared_memory + TC_SHARED_MOST) ||
            (address >= (uintptr_t)&__ehdr_start && address < (uintptr_t)&_end);
 }
 

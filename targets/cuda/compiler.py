@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from tensorc.errors import UserError
 
 _PRELUDE = Path(__file__).with_name("prelude.cuh")
 _INSTALL = "pip install 'tensorc[cuda]'"
+#: Kernels that call functions of such names have instructions which no later architecture has. Their PTX does without.
+_SPECIFIC = "tc_wgmma_"
 #: Subnormal numbers, division and roots as IEEE 754 has them are what NVRTC does by default; products are contracted
 #: with additions, as other compilers' vector code does.
 _OPTIONS = ("--std=c++17", "--ptxas-options=-v", "--device-as-default-execution-space")
@@ -28,18 +30,20 @@ _OPTIONS = ("--std=c++17", "--ptxas-options=-v", "--device-as-default-execution-
 @dataclass(frozen=True)
 class Resources:
     """What the assembler says of a kernel: registers of a thread, bytes of static shared memory of a block, and of
-    local memory of a thread: its stack, and what is stored there and loaded for want of registers."""
+    local memory of a thread: its stack, and what is stored there and loaded for want of registers; and whether products
+    of warpgroups wait for each other, since it could not keep their sums apart from other registers."""
 
     registers: int
     shared: int
     stack: int
     spill_stores: int
     spill_loads: int
+    serialized: bool = False
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel's machine code for one architecture, and as PTX for later ones."""
+    """A kernel's machine code for one architecture, and as PTX for it and later ones."""
 
     cubin: bytes
     ptx: bytes
@@ -52,13 +56,17 @@ def compile_kernel(source: str, name: str, gpu: Gpu) -> Compiled:
     Raises UserError where NVRTC is not installed or does not know the architecture, RuntimeError with its first error
     for a text that is wrong.
     """
-    options = [f"--gpu-architecture={gpu.name}", *_OPTIONS]
+    architecture = (_SPECIFIC in source and gpu.specific) or gpu.name
+    options = [f"--gpu-architecture={architecture}", *_OPTIONS]
     text = _PRELUDE.read_text(encoding="utf-8") + "\n" + source
     key = hashlib.sha256(repr((_version(), options, text)).encode()).hexdigest()[:32]
     kept = _kept(key)
     if kept is not None:
         return kept
     made = _compile(text, name, options, gpu)
+    if architecture != gpu.name:
+        common = [f"--gpu-architecture=compute_{gpu.capability}", *_OPTIONS]
+        made = replace(made, ptx=_translate(text, name, common, gpu)[0])
     _keep(key, made)
     return made
 
@@ -82,6 +90,12 @@ def _version() -> tuple[int, int]:
 
 
 def _compile(text: str, name: str, options: list[str], gpu: Gpu) -> Compiled:
+    ptx, cubin, log = _translate(text, name, options, gpu)
+    return Compiled(cubin, ptx, _resources(log, name))
+
+
+def _translate(text: str, name: str, options: list[str], gpu: Gpu) -> tuple[bytes, bytes, str]:
+    """PTX, the machine code of it, none for an architecture that is not a real one, and the compiler's report."""
     nvrtc = _nvrtc()
     error, program = nvrtc.nvrtcCreateProgram(text.encode(), f"{name}.cu".encode(), 0, [], [])
     _check(error)
@@ -101,7 +115,7 @@ def _compile(text: str, name: str, options: list[str], gpu: Gpu) -> Compiled:
         ptx = _text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
-    return Compiled(cubin, ptx, _resources(log, name))
+    return ptx, cubin, log
 
 
 def _check(error: Any) -> None:
@@ -129,7 +143,7 @@ def _resources(log: str, name: str) -> Resources:
         raise RuntimeError(f"NVRTC's report does not speak of {name}: {log.strip()[:200]}")
     return Resources(
         number(r"Used (\d+) registers"), number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame"),
-        number(r"(\d+) bytes spill stores"), number(r"(\d+) bytes spill loads"),
+        number(r"(\d+) bytes spill stores"), number(r"(\d+) bytes spill loads"), "are serialized" in log,
     )  # fmt: skip
 
 

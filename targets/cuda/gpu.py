@@ -46,6 +46,12 @@ class Gpu:
     def multiplies_bfloat16(self) -> bool:
         return self.capability >= 80
 
+    @property
+    def specific(self) -> str:
+        """The architecture of this name with the instructions that later ones do not have; "" where no kernel asks for
+        any."""
+        return f"{self.name}a" if self.capability == 90 else ""
+
 
 #: CUDA C Programming Guide, "Technical Specifications per Compute Capability"; multiprocessors and second-level caches
 #: are those of the part that is named.

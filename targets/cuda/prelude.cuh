@@ -337,6 +337,148 @@ template <int N, typename T> TENSORC_DEVICE void tc_gather_row(T *to, const T *f
     }
 }
 
+/* Hopper: barriers in shared memory that copies arrive at, copies of many bytes by one thread, and products of
+   warpgroups, four warps, with operands in shared memory. */
+#if __CUDA_ARCH__ >= 900
+
+/* A phase of a barrier ends when `arrivals` have come and all bytes that were expected. */
+TENSORC_DEVICE void tc_barrier_init(uint64_t *barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" : : "r"(tc_shared(barrier)), "r"(arrivals) : "memory");
+}
+TENSORC_DEVICE void tc_barrier_arrive(uint64_t *barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" : : "r"(tc_shared(barrier)) : "memory");
+}
+/* Arrives, and makes the phase wait for so many bytes. */
+TENSORC_DEVICE void tc_barrier_expect(uint64_t *barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :
+                 : "r"(tc_shared(barrier)), "r"(bytes)
+                 : "memory");
+}
+/* Until the phase of this parity, 0 for the first, has ended. The one before the first counts as one that has. */
+TENSORC_DEVICE void tc_barrier_wait(uint64_t *barrier, int parity) {
+    /* A loop of C's would have the assembler wait for products that are under way (C7514). */
+    asm volatile("{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra done;\nbra again;\n"
+                 "done:\n}"
+                 :
+                 : "r"(tc_shared(barrier)), "r"(parity)
+                 : "memory");
+}
+
+/* What this thread has written to shared memory, barriers too, is seen by copies of many bytes and by products of
+   warpgroups that others begin after they have heard from this thread. */
+TENSORC_DEVICE void tc_async_fence() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* Bytes, a multiple of 16, to shared memory; they arrive at the barrier. */
+TENSORC_DEVICE void tc_bulk_copy(void *to, const void *from, int bytes, uint64_t *barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :
+                 : "r"(tc_shared(to)), "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(tc_shared(barrier))
+                 : "memory");
+}
+
+/* The first THREADS threads of a block wait for each other; others do not come here. */
+template <int THREADS> TENSORC_DEVICE void tc_sync_first() {
+    asm volatile("bar.sync 1, %0;" : : "n"(THREADS) : "memory");
+}
+
+/* Products of a warpgroup: tc_wgmma_TYPE<N> adds to d[64, N] the products a[64, K] by b[N, K]; K is 32 bytes. A warp holds
+   16 rows of the sums, their eighths of columns one after the other, each as `tc_mma_TYPE` has it. Descriptors say where
+   operands are (PTX ISA, "Matrix Descriptor Format"): here, in swizzled rows of 128 bytes. Only sm_90a has these
+   instructions; for other architectures the same is done at once, warp by warp. */
+TENSORC_DEVICE uint64_t tc_descriptor(const void *place, uint64_t layout) {
+    return layout | tc_shared(place) >> 4;
+}
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+/* Sums that are in registers may be added to. */
+TENSORC_DEVICE void tc_wgmma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+/* The products since the last call are a group. */
+TENSORC_DEVICE void tc_wgmma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+/* All groups but the latest N are done with their operands. */
+template <int N> TENSORC_DEVICE void tc_wgmma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(N) : "memory");
+}
+#define TC_NAMES_32 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TC_NAMES_64 TC_NAMES_32 ", " \
+    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define TC_NAMES_128 TC_NAMES_64 ", " \
+    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define TC_SUMS_8(S, i) \
+    S(d[i]), S(d[i + 1]), S(d[i + 2]), S(d[i + 3]), S(d[i + 4]), S(d[i + 5]), S(d[i + 6]), S(d[i + 7])
+#define TC_SUMS_32(S, i) TC_SUMS_8(S, i), TC_SUMS_8(S, i + 8), TC_SUMS_8(S, i + 16), TC_SUMS_8(S, i + 24)
+#define TC_SUMS_64(S, i) TC_SUMS_32(S, i), TC_SUMS_32(S, i + 32)
+#define TC_SUMS_128(S, i) TC_SUMS_64(S, i), TC_SUMS_64(S, i + 64)
+#define TC_FLOATS(x) "+f"(x)
+#define TC_INTS(x) "+r"(x)
+#define TC_WGMMA_OF(SHAPE, TYPES, COUNT, A, B, S, MODES) \
+    asm volatile("wgmma.mma_async.sync.aligned." SHAPE "." TYPES " {" TC_NAMES_##COUNT "}, %" #A ", %" #B ", 1" MODES ";" \
+                 : TC_SUMS_##COUNT(S, 0) \
+                 : "l"(a), "l"(b))
+#define TC_WGMMA(NAME, SUM, K, TYPES, S, MODES) \
+    template <int N> TENSORC_DEVICE void NAME(SUM *d, uint64_t a, uint64_t b) { \
+        static_assert(N == 64 || N == 128 || N == 256, "columns of a product"); \
+        if constexpr (N == 64) TC_WGMMA_OF("m64n64" K, TYPES, 32, 32, 33, S, MODES); \
+        if constexpr (N == 128) TC_WGMMA_OF("m64n128" K, TYPES, 64, 64, 65, S, MODES); \
+        if constexpr (N == 256) TC_WGMMA_OF("m64n256" K, TYPES, 128, 128, 129, S, MODES); \
+    }
+/* Behind the 1 that adds to what is there: nothing is negated or transposed. */
+TC_WGMMA(tc_wgmma_float16, float, "k16", "f32.f16.f16", TC_FLOATS, ", 1, 1, 0, 0")
+TC_WGMMA(tc_wgmma_bfloat16, float, "k16", "f32.bf16.bf16", TC_FLOATS, ", 1, 1, 0, 0")
+TC_WGMMA(tc_wgmma_uint8, int, "k32", "s32.u8.s8", TC_INTS, "")
+/* All groups are done: these N sums may be read. */
+template <int N> TENSORC_DEVICE void tc_wgmma_done(float *d) {
+    tc_wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <int N> TENSORC_DEVICE void tc_wgmma_done(int *d) {
+    tc_wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
+#else
+TENSORC_DEVICE void tc_wgmma_fence() {}
+TENSORC_DEVICE void tc_wgmma_commit() {}
+template <int N> TENSORC_DEVICE void tc_wgmma_wait() {}
+template <int N, typename S> TENSORC_DEVICE void tc_wgmma_done(S *) {}
+TENSORC_DEVICE const void *tc_from_shared(uint32_t address) {
+    return (const void *)__cvta_shared_to_generic(address);
+}
+/* wgmma by mma: begin */
+TENSORC_DEVICE const void *tc_swizzled(uint64_t descriptor, int row, int chunk) {
+    uint32_t at = (uint32_t)(descriptor & 0x3fff) * 16 + row * 128 + chunk * 16;
+    return tc_from_shared(at ^ (at >> 3 & 0x70));
+}
+#define TC_WGMMA(NAME, MMA, SUM) \
+    template <int N> TENSORC_DEVICE void NAME(SUM *d, uint64_t a, uint64_t b) { \
+        int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4; \
+        uint32_t rows[4], columns[4]; \
+        tc_ldmatrix(rows, tc_swizzled(a, 16 * warp + lane % 16, lane / 16)); \
+        _Pragma("unroll") for (int j = 0; j < N / 16; j++) { \
+            tc_ldmatrix(columns, tc_swizzled(b, 16 * j + lane / 16 * 8 + lane % 8, lane / 8 % 2)); \
+            MMA(d + 8 * j, rows, columns); \
+            MMA(d + 8 * j + 4, rows, columns + 2); \
+        } \
+    }
+TC_WGMMA(tc_wgmma_float16, tc_mma_float16, float)
+TC_WGMMA(tc_wgmma_bfloat16, tc_mma_bfloat16, float)
+TC_WGMMA(tc_wgmma_uint8, tc_mma_uint8, int)
+/* wgmma by mma: end */
+#endif
+#endif
+
 /* Each of N numbers, added over the lanes of a warp: every lane has the sums then, added in one order. */
 template <int N> TENSORC_DEVICE void tc_add_lanes(float *sums) {
 #pragma unroll

@@ -25,6 +25,8 @@ class Extents:
     rows: int
     columns: int
     depth: int
+    #: Whether both operands lie in memory as tiles want them, in chunks of 16 bytes along the depth.
+    in_chunks: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class GemmSchedule(Schedule):
     """A block's tile of the result and how much of the reduction is a step, all powers of two; how many warps are below
     each other and beside each other in the tile; buffers of shared memory that steps pass through; into how many parts
     the reduction is split, or 0 where blocks share the tiles beyond whole waves evenly (`Stream`); and what multiplies:
-    "tensor" cores, which round float32 to tf32, or "fma"."""
+    "tensor" cores, which round float32 to tf32, those of Hopper by "warpgroups", for which four more warps copy, or
+    "fma"."""
 
     kind = "gemm"
     packing = ("unit",)
@@ -46,15 +49,23 @@ class GemmSchedule(Schedule):
     unit: str
 
     @property
-    def threads(self) -> int:
+    def workers(self) -> int:
+        """Threads that multiply, the first ones of a block."""
         return self.warp_rows * self.warp_columns * 32
 
+    @property
+    def threads(self) -> int:
+        return self.workers + (PRODUCERS if self.unit == "warpgroups" else 0)
+
     def wants_chunks_along_depth(self, dtype: str) -> bool:
-        """Of the second operand: tensor cores read 16 bits transposed, and nothing else."""
-        return self.unit == "tensor" and int(numpy_dtype(dtype).itemsize) != 2
+        """Of the second operand: tensor cores read 16 bits transposed, and nothing else; what warpgroups multiply is
+        never transposed here."""
+        return self.unit == "warpgroups" or (self.unit == "tensor" and int(numpy_dtype(dtype).itemsize) != 2)
 
     def shared_bytes(self, dtype: str) -> int:
         """Of all stages, with the widest padding."""
+        if self.unit == "warpgroups":
+            return self.stages * (self.rows + self.columns) * self.depth * int(numpy_dtype(dtype).itemsize)
         chunk = _CHUNK_BYTES // int(numpy_dtype(dtype).itemsize)
         deep = self.depth // chunk
         beside = max(deep * (self.columns + 8), self.columns // chunk * (self.depth + 1))
@@ -63,16 +74,21 @@ class GemmSchedule(Schedule):
     def registers(self) -> int:
         """Of a thread, about: sums, fragments of a step, addresses."""
         rows, columns = self.rows // self.warp_rows, self.columns // self.warp_columns
+        if self.unit == "warpgroups":
+            return min(rows * columns // 32 + _WARPGROUP_REGISTERS, _MOST_WARPGROUP_REGISTERS)
         fragments = rows // 4 + columns // 4 if self.unit == "tensor" else rows + columns // 8
         return rows * columns // 32 + fragments + _OTHER_REGISTERS
 
 
+#: Threads that copy what warpgroups multiply.
+PRODUCERS = 128
 #: Up to so many rows weights are met too seldom for tiles: reading them once is all that takes time.
 GEMV_ROWS = 4
 #: Warps that keep the memory of a multiprocessor busy.
 _BUSY_WARPS = 32
 _CHUNK_BYTES = 16
 _OTHER_REGISTERS = 48
+_WARPGROUP_REGISTERS, _MOST_WARPGROUP_REGISTERS = 60, 168
 _MOST_REGISTERS = 240
 #: Shared memory beside the stages, at most: a table of taps.
 _OTHER_SHARED = 9 << 10
@@ -101,6 +117,14 @@ _FMA_TILES = (
     (32, 64, 2, 2), (32, 32, 2, 1), (32, 32, 4, 1), (32, 32, 1, 1), (16, 128, 1, 4), (16, 64, 1, 2), (16, 64, 2, 2),
     (16, 32, 1, 1), (16, 32, 2, 1),
 )  # fmt: skip
+#: The same for warpgroups, four warps below each other.
+_WARPGROUP_TILES = (
+    (128, 256, 8, 1), (128, 128, 8, 1), (64, 256, 4, 2), (64, 256, 4, 1), (64, 128, 4, 1), (128, 64, 8, 1),
+)  # fmt: skip
+#: Bytes of a row along the depth, rows of a warp, and columns of an instruction.
+_WARPGROUP_STEP, _WARPGROUP_ROWS, _WARPGROUP_COLUMNS = 128, 16, (64, 128, 256)
+#: Of shorter reductions, blocks of warpgroups take longer to begin and to end than they gain.
+_WARPGROUP_STEPS = 8
 _STAGES = (2, 3, 4)
 _SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 #: A part of a reduction has so many steps at least: below that, the parts take longer to add than to compute.
@@ -159,6 +183,23 @@ def gemm_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSche
                 streamed = replace(schedule, split_k=0)
                 if stream_of(streamed, extents, dtype, gpu) is not None:
                     yield streamed
+    yield from _warpgroup_candidates(extents, dtype, gpu)
+
+
+def _warpgroup_candidates(extents: Extents, dtype: str, gpu: Gpu) -> Iterator[GemmSchedule]:
+    """Of products that fill the GPU with blocks of many steps, each of which is copied without threads' registers."""
+    size = int(numpy_dtype(dtype).itemsize)
+    depth = _WARPGROUP_STEP // size
+    if not extents.in_chunks or extents.depth < _WARPGROUP_STEPS * depth:
+        return
+    for rows, columns, high, wide in _WARPGROUP_TILES:
+        tiles = extents.batch * -(-extents.rows // rows) * -(-extents.columns // columns)
+        if tiles < gpu.multiprocessors or rows >= 2 * extents.rows or columns >= 2 * extents.columns:
+            continue
+        for stages in _STAGES:
+            schedule = GemmSchedule(rows, columns, depth, high, wide, stages, 1, "warpgroups")
+            if gemm_fits(schedule, dtype, gpu):
+                yield schedule
 
 
 def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
@@ -168,7 +209,14 @@ def gemm_fits(schedule: GemmSchedule, dtype: str, gpu: Gpu) -> bool:
     if any(extent < 1 or extent & (extent - 1) for extent in extents) or schedule.split_k < 0:
         return False
     rows, columns = schedule.rows // schedule.warp_rows, schedule.columns // schedule.warp_columns
-    if schedule.unit == "tensor":
+    if schedule.unit == "warpgroups":
+        # Stages: one is multiplied, one was until now, the next one arrives.
+        known = bool(gpu.specific) and size < 4 and schedule.split_k == 1 and schedule.stages > _STAGES[0]
+        shaped = (
+            schedule.warp_rows % 4 == 0 and rows == _WARPGROUP_ROWS and columns in _WARPGROUP_COLUMNS
+            and schedule.depth * size == _WARPGROUP_STEP
+        )  # fmt: skip
+    elif schedule.unit == "tensor":
         known = size < 4 or gpu.multiplies_bfloat16
         shaped = rows >= 16 and columns >= 16 and schedule.depth * size >= 2 * _CHUNK_BYTES
     else:
@@ -221,8 +269,8 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, 
     size = int(numpy_dtype(dtype).itemsize)
     rows, columns, depth = schedule.rows, schedule.columns, schedule.depth
     fma, tensor = _PRODUCTS[gpu.capability]
-    unit = Throughput(fma if schedule.unit == "fma" else tensor * 2 / size, _SHARED_BYTES, _CACHE_BYTES,
-                      _MEMORY_BYTES[gpu.capability])  # fmt: skip
+    products_of = {"fma": fma, "tensor": tensor * 2 / size, "warpgroups": 2 * tensor * 2 / size}
+    unit = Throughput(products_of[schedule.unit], _SHARED_BYTES, _CACHE_BYTES, _MEMORY_BYTES[gpu.capability])
     warp_rows, warp_columns = rows // schedule.warp_rows, columns // schedule.warp_columns
     warps = schedule.warp_rows * schedule.warp_columns
     chunks = (rows + columns) * depth * size / _CHUNK_BYTES
@@ -230,11 +278,15 @@ def gemm_cycles(schedule: GemmSchedule, extents: Extents, dtype: str, gpu: Gpu, 
     if schedule.unit == "fma":
         loads = warps * depth * (warp_rows / 16 + warp_columns / 32)
         read, multiplied = loads * _WARP_LOAD_BYTES, products / _FMA_PRODUCTS
+    elif schedule.unit == "warpgroups":
+        # Each instruction reads its 64 rows and all its columns; of the second operand one thread asks for all.
+        read = rows / 64 * schedule.warp_columns * (64 + warp_columns) * depth * size
+        loads, multiplied, chunks = 0.0, 0.0, rows * depth * size / _CHUNK_BYTES
     else:
         read = warps * (warp_rows + warp_columns) * depth * size
         loads, multiplied = read / (32 * _CHUNK_BYTES), products / (_FRAGMENT * 32 / size)
     instructions = multiplied + loads + chunks * _COPY_INSTRUCTIONS / 32
-    ahead, copied = schedule.stages - 1, rows + columns
+    ahead, copied = schedule.stages - (2 if schedule.unit == "warpgroups" else 1), rows + columns
     if decodes:
         ahead, copied = 1, rows
         instructions += columns * depth * _DECODE_INSTRUCTIONS / 32

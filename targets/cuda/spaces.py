@@ -110,6 +110,9 @@ def _tiles(extents: Extents, dtype: str, gpu: Gpu, numerics: Numerics, decodes: 
     fast = dtype == "float32" and numerics == "fast" and gpu.multiplies_bfloat16
     chunk = 16 // {"uint8": 1, "float32": 4}.get(dtype, 2)
     rows, columns = (_near(extent) for extent in (extents.rows, extents.columns))
+    units = ("fma", "tensor") if fast else (unit_of(dtype, gpu),)
+    if extents.in_chunks and gpu.specific and dtype != "float32":
+        units = (*units, "warpgroups")
 
     def legal(knobs: Mapping[str, Any]) -> bool:
         schedule = GemmSchedule(**knobs)
@@ -131,7 +134,7 @@ def _tiles(extents: Extents, dtype: str, gpu: Gpu, numerics: Numerics, decodes: 
             "warp_columns": _WARPS,
             "stages": (2, 3, 4) if gpu.has_async_copies else (2,),
             "split_k": (0, *_SPLITS),
-            "unit": ("fma", "tensor") if fast else (unit_of(dtype, gpu),),
+            "unit": units,
         },
         legal,
     )

@@ -59,9 +59,9 @@ class BlockBuilder(KernelBuilder):
         self._blocks[0].insert(0, T.AllocBuffer(buffer))
         return buffer
 
-    def dynamic_shared(self, nbytes: int) -> Buffer:
+    def dynamic_shared(self, nbytes: int, alignment: int = 64) -> Buffer:
         """Shared memory whose size the launch says, in bytes; what is beyond 48 KiB must be such."""
-        buffer = T.decl_buffer((nbytes,), "uint8", "dynamic", scope="shared.dyn")
+        buffer = T.decl_buffer((nbytes,), "uint8", "dynamic", scope="shared.dyn", data_alignment=alignment)
         self._blocks[0].insert(0, T.AllocBuffer(buffer))
         return buffer
 

@@ -10,9 +10,9 @@ import math
 import numpy as np
 
 from targets.cuda.gpu import Gpu
-from targets.cuda.kernels.gemm import Gemm
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
-from targets.cuda.kernels.operands import Image, Weights, Window, operand_dtype, pack_weights
+from targets.cuda.kernels.operands import Image, Window, lies_in_chunks, operand_dtype
+from targets.cuda.kernels.warpgroups import engine_of
 from targets.cuda.schedules import Extents, GemmSchedule, gemm_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
@@ -43,9 +43,10 @@ def lower_conv(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None)
         data = data.reshape(groups, blocks // groups, channels, kh, kw, block)
         return data.transpose(0, 1, 5, 3, 4, 2).reshape(groups, columns, depth)
 
-    packing = pack_weights(f"taps in {groups} groups", groups, columns, depth, dtype, along_k, plain)
+    engine, weights, pack = engine_of(schedule)
+    packing = pack(f"taps in {groups} groups", groups, columns, depth, dtype, along_k, plain)
     group = CudaGroup(body, gpu, schedule.threads, {w: packing})
-    operands = Image(group, x, dtype, window), Weights(group, w, along_k, columns, depth)
+    operands = Image(group, x, dtype, window), weights(group, w, along_k, columns, depth)
 
     def index(number: Expr, row: Expr, column: Expr) -> Index:
         image, h, w = unravel(row, [window.batch, window.out_h, window.out_w])
@@ -54,13 +55,14 @@ def lower_conv(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None)
         first = number * (columns // block) if groups > 1 else 0
         return [image, first + tir.floor_div(column, block), h, w, tir.floor_mod(column, block)]
 
-    return Gemm(group, extents, schedule, operands, group.sums_of(node), index).lower()
+    return engine(group, extents, schedule, operands, group.sums_of(node), index).lower()
 
 
 def extents_of_conv(node: Node) -> Extents:
     window = window_of(node)
     blocks, channels, kh, kw, block = static_shape(node.inputs[1].shape)
-    return Extents(window.groups, window.rows, blocks // window.groups * block, channels * kh * kw)
+    return Extents(window.groups, window.rows, blocks // window.groups * block, channels * kh * kw,
+                   len(node.inputs[0].shape) == 5 and lies_in_chunks(node.inputs[0], node.inputs[1].dtype))  # fmt: skip
 
 
 def window_of(node: Node) -> Window:

@@ -74,12 +74,14 @@ class Gemm:
         self.steps_each = -(-self.steps // max(schedule.split_k, 1))
         self.splits = -(-self.steps // self.steps_each)
         self.high, self.wide = -(-extents.rows // schedule.rows), -(-extents.columns // schedule.columns)
-        spread = schedule.unit == "fma" and operands[1].along_k
-        self.a = Stage(operands[0], schedule, schedule.rows)
-        self.b = (
-            DecodedStage(operands[1], schedule, schedule.columns) if isinstance(operands[1], DecodedWeights)
-            else Stage(operands[1], schedule, schedule.columns, spread)
-        )  # fmt: skip
+        self.a, self.b = self._stages(*operands)
+
+    def _stages(self, a: Operand, b: Operand) -> tuple[Stage, Stage]:
+        rows, columns = self.schedule.rows, self.schedule.columns
+        first = Stage(a, self.schedule, rows)
+        if isinstance(b, DecodedWeights):
+            return first, DecodedStage(b, self.schedule, columns)
+        return first, Stage(b, self.schedule, columns, self.schedule.unit == "fma" and b.along_k)
 
     def lower(self) -> Kernel:
         builder, schedule = self.builder, self.schedule
@@ -263,12 +265,12 @@ class Gemm:
     def _store(self, unit: Unit, acc: Buffer, memory: Buffer, tile: tuple[Expr, Expr, Expr]) -> None:
         """The group's elements, from a thread's sums. Where that is long code it is written once for many: the sums are
         laid down in shared memory, each thread's its own, and what follows is a loop."""
-        builder, threads = self.builder, self.schedule.threads
+        builder, threads = self.builder, self.schedule.workers
         if not any(node.op in LONG for node in self.group.body.nodes):
             for slot in unit.slots(builder.unrolled, 0, unit.high):
                 self._slot(unit, *unit.sums_of(acc, slot.first), slot, tile)
             return
-        builder.sync()  # all have read the last step
+        self._meet()  # all have read the last step
         each = unit.sums // unit.high
         count = unit.high
         while threads * count * each * 4 > self.group.dynamic_bytes:
@@ -289,6 +291,10 @@ class Gemm:
                 for at in range(0, unit.width, piece):
                     builder.call(f"tc_load<{piece}>", builder.address(sums, at), held(slot.first + at))
                 self._slot(unit, sums, 0, slot, tile)
+
+    def _meet(self) -> None:
+        """All that have sums wait for each other."""
+        self.builder.sync()
 
     def _slot(self, unit: Unit, sums: Buffer, first: Expr, slot: Slot, tile: tuple[Expr, Expr, Expr]) -> None:
         """What of a slot lies in the result."""

@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from targets.cuda.gpu import Gpu
-from targets.cuda.kernels.gemm import Gemm
 from targets.cuda.kernels.gemv import lower_gemv
 from targets.cuda.kernels.kernel import CudaGroup, Kernel
-from targets.cuda.kernels.operands import Matrix, Weights, operand_dtype, pack_weights
+from targets.cuda.kernels.operands import Matrix, lies_in_chunks, operand_dtype
+from targets.cuda.kernels.warpgroups import engine_of
 from targets.cuda.schedules import GEMV_ROWS, Extents, GemmSchedule, GemvSchedule, gemm_schedule
 from tensorc.errors import UnsupportedError
 from tensorc.ir import Graph, Node
@@ -24,9 +24,11 @@ def extents_of_matmul(node: Node) -> Extents:
     """Of a product with packed weights the batch counts as rows."""
     *lead, columns = static_shape(node.output.shape)
     depth = static_shape(node.inputs[0].shape)[-1]
+    a, b = node.inputs
     if node.op == "matmul_packed":
-        return Extents(1, math.prod(lead), columns, depth)
-    return Extents(math.prod(lead[:-1]), lead[-1], columns, depth)
+        return Extents(1, math.prod(lead), columns, depth, lies_in_chunks(a, b.dtype))
+    both = bool(node.attrs["transpose_b"]) and lies_in_chunks(a, b.dtype) and lies_in_chunks(b, a.dtype)
+    return Extents(math.prod(lead[:-1]), lead[-1], columns, depth, both)
 
 
 def lower_matmul_packed(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = None) -> Kernel:
@@ -47,13 +49,14 @@ def lower_matmul_packed(body: Graph, node: Node, gpu: Gpu, given: Schedule | Non
     def plain(data: np.ndarray) -> np.ndarray:
         return data.transpose(0, 2, 1).reshape(1, -1, depth)[:, :columns]
 
-    packing = pack_weights(f"{columns} columns", 1, columns, depth, dtype, along_k, plain)
+    engine, weights, pack = engine_of(schedule)
+    packing = pack(f"{columns} columns", 1, columns, depth, dtype, along_k, plain)
     group = CudaGroup(body, gpu, schedule.threads, {b: packing})
     operands = (
         Matrix(group, a, dtype, (True, True), extents.rows, depth, lambda _, x, k: [*unravel(x, lead), k]),
-        Weights(group, b, along_k, columns, depth),
+        weights(group, b, along_k, columns, depth),
     )
-    return Gemm(
+    return engine(
         group, extents, schedule, operands, group.sums_of(node), lambda _, row, column: [*unravel(row, lead), column]
     ).lower()
 
@@ -86,7 +89,7 @@ def lower_matmul(body: Graph, node: Node, gpu: Gpu, given: Schedule | None = Non
         Matrix(group, a, dtype, (True, True), rows, depth, left),
         Matrix(group, b, "int8" if dtype == "uint8" else dtype, (along_k, transposed), columns, depth, right),
     )
-    return Gemm(
+    return engine_of(schedule)[0](
         group, extents, schedule, operands, group.sums_of(node),
         lambda number, row, column: [*unravel(number, batch), row, column],
     ).lower()  # fmt: skip

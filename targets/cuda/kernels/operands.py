@@ -32,6 +32,9 @@ from tensorc.lowering.tir import Buffer, Expr, const
 
 #: What a thread copies at once, and a row of what tensor cores read.
 CHUNK_BYTES = 16
+#: A row of what warpgroups multiply, and the columns of their widest tile.
+ROW_BYTES = 128
+_WIDEST = 256
 #: Nodes that say from where elements are read, and nothing else.
 _MOVES = frozenset({"reshape", "slice", "transpose"})
 #: Of filters of more taps and channels of a plain image it is computed for each element where it lies. What is not
@@ -92,6 +95,13 @@ def find_lying(group: CudaGroup, value: Value) -> Lying | None:
     shape = static_shape(base.shape)
     places = Elements(group.builder, {base: lambda index: ravel(index, shape)})
     return Lying(group.buffers[base], base.dtype, lambda index: places.evaluate(source, index), _together(base, moves))
+
+
+def lies_in_chunks(value: Value, dtype: str) -> bool:
+    """Whether an input of a body, to be multiplied in `dtype`, can be told from its type to lie in chunks of it."""
+    source = value.producer.inputs[0] if value.producer is not None and widens(value.producer) else value
+    kin = {source.dtype, dtype} == {"uint8", "int8"} or source.dtype == dtype
+    return kin and source.producer is None and static_shape(source.shape)[-1] % chunk_elements(source.dtype) == 0
 
 
 def _together(base: Value, moves: list[Node]) -> int:
@@ -245,6 +255,53 @@ def pack_weights(name: str, batch: int, columns: int, depth: int, dtype: str, al
         return np.ascontiguousarray(data.reshape(batch, wide // chunk, chunk, deep).transpose(0, 1, 3, 2))
 
     return Packing(f"{name}, chunks of {chunk} along {'depth' if along_k else 'columns'}", shape, apply)
+
+
+class WeightRows(Operand):
+    """Constants packed by `pack_rows` as tiles have them in shared memory: [batch][step][column][128 bytes along k],
+    the chunks of a row where swizzling has them. Rows of neighbouring columns lie together: a tile's are copied at
+    once, by one thread."""
+
+    def __init__(self, group: CudaGroup, value: Value, along_k: bool, columns: int, depth: int):
+        super().__init__(group, value.dtype, along_k)
+        self.wide, self.steps = _rows_shape(columns, depth, value.dtype)
+        self.lying = Lying(group.buffers[value], value.dtype, lambda index: index[0], self.elements)
+
+    def row(self, batch: Expr, x: Expr) -> Any:
+        return batch, x
+
+    def is_inside(self, row: Any, k: Expr) -> Expr:  # noqa: ARG002
+        return True
+
+    def place(self, row: Any, k: Expr) -> Expr:
+        """`k` counts steps."""
+        batch, x = row
+        return ((batch * self.steps + k) * self.wide + x) * (ROW_BYTES // CHUNK_BYTES * self.elements)
+
+
+def pack_rows(name: str, batch: int, columns: int, depth: int, dtype: str, along_k: bool,
+              plain: Callable[[np.ndarray], np.ndarray]) -> Packing:  # fmt: skip
+    """As `pack_weights`, for `WeightRows`."""
+    assert along_k, "rows are along the depth"
+    wide, steps = _rows_shape(columns, depth, dtype)
+    chunks, chunk = ROW_BYTES // CHUNK_BYTES, chunk_elements(dtype)
+
+    def apply(data: np.ndarray) -> np.ndarray:
+        deep = steps * chunks * chunk
+        data = np.pad(plain(data), [(0, 0), (0, wide - columns), (0, deep - depth)])
+        data = data.reshape(batch, wide, steps, chunks, chunk).transpose(0, 2, 1, 3, 4)
+        column = np.arange(wide)[:, None]
+        # Chunks of neighbouring rows are in different banks (PTX ISA, "Shared Memory Matrix Layout", 128 bytes).
+        swizzled = np.arange(chunks) ^ column % chunks
+        return np.ascontiguousarray(data[:, :, column, swizzled].reshape(batch, steps, wide, -1))
+
+    return Packing(f"{name}, swizzled rows of {ROW_BYTES} bytes", (batch, steps, wide, chunks * chunk), apply)
+
+
+def _rows_shape(columns: int, depth: int, dtype: str) -> tuple[int, int]:
+    """Columns, filled up to the widest tile, and steps."""
+    row = ROW_BYTES // CHUNK_BYTES * chunk_elements(dtype)
+    return -(-columns // _WIDEST) * _WIDEST, -(-depth // row)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ class Stage:
     def __init__(self, operand: Operand, schedule: GemmSchedule, extent: int, spread: bool = False):
         self.operand = operand
         self.builder = operand.group.builder
-        self.threads = schedule.threads
+        #: A thread's number among those that copy, and how many these are.
+        self.thread, self.threads = self._copiers(schedule)
         chunk = operand.elements
         self.outer, self.inner = (
             (schedule.depth // chunk, extent) if operand.along_k else (extent // chunk, schedule.depth)
@@ -36,6 +37,9 @@ class Stage:
         self.begin = 0
         self.stage_bytes = 0
 
+    def _copiers(self, schedule: GemmSchedule) -> tuple[Expr, int]:
+        return self.builder.thread, schedule.threads
+
     def place_in(self, memory: Buffer, begin: int, stage_bytes: int) -> None:
         self.memory, self.begin, self.stage_bytes = memory, begin, stage_bytes
 
@@ -52,7 +56,7 @@ class Stage:
         operand, builder = self.operand, self.builder
         self.chunks: list[tuple[Expr, Expr, Any]] = []
         for number in range(self.count):
-            outer, inner = (builder.bind(i) for i in self._chunk(builder.thread, number))
+            outer, inner = (builder.bind(i) for i in self._chunk(self.thread, number))
             x = tile * self.extent + inner if operand.along_k else tile * (self.extent // operand.elements) + outer
             self.chunks.append((outer, inner, operand.row(batch, builder.bind(x))))
         #: What waits in registers until the products of a step are done.
@@ -84,7 +88,7 @@ class Stage:
         for number, (outer, inner, row) in enumerate(self.chunks):
             one = functools.partial(write, number, outer, inner, row)
             if total % self.threads:
-                builder.when(builder.thread + number * self.threads < total, one)
+                builder.when(self.thread + number * self.threads < total, one)
             else:
                 one()
 

@@ -35,9 +35,9 @@ from tensorc.search.space import ScheduleJson
 
 BASELINE = "log2_estimate"
 FEATURES = (
-    BASELINE, "log2_flops", "log2_bytes", "log2_rows", "log2_columns", "log2_depth", "few", "tensor", "log2_tile_rows",
-    "log2_tile_columns", "log2_step", "warps", "stages", "log2_split", "panels", "log2_unroll", "log2_blocks",
-    "log2_shared", "resident",
+    BASELINE, "log2_flops", "log2_bytes", "log2_rows", "log2_columns", "log2_depth", "few", "tensor", "warpgroups",
+    "log2_tile_rows", "log2_tile_columns", "log2_step", "warps", "stages", "log2_split", "panels", "log2_unroll",
+    "log2_blocks", "log2_shared", "resident",
 )  # fmt: skip
 #: Cycles a second that the estimate supposes; the model learns the GPU's own rate.
 _HERTZ = 1.5e9
@@ -59,8 +59,8 @@ def features(body: Graph, gpu: Gpu, schedules: Sequence[ScheduleJson]) -> np.nda
                 blocks = stream.whole + stream.blocks if stream is not None else tiles * s.split_k
                 shared = s.shared_bytes(dtype)
                 resident = occupancy(gpu, s.threads, min(s.registers(), 255), shared).blocks
-                own = [0.0, float(s.unit == "tensor"), _log2(s.rows), _log2(s.columns), _log2(s.depth),
-                       s.threads / 32, s.stages, _log2(blocks / tiles), 0.0, 0.0]  # fmt: skip
+                own = [0.0, float(s.unit == "tensor"), float(s.unit == "warpgroups"), _log2(s.rows), _log2(s.columns),
+                       _log2(s.depth), s.threads / 32, s.stages, _log2(blocks / tiles), 0.0, 0.0]  # fmt: skip
             case GemvSchedule() | CodedSchedule() as v:
                 rule: GemvSchedule | CodedSchedule = gemv_schedule(extents, gpu)
                 panel = 8
@@ -69,7 +69,7 @@ def features(body: Graph, gpu: Gpu, schedules: Sequence[ScheduleJson]) -> np.nda
                 off = sum(abs(_log2(getattr(v, knob) / getattr(rule, knob))) for knob in ("warps", "panels", "unroll"))
                 seconds = amount.nbytes / _BANDWIDTH * (1 + 0.1 * off)
                 blocks, shared, resident = -(-extents.columns // (panel * v.panels)), 0, 0
-                own = [1.0, 0.0, 0.0, 0.0, 0.0, v.warps, 0.0, 0.0, v.panels, _log2(v.unroll)]
+                own = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, v.warps, 0.0, 0.0, v.panels, _log2(v.unroll)]
             case other:
                 raise ValueError(f"nothing is known of schedules such as {other}")
         rows.append([_log2(seconds), *common, *own, _log2(blocks), _log2(shared), resident])

@@ -404,6 +404,13 @@ TENSORC_DEVICE void tc_wgmma_commit() {
 template <int N> TENSORC_DEVICE void tc_wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(N) : "memory");
 }
+/* Registers of each thread of a warpgroup from here on: fewer than before, or more, which others have let go of. */
+template <int N> TENSORC_DEVICE void tc_fewer_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" : : "n"(N));
+}
+template <int N> TENSORC_DEVICE void tc_more_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" : : "n"(N));
+}
 #define TC_NAMES_32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -453,6 +460,8 @@ TENSORC_DEVICE void tc_wgmma_fence() {}
 TENSORC_DEVICE void tc_wgmma_commit() {}
 template <int N> TENSORC_DEVICE void tc_wgmma_wait() {}
 template <int N, typename S> TENSORC_DEVICE void tc_wgmma_done(S *) {}
+template <int N> TENSORC_DEVICE void tc_fewer_registers() {}
+template <int N> TENSORC_DEVICE void tc_more_registers() {}
 TENSORC_DEVICE const void *tc_from_shared(uint32_t address) {
     return (const void *)__cvta_shared_to_generic(address);
 }

@@ -114,7 +114,7 @@ struct tc_product {
 };
 struct tc_warpgroup {
     tc_team team;
-    int group;
+    int group, registers, started;
     std::vector<tc_product> going;
 };
 static tc_warpgroup tc_warpgroups[8];
@@ -171,6 +171,23 @@ static tc_warpgroup &tc_my_warpgroup() {
     tc_warpgroup &mine = tc_warpgroups[threadIdx.x / 128];
     if (mine.team.members != 128) tc_error = "a warpgroup has four whole warps";
     return mine;
+}
+
+/* Of a multiprocessor's registers each thread has an equal share at first, in pieces of 8. */
+#define TC_REGISTERS 65536
+template <int N> static void tc_set_registers(bool more) {
+    static_assert(N % 8 == 0 && N >= 24 && N <= 256, "registers of a thread");
+    tc_warpgroup &mine = tc_my_warpgroup();
+    tc_together(mine.team, threadIdx.x % 128, nullptr, [&](void **) {
+        if (more ? N < mine.registers : N > mine.registers) tc_error = "registers change the other way";
+        mine.registers = N;
+    });
+}
+template <int N> TENSORC_DEVICE void tc_fewer_registers() {
+    tc_set_registers<N>(false);
+}
+template <int N> TENSORC_DEVICE void tc_more_registers() {
+    tc_set_registers<N>(true);
 }
 
 struct tc_part {
@@ -301,15 +318,18 @@ static void tc_begin_hopper(int threads) {
         tc_adding[i].clear();
         tc_sums_fenced[i] = false;
     }
-    for (int i = 0; i < 8; i++) tc_warpgroups[i] = {tc_team{min(128, threads - 128 * i), 0, 0, {}}, 0, {}};
+    for (int i = 0; i < 8; i++) tc_warpgroups[i] = {tc_team{min(128, threads - 128 * i), 0, 0, {}}, 0, TC_REGISTERS / threads / 8 * 8, min(128, threads - 128 * i), {}};
 }
 static void tc_end_hopper() {
     for (int i = 0; i < tc_barrier_count; i++) {
         if (!tc_barriers[i].waiting.empty()) tc_error = "a block ended before what it asked for had arrived";
     }
+    int registers = 0;
     for (tc_warpgroup &group : tc_warpgroups) {
         if (!group.going.empty()) tc_error = "a block ended while products were under way";
+        registers += group.registers * max(group.started, 0);
     }
+    if (registers > TC_REGISTERS) tc_error = "threads wait for registers that there are not";
 }
 
 static bool tc_has_hopper = [] {

@@ -32,6 +32,8 @@ from tensorc.lowering import tir
 from tensorc.lowering.tir import Buffer, Expr, const
 
 _WARP, _WARPS = 32, 4
+#: Registers that threads have who copy, and who multiply, of tiles whose sums take most of what all have at first.
+_MOST_SUMS, _FEWER, _MORE = 128, 56, 224
 #: Rows after which the swizzled pattern begins anew; stages begin at multiples of it.
 _PATTERN = 8 * ROW_BYTES
 #: A product's operands are 32 bytes along k.
@@ -149,6 +151,12 @@ class WarpgroupGemm(Gemm):
                 builder.call("tc_barrier_init", barrier, count)
         builder.call("tc_async_fence")
 
+    def _is_tight(self) -> bool:
+        """Whether two warpgroups have as many sums as instructions can have: copying takes fewer registers than they
+        would leave to each other."""
+        schedule = self.schedule
+        return schedule.rows * schedule.columns == schedule.workers * _MOST_SUMS and schedule.workers == 2 * PRODUCERS
+
     def _stage(self, step: Expr) -> Expr:
         return self.builder.bind(tir.floor_mod(step, self.schedule.stages))
 
@@ -167,6 +175,8 @@ class WarpgroupGemm(Gemm):
     def _copy(self, tile: tuple[Expr, Expr, Expr]) -> None:
         builder = self.builder
         batch, row_tile, column_tile = tile
+        if self._is_tight():
+            builder.call(f"tc_fewer_registers<{_FEWER}>")
         self.a.begin_copies(batch, row_tile)
         self.b.begin_copies(batch, column_tile)
         with builder.serial(self.steps, name="step") as step:
@@ -205,6 +215,8 @@ class WarpgroupGemm(Gemm):
 
     def _multiply(self, memory: Buffer, tile: tuple[Expr, Expr, Expr]) -> None:
         builder, schedule = self.builder, self.schedule
+        if self._is_tight():
+            builder.call(f"tc_more_registers<{_MORE}>")
         dtype = self.a.operand.dtype
         unit = Warpgroups(self.group, schedule, self.warp, self.lane, dtype, self._has_narrow_rows())
         acc = builder.registers(self.dtype, unit.sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -28,7 +29,7 @@ from tensorc.toolchain import find_tool, first_error
 _HOST, _HOPPER = (Path(__file__).with_name(name) for name in ("host.h", "hopper.h"))
 #: Allocations begin at multiples of it.
 _MARGIN = 256
-_FLAGS = ("-O1", "-std=c++17", "-mf16c", "-fPIC", "-shared", "-w", "-fno-strict-aliasing")
+_FLAGS = ("-O1", "-std=c++17", "-mf16c", "-fPIC", "-w", "-fno-strict-aliasing")
 
 #: const char *(int blocks, int threads, size_t shared, void **arguments): None, or what went wrong.
 _Entry = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p)
@@ -36,6 +37,7 @@ _Entry = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_
 
 #: What is compiled keeps its threads in variables of its own.
 _ONE_AT_A_TIME = threading.Lock()
+_PRECOMPILING = threading.Lock()
 
 
 class _Lease(Lease):
@@ -258,16 +260,35 @@ def traced_for_host(name: str, source: str) -> Iterator[Traced]:
 
 
 @contextlib.contextmanager
-def _built(text: str, name: str, options: Sequence[str]) -> Iterator[Path]:
+def _built(text: str, name: str, options: tuple[str, ...]) -> Iterator[Path]:
     """A shared object of a text, for as long as the block lasts."""
+    headers = (_HOST, _HOPPER) if "tc_barrier_" in text else (_HOST,)
     with tempfile.TemporaryDirectory(prefix="tensorc-") as folder:
         source, library = Path(folder, f"{name}.cpp"), Path(folder, f"{name}.so")
         source.write_text(text)
-        command = [find_tool("g++", "emulating a GPU"), *_FLAGS, *options, "-o", str(library), str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"g++ failed to compile {name}: {first_error(done.stderr)}")
+        with _PRECOMPILING:
+            header = _precompiled(headers, options)
+        _compile([*options, "-include", str(header), "-shared", str(source)], library, name)
         yield library
+
+
+@functools.cache
+def _precompiled(headers: tuple[Path, ...], options: tuple[str, ...]) -> Path:
+    """A header that includes these, beside which lies what g++ made of it: for a small kernel, reading them anew would
+    be half of the work. It lasts as long as the process."""
+    folder = tempfile.TemporaryDirectory(prefix="tensorc-")
+    atexit.register(folder.cleanup)
+    header = Path(folder.name, "all.h")
+    header.write_text("".join(f'#include "{path}"\n' for path in headers))
+    _compile([*options, "-x", "c++-header", str(header)], header.with_suffix(".h.gch"), header.name)
+    return header
+
+
+def _compile(arguments: Sequence[str], out: Path, name: str) -> None:
+    command = [find_tool("g++", "emulating a GPU"), *_FLAGS, *arguments, "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"g++ failed to compile {name}: {first_error(done.stderr)}")
 
 
 def host_text(name: str, source: str) -> str:
@@ -278,8 +299,7 @@ def host_text(name: str, source: str) -> str:
         source,
     )
     source = re.sub(r"__shared__ alignas\((\d+)\) ", r"alignas(\1) static ", source)
-    headers = (_HOST, _HOPPER) if "tc_barrier_" in source else (_HOST,)
-    return "".join(f'#include "{header}"\n' for header in headers) + (
+    return (
         f"{source}\n"
         f"static void tc_enter() {{ tc_begin({name}); }}\n"
         'extern "C" const char *tensorc_launch(int blocks, int threads, size_t shared, void **arguments) {\n'

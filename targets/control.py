@@ -7,7 +7,7 @@ another between them that leads to their end. How memory is named is the target'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 #: An address.
@@ -115,3 +115,15 @@ def spans(steps: Sequence[Any], begin: int, end: int) -> Iterator[tuple[int, int
             after = steps[step.target - 1].target
         yield begin, after
         begin = after
+
+
+def addresses(step: Any, kind: type[A]) -> Iterator[A]:
+    """All of a `kind` that a step, or steps, point to."""
+    if isinstance(step, kind):
+        yield step
+    elif isinstance(step, tuple):
+        for item in step:
+            yield from addresses(item, kind)
+    elif is_dataclass(step):
+        for field in fields(step):
+            yield from addresses(getattr(step, field.name), kind)

@@ -20,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from passes.memory.streaming import least_capacity, plan_stream
 from targets.built import too_small
-from targets.control import Branch, Control, Loop, Repeat, spans
+from targets.control import Branch, Control, Loop, Repeat, addresses, spans
 from targets.cpu.machine import available_cores
 from targets.cpu.program import (
     BLOCK,
@@ -198,7 +197,7 @@ class _Weights:
         for number in range(begin, end):
             pieces = self._pieces.get(number, {})
             own: set[int] = set()
-            for space in {argument.space for argument in _arguments(self.program.steps[number])}:
+            for space in {argument.space for argument in addresses(self.program.steps[number], Argument)}:
                 extent = pieces.get(space) or self._extents.get(space)
                 if extent is not None:
                     own.update(range(extent.start // BLOCK, -(-extent.stop // BLOCK)))
@@ -273,18 +272,6 @@ def _moved(step: Step | Control[Argument] | Transfer, starts: Sequence[int]) -> 
 def _allocated(nbytes: int) -> int:
     """As the executor's `allocate` has it resident."""
     return -(-nbytes // BLOCK) * BLOCK if nbytes >= BLOCK else nbytes
-
-
-def _arguments(step: Any) -> Iterator[Argument]:
-    """All that a step points to."""
-    if isinstance(step, Argument):
-        yield step
-    elif isinstance(step, tuple):
-        for item in step:
-            yield from _arguments(item)
-    elif is_dataclass(step):
-        for field in fields(step):
-            yield from _arguments(getattr(step, field.name))
 
 
 @cache

@@ -22,7 +22,7 @@ from passes.memory.portfolio import quick_offsets
 from passes.memory.problem import Buffer, Problem
 from passes.memory.streaming import Runs, StreamPlan, least_capacity, plan_stream
 from targets.built import too_small
-from targets.control import Branch, Control, Loop, Repeat, spans
+from targets.control import Branch, Control, Loop, Repeat, addresses, spans
 from targets.cuda.program import Action, Argument, CudaProgram, Transfer, Wait
 from tensorc.options import format_bytes
 
@@ -113,7 +113,7 @@ class Keeper:
 
     def _weights(self, steps: Any) -> Iterator[int]:
         """The constants that some steps read, but for tables."""
-        for argument in _arguments(steps):
+        for argument in addresses(steps, Argument):
             if argument.space == "constant" and argument.index not in self._tables:
                 yield argument.index
 
@@ -223,18 +223,6 @@ def _visits(plan: StreamPlan, needs: Sequence[Set[int]]) -> Iterator[_Visit]:
 def _each(runs: Runs) -> Iterator[int]:
     for first, count in runs:
         yield from range(first, first + count)
-
-
-def _arguments(step: Any) -> Iterator[Argument]:
-    """All that a step points to."""
-    if isinstance(step, Argument):
-        yield step
-    elif isinstance(step, tuple):
-        for item in step:
-            yield from _arguments(item)
-    elif is_dataclass(step):
-        for field in fields(step):
-            yield from _arguments(getattr(step, field.name))
 
 
 def _shifted(step: Any, ahead: int) -> Any:

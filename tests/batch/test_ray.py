@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-TRIALS = 40
+TRIALS = 16
 
 
 @pytest.fixture(scope="module", autouse=True)

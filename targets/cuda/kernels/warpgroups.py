@@ -189,9 +189,7 @@ class WarpgroupGemm(Gemm):
                 operand.fetch(step, stage)
                 operand.put(stage)
             builder.call("tc_copies_commit")
-            before = step > 0
-            if not isinstance(before, bool):
-                builder.when(before, lambda: self._arrive(step - 1, 1))
+            builder.when(step > 0, lambda: self._arrive(step - 1, 1))
         self._arrive(self.steps - 1, 0)
 
     def _copy_rows(self, rows: Stage, step: Expr, stage: Expr) -> None:

@@ -1,7 +1,7 @@
 """The nine light models of the onnx package, compiled: against ONNX Runtime, and against the outputs stored with them.
 
-Their weights are each one repeated number, with which many a mistake cannot be seen: with the stored outputs they are
-compared as they are, with ONNX Runtime they get random weights.
+Their weights are each one repeated number, with which many a mistake cannot be seen: with ONNX Runtime they get random
+weights. Three small ones are compared with the stored outputs as they are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_random_weights_agree_with_onnx_runtime(name, tmp_path):
     assert np.abs(results[0] - results[1]).max() > 2e-3 * np.abs(results[0]).max()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["shufflenet", "squeezenet", "zfnet512"])
 def test_stored_outputs(name):
     """The inputs are those of onnx.backend.test.runner: `generate_dummy_data`, numbers that rise from 0 to 1."""
     with tensorc.compile(path_of(name)) as model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -88,7 +87,6 @@ def snapshot(database: Path) -> dict[tuple[str, str], tuple[float, ...]]:
 
 def test_killed_twenty_times(tmp_path: Path) -> None:
     model, database = network(tmp_path / "killed.onnx"), tmp_path / "tuning.db"
-    moments = random.Random(0)
     known: dict[tuple[str, str], tuple[float, ...]] = {}
     grown, reach = 0, 0.0
     for number in range(KILLS):
@@ -99,9 +97,9 @@ def test_killed_twenty_times(tmp_path: Path) -> None:
                 assert process.poll() is None
                 time.sleep(0.05)
             # From before the first import to well after the first batches; one is written every second or so.
-            reach = 1.5 * (time.monotonic() - begun)
+            reach = 1.25 * (time.monotonic() - begun)
         else:
-            time.sleep(moments.uniform(0.0, reach))
+            time.sleep(reach * number / KILLS)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it must not have ended by itself"

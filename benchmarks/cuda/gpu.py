@@ -192,7 +192,7 @@ def measure_network(folder: Path, name: str, batch: int) -> Row:
         for measured in (measure_ours, measure_eager):
             try:
                 row.update(measured(folder, graph, feed, wanted, label(name, precision, batch), precision))
-            except Exception as error:
+            except Exception as error:  # the others are measured all the same
                 row["failure"] = f"{row.get('failure', '')} {type(error).__name__}: {error}".strip()
     return found
 

@@ -269,9 +269,9 @@ def test_a_model_closed_while_runs_go_on(gpu, two_layer_artifacts, feed, expecte
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own
 def test_pytorchs_arrays_and_streams(gpu, two_layer_artifacts, expected_two):
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this PyTorch is without CUDA")
+    import torch  # on a machine with a GPU the test demands it
+
+    assert torch.cuda.is_available(), "this PyTorch is without CUDA: install one that has it"
     x, y = torch.randn(3, 6, device="cuda"), torch.randn(3, 5, device="cuda")
     buffer, stream = torch.empty(3, 5, device="cuda"), torch.cuda.Stream()
 
